@@ -1,0 +1,472 @@
+package fastpath
+
+import (
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Handler is what a Conn tells its owner. All calls come on the conn's loop. A handler may close any connection,
+// itself included, and may give a connection another handler.
+type Handler interface {
+	// OnReadable: input, an end or an error may be read by Fill. Readiness is edge-triggered: the owner fills until
+	// ErrWouldBlock, or asks for another turn (Again), or resumes by itself later.
+	OnReadable(c *Conn)
+	// OnWritable: output that had to wait has left; Room is positive again.
+	OnWritable(c *Conn)
+	// OnDeadline: the time given to SetDeadline has come. The deadline is cleared.
+	OnDeadline(c *Conn)
+}
+
+// Connector is the handler of a connection made by Dial.
+type Connector interface {
+	Handler
+	OnConnect(c *Conn, err *Error) // err: not connected; the Conn is closed already
+}
+
+// Handshaker is the handler of a connection on which StartTLS was called.
+type Handshaker interface {
+	Handler
+	OnHandshake(c *Conn, err *Error) // err: the handshake failed; the owner closes
+}
+
+// state of a connection.
+type connFlags uint32
+
+const (
+	flagReadable   connFlags = 1 << iota // the socket may have input
+	flagBlocked                          // the socket took less than it was given; EPOLLOUT will come
+	flagConnecting                       // dialled, not yet connected
+	flagHup                              // EPOLLRDHUP was seen: an end stands behind the input
+	flagEOF                              // the peer's FIN was read
+	flagBroken                           // EPOLLERR or EPOLLHUP was seen
+	flagClosed
+	flagDirty    // in the loop's list of connections with staged output
+	flagReady    // in the loop's list of connections that asked for another turn
+	flagWriteEnd // CloseWrite was asked for: shut down once the output has left
+	flagShut     // our sending side is shut down
+	flagHungry   // reading stopped for waiting output (TLS); told OnReadable when it has left
+	flagTold     // Room was 0 when asked: OnWritable is owed
+)
+
+// Conn is a non-blocking stream socket owned by one loop.
+type Conn struct {
+	loop    *Loop
+	handler Handler
+	fd      int32
+	gen     int32
+	flags   connFlags
+	err     *Error // why output failed; Fill reports it once input is used up
+
+	in  []byte // unread input: a view of loop.read while loop.reader == c, else of own
+	own []byte // buffer that holds stashed input
+	out []byte // staged output (plain text if tls != nil)
+	tls *tlsState
+
+	lowatAt    int64 // when input last came with SO_RCVLOWAT raised; 0: it is not
+	deadline   int64 // loop nanoseconds; 0: none
+	armed      int64 // tick of the wheel's slot that c is in; 0: none
+	prev, next *Conn
+
+	remote   netip.AddrPort
+	received uint64 // bytes taken from the socket
+	sent     uint64 // bytes that the socket took
+}
+
+// Loop is the loop that owns c.
+func (c *Conn) Loop() *Loop { return c.loop }
+
+// Remote is the peer's address.
+func (c *Conn) Remote() netip.AddrPort { return c.remote }
+
+// SetRemote replaces the peer's address by the one that a PROXY header named.
+func (c *Conn) SetRemote(a netip.AddrPort) { c.remote = a }
+
+// Local is our address of the connection. It costs a system call.
+func (c *Conn) Local() netip.AddrPort { return sockname(c.fd) }
+
+// FD is the descriptor, for socket options. It stays the loop's.
+func (c *Conn) FD() int { return int(c.fd) }
+
+// Received and Sent count bytes of the socket, TLS records included.
+func (c *Conn) Received() uint64 { return c.received }
+
+// Sent counts the bytes that the socket took.
+func (c *Conn) Sent() uint64 { return c.sent }
+
+// Closed tells whether Close was called.
+func (c *Conn) Closed() bool { return c.flags&flagClosed != 0 }
+
+// Broken tells that the connection is lost in both directions (RST, or error): what is written goes nowhere. Input that
+// came before may still be read.
+func (c *Conn) Broken() bool { return c.flags&flagBroken != 0 || c.err != nil }
+
+// Readable tells whether Fill may find something.
+func (c *Conn) Readable() bool { return c.flags&flagReadable != 0 }
+
+// EOF tells whether the peer's end was read.
+func (c *Conn) EOF() bool { return c.flags&flagEOF != 0 }
+
+// SetHandler gives c another owner.
+func (c *Conn) SetHandler(h Handler) { c.handler = h }
+
+// SetDeadline asks for OnDeadline at t (see Loop.Now), once; 0 asks for none. Moving a deadline later is a store.
+func (c *Conn) SetDeadline(t int64) {
+	c.deadline = t
+	if t != 0 && (c.armed == 0 || t>>wheelShift < c.armed-1) {
+		c.loop.wheel.arm(c)
+	}
+}
+
+// Deadline is the time set by SetDeadline; 0: none.
+func (c *Conn) Deadline() int64 { return c.deadline }
+
+// Again asks for another OnReadable after the other connections had their turn.
+func (c *Conn) Again() {
+	if c.flags&flagReady == 0 {
+		c.flags |= flagReady
+		c.loop.ready = append(c.loop.ready, ref{c, c.gen})
+	}
+}
+
+// ---- input
+
+// Buffered is the unread input: a view that lives until the next Fill on this loop or the end of the turn.
+func (c *Conn) Buffered() []byte { return c.in }
+
+// Discard marks the first n bytes of Buffered as read.
+func (c *Conn) Discard(n int) {
+	c.in = c.in[n:]
+	if len(c.in) == 0 && c.own != nil {
+		c.loop.buffers.put(c.own)
+		c.own = nil
+	}
+}
+
+// Fill reads at most max more bytes behind what is unread; nil: there is more now. ErrWouldBlock: OnReadable follows.
+// ErrEOF is the peer's orderly end. Room for unread input is bounded; over it Fill answers ErrOverload.
+func (c *Conn) Fill(max int) *Error {
+	if c.tls != nil {
+		return c.tls.fill(max)
+	}
+	if c.flags&flagReadable == 0 {
+		return c.ended()
+	}
+	dst, err := c.room(max)
+	if err != nil {
+		return err
+	}
+	n, err := c.recv(dst)
+	c.grew(n)
+	return err
+}
+
+// ended is what Fill answers when the socket has nothing.
+func (c *Conn) ended() *Error {
+	switch {
+	case c.flags&flagEOF != 0:
+		return ErrEOF
+	case c.err != nil:
+		return c.err
+	}
+	return ErrWouldBlock
+}
+
+// recv reads from the socket into dst and keeps the readiness.
+func (c *Conn) recv(dst []byte) (int, *Error) {
+	n, e := recv(c.fd, dst, 0)
+	switch {
+	case e == 0 && n > 0:
+		c.received += uint64(n)
+		if n < len(dst) && c.flags&(flagBroken|flagHup) == 0 { // a FIN or error that comes later is a new event
+			c.flags &^= flagReadable
+		}
+		return n, nil
+	case e == 0:
+		c.flags = c.flags&^flagReadable | flagEOF
+		return 0, ErrEOF
+	case e == syscall.EAGAIN || e == syscall.EINTR:
+		c.flags &^= flagReadable
+		return 0, ErrWouldBlock
+	}
+	c.flags = c.flags&^flagReadable | flagBroken
+	c.err = ErrReset
+	return 0, ErrReset
+}
+
+// room returns the memory that follows the unread input.
+func (c *Conn) room(max int) ([]byte, *Error) {
+	l := c.loop
+	if len(c.in) == 0 {
+		if c.own != nil {
+			l.buffers.put(c.own)
+			c.own = nil
+		}
+		l.lend(c)
+		if max > len(l.read) {
+			max = len(l.read)
+		}
+		c.in = l.read[:0]
+		return l.read[:max], nil
+	}
+	if l.reader == c {
+		if free := cap(c.in) - len(c.in); free >= max || free >= 16<<10 {
+			return c.in[len(c.in):min(len(c.in)+max, cap(c.in))], nil
+		}
+		c.stash()
+		l.reader = nil
+	}
+	if len(c.in) >= inputBytesMax {
+		return nil, ErrOverload
+	}
+	max = min(max, inputBytesMax-len(c.in))
+	if start := cap(c.own) - cap(c.in); start > 0 { // read bytes stand before the unread ones
+		c.own = c.own[:copy(c.own[:cap(c.own)], c.in)]
+	}
+	c.own = l.buffers.grow(c.own, min(max, 16<<10))
+	c.in = c.own
+	return c.own[len(c.own):min(len(c.own)+max, cap(c.own))], nil
+}
+
+// grew appends to Buffered the n bytes that were read into what room returned.
+func (c *Conn) grew(n int) {
+	if n == 0 {
+		return
+	}
+	c.in = c.in[:len(c.in)+n]
+	if c.loop.reader != c {
+		c.own = c.in
+	}
+}
+
+// stash moves unread input from the loop's shared buffer into one of c's own.
+func (c *Conn) stash() {
+	if len(c.in) == 0 {
+		c.in = nil
+		return
+	}
+	c.own = append(c.loop.buffers.get(len(c.in)), c.in...)
+	c.in = c.own
+}
+
+// Peek copies waiting input into b without taking it from the socket (MSG_PEEK): what is passed on by splice later must
+// stay untouched. Plain connections only, before any Fill.
+func (c *Conn) Peek(b []byte) (int, *Error) {
+	n, e := recv(c.fd, b, unix.MSG_PEEK)
+	switch {
+	case e == 0 && n > 0:
+		return n, nil
+	case e == 0:
+		return 0, ErrEOF
+	case e == syscall.EAGAIN || e == syscall.EINTR:
+		c.flags &^= flagReadable
+		return 0, ErrWouldBlock
+	}
+	c.flags |= flagBroken
+	return 0, ErrReset
+}
+
+// SetLowWater asks the kernel to report input only from n bytes on (SO_RCVLOWAT).
+func (c *Conn) SetLowWater(n int) { setsockopt(c.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, n) }
+
+// ---- output
+
+// Room is how many bytes Write takes now. When it is 0, OnWritable follows.
+func (c *Conn) Room() int {
+	if c.flags&(flagBlocked|flagConnecting) != 0 && len(c.out) > 0 || c.tls != nil && len(c.tls.pending) > 0 {
+		c.flags |= flagTold
+		return 0
+	}
+	if n := outputBytesMax - len(c.out); n > 0 {
+		return n
+	}
+	c.flags |= flagTold
+	return 0
+}
+
+// Pending tells whether output waits, staged or refused by the socket.
+func (c *Conn) Pending() bool { return len(c.out) > 0 || c.tls != nil && len(c.tls.pending) > 0 }
+
+// Write takes all of b and sends it before the turn ends. Callers ask Room first; what goes beyond it (framing, a head) is
+// taken too. Errors of the socket are reported by Fill and Broken.
+func (c *Conn) Write(b []byte) {
+	if c.err != nil || c.flags&(flagClosed|flagShut) != 0 {
+		return
+	}
+	if len(b) >= directWriteBytes && c.flags&(flagBlocked|flagConnecting) == 0 && (c.tls == nil || c.tls.open()) {
+		c.writeThrough(b)
+		return
+	}
+	l := c.loop
+	if c.out == nil {
+		c.out = l.buffers.get(max(len(b), bufferClasses[0]))
+	} else {
+		c.out = l.buffers.grow(c.out, len(b))
+	}
+	c.out = append(c.out, b...)
+	if c.flags&flagDirty == 0 {
+		c.flags |= flagDirty
+		l.dirty = append(l.dirty, ref{c, c.gen})
+	}
+	if len(c.out) >= outputFlushBytes {
+		c.Flush()
+	}
+}
+
+// Flush sends staged output now.
+func (c *Conn) Flush() {
+	if c.flags&(flagBlocked|flagConnecting|flagClosed) != 0 || c.err != nil {
+		return
+	}
+	if c.tls != nil {
+		c.tls.flush(nil)
+		return
+	}
+	if len(c.out) > 0 {
+		n, e := send(c.fd, c.out, 0)
+		c.out = c.took(c.out, n, e)
+	}
+	c.finishWriting()
+}
+
+// writeThrough sends what is staged and then b, without copying b unless the socket refuses some of it.
+func (c *Conn) writeThrough(b []byte) {
+	if c.tls != nil {
+		c.tls.flush(b)
+		return
+	}
+	var n int
+	var e syscall.Errno
+	if len(c.out) == 0 {
+		n, e = send(c.fd, b, 0)
+	} else {
+		n, e = send2(c.fd, &c.loop.vector, c.out, b)
+	}
+	if k := min(n, len(c.out)); k > 0 {
+		c.sent += uint64(k)
+		n -= k
+		c.out = c.out[:copy(c.out, c.out[k:])]
+	}
+	if len(c.out) == 0 && n > 0 {
+		c.sent += uint64(n)
+		b = b[n:]
+	}
+	if e != 0 && e != syscall.EAGAIN {
+		c.fail()
+		return
+	}
+	if len(b) > 0 || len(c.out) > 0 {
+		c.out = append(c.loop.buffers.grow(c.out, len(b)), b...)
+		c.flags |= flagBlocked
+		return
+	}
+	c.releaseOut()
+}
+
+// took removes from b, a queue of c's, what the socket took. The rest waits for EPOLLOUT.
+func (c *Conn) took(b []byte, n int, e syscall.Errno) []byte {
+	if e != 0 && e != syscall.EAGAIN && e != syscall.EINTR {
+		c.fail()
+		return nil
+	}
+	c.sent += uint64(n)
+	if n == len(b) {
+		c.loop.buffers.put(b)
+		return nil
+	}
+	c.flags |= flagBlocked
+	return b[:copy(b, b[n:])]
+}
+
+func (c *Conn) releaseOut() {
+	if c.out != nil {
+		c.loop.buffers.put(c.out)
+		c.out = nil
+	}
+}
+
+// fail marks the sending side as lost. The owner learns it by OnReadable.
+func (c *Conn) fail() {
+	c.err = ErrReset
+	c.flags |= flagBroken
+	c.out = nil
+	c.Again()
+}
+
+// finishWriting shuts the sending side down once everything has left, if that was asked for.
+func (c *Conn) finishWriting() {
+	if c.flags&(flagWriteEnd|flagShut) == flagWriteEnd && !c.Pending() && c.err == nil {
+		c.flags |= flagShut
+		shutdownWrite(c.fd)
+	}
+}
+
+// CloseWrite ends our sending side once the output has left: close_notify on TLS, then FIN. Input goes on.
+func (c *Conn) CloseWrite() {
+	if c.flags&(flagWriteEnd|flagClosed) != 0 {
+		return
+	}
+	if c.tls != nil {
+		c.tls.closeNotify()
+	}
+	c.flags |= flagWriteEnd
+	c.Flush()
+}
+
+// ---- end
+
+// Close closes the connection and releases everything that it holds. Staged output is lost; see CloseLinger.
+func (c *Conn) Close() {
+	if c.flags&flagClosed == 0 {
+		c.loop.drop(c)
+	}
+}
+
+// Abort closes so that the peer sees a reset, never a clean end.
+func (c *Conn) Abort() {
+	if c.flags&flagClosed == 0 {
+		linger := unix.Linger{Onoff: 1}
+		_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &linger)
+		c.loop.drop(c)
+	}
+}
+
+// CloseLinger sends what is staged, ends our side, and goes on reading for a bounded while before it closes: a peer
+// that still sends would otherwise get a reset and lose the answer (RFC 9112 9.6).
+func (c *Conn) CloseLinger() {
+	if c.Closed() {
+		return
+	}
+	c.CloseWrite()
+	c.handler = &lingerer{left: lingerBytesMax}
+	c.SetDeadline(c.loop.now + int64(lingerTimeout))
+	c.Again()
+}
+
+// lingerer drains a connection that is at its end.
+type lingerer struct{ left int }
+
+func (g *lingerer) OnReadable(c *Conn) {
+	for {
+		c.Discard(len(c.Buffered()))
+		err := c.Fill(16 << 10)
+		if err == ErrWouldBlock && !c.Broken() {
+			return
+		}
+		if g.left -= len(c.Buffered()); err != nil || g.left < 0 {
+			if c.Pending() && !c.Broken() && g.left >= 0 {
+				return // the peer's end is here; ours still has output
+			}
+			c.Close()
+			return
+		}
+	}
+}
+
+func (g *lingerer) OnWritable(c *Conn) {
+	if c.EOF() && !c.Pending() {
+		c.Close()
+	}
+}
+func (g *lingerer) OnDeadline(c *Conn) { c.Close() }

@@ -1,0 +1,487 @@
+package fastpath
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Loop is one epoll instance on one locked OS thread, and all that it owns: connections, timers, buffers, pipes. It has
+// no lock on its usual path; only Post, Resume and the adoption of connections cross threads.
+type Loop struct {
+	ID int // 0 … Loops-1
+
+	ep, wakeFD int
+	now        int64
+	conns      []*Conn // by descriptor
+	events     []unix.EpollEvent
+	wheel      wheel
+	fired      func(*Conn) // l.deadline, bound once
+
+	read    []byte    // the shared read buffer
+	reader  *Conn     // whose unread input may be a view of read
+	records []byte    // the shared buffer for TLS records from sockets
+	opener  *tlsState // whose unread records may be a view of records
+	lowats  []ref     // connections with SO_RCVLOWAT raised
+	sealed  []byte    // the shared buffer for TLS records to sockets
+	buffers buffers
+	pipes   []*pipe
+	vector  sendVector
+	dirty   []ref // connections with staged output
+	ready   []ref // connections that asked for another turn
+	closed  []*Conn
+	free    []*Conn
+	gen     int32
+	tickets tickets
+
+	mu       sync.Mutex
+	posted   []func()
+	spare    []func()
+	queued   atomic.Bool // posted is not empty
+	asleep   atomic.Bool // in epoll_wait, or about to be
+	stopping bool
+	poison   bool // tests: overwrite the shared buffers after every turn
+
+	// Local is the loop's slot for the rooms above: free lists of theirs. Index by their own constants.
+	Local [localSlots]any
+
+	Stats LoopStats
+}
+
+// Slots of Loop.Local.
+const (
+	LocalExchanges = iota
+	LocalSessions
+	LocalLog
+	localSlots
+)
+
+// LoopStats are written by the loop alone and read by anybody.
+type LoopStats struct {
+	Conns   atomic.Int64 // open connections, adopted and dialled; also what the door compares
+	Turns   atomic.Uint64
+	Events  atomic.Uint64
+	Panics  atomic.Uint64
+	_       [32]byte
+	Pending atomic.Int64 // connections given to the loop that it has not adopted yet
+}
+
+// ref names a connection at a moment: a closed one whose value was reused has another generation.
+type ref struct {
+	c   *Conn
+	gen int32
+}
+
+func (r ref) live() bool { return r.c.gen == r.gen && r.c.flags&flagClosed == 0 }
+
+// base makes loop time: nanoseconds on the monotonic clock since the process started, plus one second, so that 0 is
+// never a time.
+var base = time.Now().Add(-time.Second)
+
+// NewLoop makes a loop; Run starts it.
+func NewLoop(id int) (*Loop, error) {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll_create1: %w", err)
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	l := &Loop{ID: id, ep: ep, wakeFD: wake,
+		events:  make([]unix.EpollEvent, eventsPerWait),
+		read:    make([]byte, readBufferBytes),
+		records: make([]byte, readBufferBytes),
+	}
+	l.fired = l.deadline
+	l.now = int64(time.Since(base))
+	l.wheel.tick = l.now >> wheelShift
+	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(wake), Pad: -1}); err != nil {
+		return nil, fmt.Errorf("epoll_ctl: %w", err)
+	}
+	return l, nil
+}
+
+// Now is the loop's time in nanoseconds on the monotonic clock, read once per turn of epoll. On the loop only.
+func (l *Loop) Now() int64 { return l.now }
+
+// Wall is Now as time of day.
+func (l *Loop) Wall() time.Time { return base.Add(time.Duration(l.now)) }
+
+// Run leads the loop until Stop. It locks its goroutine to a thread.
+func (l *Loop) Run() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for !l.stopping {
+		n := epollWait(l.ep, l.events, l.sleep())
+		l.asleep.Store(false)
+		l.now = int64(time.Since(base))
+		l.Stats.Turns.Store(l.Stats.Turns.Load() + 1)
+		l.Stats.Events.Store(l.Stats.Events.Load() + uint64(n))
+		for i := range l.events[:n] {
+			l.dispatch(&l.events[i])
+		}
+		if l.queued.Load() {
+			l.runPosted()
+		}
+		l.wheel.advance(l.now, l.fired)
+		l.runReady()
+		if len(l.lowats) > 0 {
+			l.resetLowats()
+		}
+		l.recycle()
+	}
+	l.closeAll()
+}
+
+// sleep says how long epoll_wait may block. Once asleep is set, Post writes the eventfd.
+func (l *Loop) sleep() int {
+	if len(l.ready) > 0 {
+		return 0
+	}
+	l.asleep.Store(true)
+	if l.queued.Load() {
+		return 0
+	}
+	ms := l.wheel.wait(l.now)
+	if len(l.lowats) > 0 && (ms < 0 || ms > int(rcvLowatReset.Milliseconds())) {
+		ms = int(rcvLowatReset.Milliseconds())
+	}
+	return ms
+}
+
+// Post runs f on the loop, soon. From any goroutine; f must not block.
+func (l *Loop) Post(f func()) {
+	l.mu.Lock()
+	l.posted = append(l.posted, f)
+	l.queued.Store(true)
+	l.mu.Unlock()
+	if l.asleep.CompareAndSwap(true, false) {
+		one := [8]byte{1}
+		_, _ = unix.Write(l.wakeFD, one[:])
+	}
+}
+
+func (l *Loop) runPosted() {
+	l.mu.Lock()
+	fs := l.posted
+	l.posted = l.spare[:0]
+	l.queued.Store(false)
+	l.mu.Unlock()
+	for i, f := range fs {
+		l.guard(nil, f)
+		fs[i] = nil
+		l.endTurn()
+	}
+	l.spare = fs
+}
+
+// Stop ends Run after the present turn and closes every connection. From any goroutine.
+func (l *Loop) Stop() { l.Post(func() { l.stopping = true }) }
+
+func (l *Loop) closeAll() {
+	for _, c := range l.conns {
+		if c != nil {
+			c.Close()
+		}
+	}
+	_ = unix.Close(l.ep)
+	_ = unix.Close(l.wakeFD)
+}
+
+// dispatch leads one event to its connection's handler.
+func (l *Loop) dispatch(e *unix.EpollEvent) {
+	if e.Fd == int32(l.wakeFD) {
+		var b [8]byte
+		_, _ = unix.Read(l.wakeFD, b[:])
+		return
+	}
+	c := l.conns[e.Fd]
+	if c == nil || c.gen != e.Pad {
+		return // closed earlier in this batch
+	}
+	l.turn(c, e.Events)
+	l.endTurn()
+}
+
+// turn tells a connection what happened to it. A panic ends that connection only.
+func (l *Loop) turn(c *Conn, ev uint32) {
+	defer l.recovered(c)
+	if ev&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		if ev&unix.EPOLLERR != 0 || c.flags&flagShut == 0 {
+			c.flags |= flagBroken
+		}
+		ev |= unix.EPOLLIN
+	}
+	if c.flags&flagConnecting != 0 {
+		c.connected(ev)
+		return
+	}
+	if ev&unix.EPOLLOUT != 0 && c.flags&flagBlocked != 0 {
+		c.drained()
+		if c.flags&flagClosed != 0 {
+			return
+		}
+	}
+	if ev&unix.EPOLLRDHUP != 0 {
+		c.flags |= flagHup
+	}
+	if ev&(unix.EPOLLIN|unix.EPOLLRDHUP) != 0 {
+		c.flags |= flagReadable
+		if c.tls != nil && c.tls.handshaking {
+			c.tls.feedSocket()
+			return
+		}
+		c.handler.OnReadable(c)
+	}
+}
+
+// drained sends what had to wait, and tells the owner when there is room again.
+func (c *Conn) drained() {
+	c.flags &^= flagBlocked
+	if c.tls != nil && c.tls.handshaking {
+		c.tls.flushHandshake()
+		return
+	}
+	c.Flush()
+	if c.flags&flagBlocked != 0 || c.Pending() {
+		return
+	}
+	if c.flags&flagTold != 0 {
+		c.flags &^= flagTold
+		c.handler.OnWritable(c)
+	}
+	if c.flags&(flagHungry|flagClosed) == flagHungry {
+		c.flags &^= flagHungry
+		c.handler.OnReadable(c)
+	}
+}
+
+// recovered ends the connection whose handler panicked; the process goes on.
+func (l *Loop) recovered(c *Conn) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	l.Stats.Panics.Add(1)
+	slog.Error("a handler panicked; its connection is closed, everything else serves on: please report this", "panic", p, "stack", string(debug.Stack()))
+	if c != nil {
+		c.Abort()
+	}
+}
+
+func (l *Loop) guard(c *Conn, f func()) {
+	defer l.recovered(c)
+	f()
+}
+
+func (l *Loop) deadline(c *Conn) {
+	l.guardDeadline(c)
+	l.endTurn()
+}
+
+func (l *Loop) guardDeadline(c *Conn) {
+	defer l.recovered(c)
+	if c.flags&flagConnecting != 0 {
+		c.connectFailed(ErrConnectTimeout)
+		return
+	}
+	c.handler.OnDeadline(c)
+}
+
+// endTurn sends what the turn staged and takes the shared read buffer back.
+func (l *Loop) endTurn() {
+	for i := 0; i < len(l.dirty); i++ { // flushing may stage more
+		r := l.dirty[i]
+		if r.live() {
+			r.c.flags &^= flagDirty
+			r.c.Flush()
+		}
+	}
+	l.dirty = l.dirty[:0]
+	if l.reader != nil {
+		l.lend(nil)
+	}
+	if l.opener != nil {
+		l.lendRecords(nil)
+	}
+}
+
+// lend gives the shared read buffer to c; who held it before stashes what it has not read.
+func (l *Loop) lend(c *Conn) {
+	if l.reader != nil && l.reader != c {
+		l.reader.stash()
+	}
+	if l.reader != c && l.poison {
+		for i := range l.read {
+			l.read[i] = 0xdb
+		}
+	}
+	l.reader = c
+}
+
+// runReady gives another turn to those that asked for one.
+func (l *Loop) runReady() {
+	n := len(l.ready)
+	for i := 0; i < n; i++ {
+		r := l.ready[i]
+		if !r.live() {
+			continue
+		}
+		r.c.flags &^= flagReady
+		l.again(r.c)
+		l.endTurn()
+	}
+	l.ready = l.ready[:copy(l.ready, l.ready[n:])]
+}
+
+func (l *Loop) again(c *Conn) {
+	defer l.recovered(c)
+	if c.tls != nil && c.tls.handshaking {
+		c.tls.feedSocket()
+		return
+	}
+	c.handler.OnReadable(c)
+}
+
+const epollFlags = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff
+
+// Adopt makes the descriptor fd, a connected non-blocking stream socket, the loop's. On the loop only. At its end the
+// loop closes it.
+func (l *Loop) Adopt(fd int, remote netip.AddrPort, h Handler) (*Conn, error) {
+	c, err := l.register(int32(fd), h)
+	if err != nil {
+		closeFD(int32(fd))
+		return nil, err
+	}
+	c.remote = remote
+	return c, nil
+}
+
+func (l *Loop) register(fd int32, h Handler) (*Conn, error) {
+	if int(fd) >= len(l.conns) {
+		l.conns = append(l.conns, make([]*Conn, int(fd)+64-len(l.conns))...)
+	}
+	var c *Conn
+	if n := len(l.free); n > 0 {
+		c = l.free[n-1]
+		l.free = l.free[:n-1]
+	} else {
+		c = new(Conn)
+	}
+	l.gen = (l.gen + 1) & 0x7fffffff
+	*c = Conn{loop: l, handler: h, fd: fd, gen: l.gen}
+	ev := unix.EpollEvent{Events: epollFlags, Fd: fd, Pad: c.gen}
+	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, int(fd), &ev); err != nil {
+		return nil, fmt.Errorf("epoll_ctl: %w", err)
+	}
+	l.conns[fd] = c
+	l.Stats.Conns.Add(1)
+	return c, nil
+}
+
+// drop closes c and releases what it holds. The value is reused only after the turn, when nobody can hold it.
+func (l *Loop) drop(c *Conn) {
+	if c.armed != 0 {
+		l.wheel.unlink(c)
+	}
+	c.deadline = 0
+	if c.tls != nil {
+		c.tls.release()
+	}
+	if l.reader == c {
+		l.reader = nil
+	}
+	if c.own != nil {
+		l.buffers.put(c.own)
+	}
+	c.in, c.own = nil, nil
+	c.releaseOut()
+	c.flags |= flagClosed
+	l.conns[c.fd] = nil
+	closeFD(c.fd)
+	l.Stats.Conns.Add(-1)
+	l.closed = append(l.closed, c)
+}
+
+// recycle makes the values of connections that were closed in this turn available again.
+func (l *Loop) recycle() {
+	for i, c := range l.closed {
+		c.handler, c.tls = nil, nil
+		c.gen = 0
+		if len(l.free) < connsIdleMax {
+			l.free = append(l.free, c)
+		}
+		l.closed[i] = nil
+	}
+	l.closed = l.closed[:0]
+}
+
+// Give hands the connected descriptor fd to the loop from another goroutine; adopt runs on the loop.
+func (l *Loop) Give(fd int, remote netip.AddrPort, adopt func(l *Loop, fd int, remote netip.AddrPort)) {
+	l.Stats.Pending.Add(1)
+	l.Post(func() {
+		l.Stats.Pending.Add(-1)
+		adopt(l, fd, remote)
+	})
+}
+
+// Dial starts a connection to addr; h.OnConnect follows, never from inside Dial. timeout bounds it.
+func (l *Loop) Dial(addr netip.AddrPort, timeout time.Duration, h Connector) (*Conn, *Error) {
+	fd, e := socket(!addr.Addr().Unmap().Is4())
+	if e != 0 {
+		return nil, ErrNoDescriptor
+	}
+	setsockopt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	if e := connect(fd, addr); e != 0 && e != syscall.EINPROGRESS {
+		closeFD(fd)
+		return nil, ErrRefused
+	}
+	c, err := l.register(fd, h)
+	if err != nil {
+		closeFD(fd)
+		return nil, ErrNoDescriptor
+	}
+	c.remote = addr
+	c.flags |= flagConnecting
+	c.SetDeadline(l.now + int64(timeout))
+	return c, nil
+}
+
+// connected leads the first event of a dialled connection.
+func (c *Conn) connected(ev uint32) {
+	if ev&unix.EPOLLERR != 0 || ev&unix.EPOLLHUP != 0 && ev&unix.EPOLLOUT == 0 {
+		c.connectFailed(ErrRefused)
+		return
+	}
+	if ev&unix.EPOLLOUT == 0 {
+		return
+	}
+	c.flags &^= flagConnecting
+	c.SetDeadline(0)
+	if ev&unix.EPOLLRDHUP != 0 {
+		c.flags |= flagHup
+	}
+	if ev&(unix.EPOLLIN|unix.EPOLLRDHUP) != 0 {
+		c.flags |= flagReadable
+	}
+	c.Flush()
+	c.handler.(Connector).OnConnect(c, nil)
+	if c.flags&(flagClosed|flagReadable) == flagReadable {
+		c.Again()
+	}
+}
+
+func (c *Conn) connectFailed(err *Error) {
+	h := c.handler.(Connector)
+	c.Close()
+	h.OnConnect(c, err)
+}

@@ -1,0 +1,221 @@
+package fastpath
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// pipe is the kernel buffer between two spliced sockets.
+type pipe struct {
+	r, w int32
+	n    int // bytes in it
+}
+
+func (l *Loop) getPipe() *pipe {
+	if n := len(l.pipes); n > 0 {
+		p := l.pipes[n-1]
+		l.pipes = l.pipes[:n-1]
+		return p
+	}
+	var fds [2]int
+	if unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC) != nil {
+		return nil
+	}
+	// without the larger size (a user over pipe-user-pages-soft) splicing still works, in smaller pieces
+	_, _ = unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeBytes)
+	return &pipe{r: int32(fds[0]), w: int32(fds[1])}
+}
+
+// putPipe takes back a pipe; one that still holds bytes cannot be used again.
+func (l *Loop) putPipe(p *pipe) {
+	if p.n == 0 && len(l.pipes) < pipesIdleMax {
+		l.pipes = append(l.pipes, p)
+		return
+	}
+	closeFD(p.r)
+	closeFD(p.w)
+}
+
+// Splicer moves bytes from one plain connection to another inside the kernel. It holds a pipe only while bytes are in
+// it, so an idle tunnel costs none.
+type Splicer struct {
+	from, to *Conn
+	pipe     *pipe
+	left     int64 // bytes still to be taken from `from`; -1: until its end
+	moved    int64 // bytes that `to` took
+	large    uint8 // successive reads of lowatAfter or more
+}
+
+// lowatAfter is the size of a read that tells a bulk sender; two in a row raise SO_RCVLOWAT, so that the loop wakes for
+// more at once.
+const lowatAfter = 64 << 10
+
+// Start begins to move n bytes (-1: until the end). No input of from may be unread, and nobody else reads from it.
+func (s *Splicer) Start(from, to *Conn, n int64) { *s = Splicer{from: from, to: to, left: n} }
+
+// Active tells whether Start was called and Stop was not.
+func (s *Splicer) Active() bool { return s.from != nil }
+
+// Moved is how many bytes arrived at the destination's socket.
+func (s *Splicer) Moved() int64 { return s.moved }
+
+// Pump moves what can be moved now and returns how many bytes reached the destination. nil: all n have arrived. ErrEOF:
+// the source ended (before n, if n was given) and everything it sent has arrived. ErrWouldBlock: OnReadable of the source
+// or OnWritable of the destination follows. Any other error: see which side is Broken.
+func (s *Splicer) Pump() (int64, *Error) {
+	before := s.moved
+	err := s.pump()
+	if s.pipe != nil && s.pipe.n == 0 {
+		s.from.loop.putPipe(s.pipe)
+		s.pipe = nil
+	}
+	return s.moved - before, err
+}
+
+func (s *Splicer) pump() *Error {
+	if s.to.Pending() {
+		if s.to.Flush(); s.to.Pending() {
+			s.to.flags |= flagTold
+			return ErrWouldBlock
+		}
+	}
+	for budget := int64(4 * turnBytes); ; {
+		if s.pipe == nil || s.pipe.n == 0 {
+			if s.left == 0 {
+				return nil
+			}
+			if budget <= 0 {
+				s.from.Again()
+				return ErrWouldBlock
+			}
+			if err := s.take(); err != nil {
+				return err
+			}
+		}
+		n, err := s.give()
+		budget -= int64(n)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// take fills the empty pipe from the source.
+func (s *Splicer) take() *Error {
+	c := s.from
+	if c.flags&flagReadable == 0 {
+		return c.ended()
+	}
+	if s.pipe == nil {
+		if s.pipe = c.loop.getPipe(); s.pipe == nil {
+			return ErrNoDescriptor
+		}
+	}
+	want := pipeBytes
+	if s.left >= 0 && s.left < int64(want) {
+		want = int(s.left)
+	}
+	n, e := splice(c.fd, s.pipe.w, want)
+	switch {
+	case e == 0 && n > 0:
+		s.pipe.n = n
+		c.received += uint64(n)
+		if s.left > 0 {
+			s.left -= int64(n)
+		}
+		s.lowWater(n)
+		return nil
+	case e == 0:
+		c.flags = c.flags&^flagReadable | flagEOF
+		return ErrEOF
+	case e == syscall.EAGAIN || e == syscall.EINTR: // the pipe is empty, so it is the socket that has nothing
+		c.flags &^= flagReadable
+		return ErrWouldBlock
+	}
+	c.flags = c.flags&^flagReadable | flagBroken
+	c.err = ErrReset
+	return ErrReset
+}
+
+// give empties the pipe into the destination.
+func (s *Splicer) give() (int, *Error) {
+	c := s.to
+	if c.flags&(flagBlocked|flagConnecting) != 0 {
+		c.flags |= flagTold
+		return 0, ErrWouldBlock
+	}
+	n, e := splice(s.pipe.r, c.fd, s.pipe.n)
+	switch {
+	case e == 0:
+		s.pipe.n -= n
+		s.moved += int64(n)
+		c.sent += uint64(n)
+		return n, nil
+	case e == syscall.EAGAIN || e == syscall.EINTR:
+		c.flags |= flagBlocked | flagTold
+		return 0, ErrWouldBlock
+	}
+	c.fail()
+	return 0, ErrReset
+}
+
+// lowWater asks the kernel to wake us for more at once when the source sends in bulk and much is still to come.
+func (s *Splicer) lowWater(n int) {
+	c := s.from
+	if c.lowatAt != 0 {
+		c.lowatAt = c.loop.now
+		if s.left < lowatAfter { // the rest is short: it must not wait for more
+			c.resetLowat()
+		} else if s.left < rcvLowatMax {
+			c.SetLowWater(int(s.left))
+		}
+		return
+	}
+	if n < lowatAfter || s.left < rcvLowatMax {
+		s.large = 0
+		return
+	}
+	if s.large++; s.large >= 2 {
+		c.raiseLowat(rcvLowatMax)
+	}
+}
+
+// Stop ends the splice. Bytes in the pipe are lost: the caller has all, or gives the connections up.
+func (s *Splicer) Stop() {
+	if s.pipe != nil {
+		s.from.loop.putPipe(s.pipe)
+	}
+	if s.from != nil && s.from.lowatAt != 0 && !s.from.Closed() {
+		s.from.resetLowat()
+	}
+	*s = Splicer{}
+}
+
+// raiseLowat raises SO_RCVLOWAT until the connection has been silent for rcvLowatReset.
+func (c *Conn) raiseLowat(n int) {
+	c.SetLowWater(n)
+	c.lowatAt = c.loop.now
+	c.loop.lowats = append(c.loop.lowats, ref{c, c.gen})
+}
+
+func (c *Conn) resetLowat() {
+	c.SetLowWater(1) // reports at once what waits
+	c.lowatAt = 0
+}
+
+// resetLowats gives back the usual wake-ups to connections whose peers dawdle.
+func (l *Loop) resetLowats() {
+	keep := l.lowats[:0]
+	for _, r := range l.lowats {
+		if !r.live() || r.c.lowatAt == 0 {
+			continue
+		}
+		if l.now-r.c.lowatAt < int64(rcvLowatReset) {
+			keep = append(keep, r)
+			continue
+		}
+		r.c.resetLowat()
+	}
+	l.lowats = keep
+}

@@ -1,0 +1,437 @@
+package fastpath
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// tlsState is a connection's TLS layer: crypto/tls over a memory connection that the loop feeds. The handshake runs on a
+// goroutine, so that its computing never delays the loop; afterwards the loop drives the tls.Conn itself. The descriptor
+// is the loop's throughout.
+type tlsState struct {
+	c           ref
+	conn        *tls.Conn
+	hs          *handshake // nil once the loop drives conn
+	handshaking bool       // the loop's own knowledge of hs != nil
+
+	view    []byte // records that conn has not taken: a view of loop.records while loop.opener == t, else of own
+	own     []byte
+	pending []byte // records that the socket has not taken; nothing is read or sealed while they wait
+	drained bool   // conn has nothing left to give without more records
+	rawEOF  bool   // conn saw the end of the TCP stream, not only close_notify
+	sealing bool   // records that conn writes go to loop.sealed
+}
+
+// handshake is what the loop and the handshake's goroutine share.
+type handshake struct {
+	mu     sync.Mutex
+	wake   sync.Cond
+	feed   []byte // records from the socket; at most feedBytesMax
+	full   bool   // the loop stopped reading: tell it when feed is empty
+	eof    bool
+	shut   bool
+	out    []byte // records for the socket
+	posted bool   // the loop was told of out
+	work   *Work
+	err    error
+}
+
+// StartTLS begins a handshake as server or as client (then cfg says whom to expect); the connection's handler, a
+// Handshaker, hears of its end. Input that was read already and is unread belongs to the handshake. w bounds how many
+// run and compute at once; over it the answer is ErrOverload and the owner closes.
+func (c *Conn) StartTLS(cfg *tls.Config, server bool, w *Work) *Error {
+	t := &tlsState{c: ref{c, c.gen}, hs: &handshake{work: w}, handshaking: true}
+	t.hs.wake.L = &t.hs.mu
+	if server {
+		t.conn = tls.Server((*memoryConn)(t), cfg)
+	} else {
+		t.conn = tls.Client((*memoryConn)(t), cfg)
+	}
+	c.tls = t
+	t.hs.feed = append(t.hs.feed, c.in...)
+	c.Discard(len(c.in))
+	if err := w.Go(WorkHandshake, t.run); err != nil {
+		c.tls = nil
+		return err
+	}
+	if c.flags&flagReadable != 0 {
+		t.feedSocket()
+	}
+	return nil
+}
+
+// run is the handshake's goroutine. It holds a permit while it computes, not while it waits for the peer.
+func (t *tlsState) run() {
+	hs := t.hs
+	hs.work.enter()
+	hs.err = t.conn.Handshake()
+	hs.work.leave()
+	t.c.c.loop.Post(t.finish)
+}
+
+// finish gives the tls.Conn to the loop.
+func (t *tlsState) finish() {
+	if !t.c.live() {
+		return
+	}
+	c, hs := t.c.c, t.hs
+	t.flushHandshake()
+	t.hs, t.handshaking = nil, false
+	if len(hs.feed) > 0 {
+		t.own = append(c.loop.buffers.get(len(hs.feed)), hs.feed...)
+		t.view = t.own
+	}
+	if hs.eof {
+		c.flags |= flagEOF
+	}
+	var err *Error
+	if hs.err != nil {
+		err = ErrTLS
+	}
+	c.handler.(Handshaker).OnHandshake(c, err)
+}
+
+// HandshakeError is why OnHandshake reported ErrTLS, for the log.
+func (c *Conn) HandshakeError() error {
+	if c.tls == nil || c.tls.hs == nil {
+		return nil
+	}
+	return c.tls.hs.err
+}
+
+// feedSocket gives waiting records to the handshake.
+func (t *tlsState) feedSocket() {
+	c, hs := t.c.c, t.hs
+	l := c.loop
+	l.lendRecords(nil)
+	for c.flags&flagReadable != 0 {
+		hs.mu.Lock()
+		room := feedBytesMax - len(hs.feed)
+		hs.full = room <= 0
+		hs.mu.Unlock()
+		if room <= 0 {
+			return
+		}
+		n, err := c.recv(l.records[:min(room, len(l.records))])
+		hs.mu.Lock()
+		hs.feed = append(hs.feed, l.records[:n]...)
+		hs.eof = hs.eof || err == ErrEOF || err == ErrReset
+		hs.wake.Signal()
+		hs.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+	if c.Broken() {
+		hs.mu.Lock()
+		hs.eof = true
+		hs.wake.Signal()
+		hs.mu.Unlock()
+	}
+}
+
+// flushHandshake sends what the handshake wrote.
+func (t *tlsState) flushHandshake() {
+	c, hs := t.c.c, t.hs
+	hs.mu.Lock()
+	if len(hs.out) > 0 {
+		t.pending = append(c.loop.buffers.grow(t.pending, len(hs.out)), hs.out...)
+		hs.out = hs.out[:0]
+	}
+	hs.posted = false
+	hs.mu.Unlock()
+	t.sendPending()
+}
+
+// release lets go of everything when the connection closes.
+func (t *tlsState) release() {
+	c := t.c.c
+	if hs := t.hs; hs != nil {
+		hs.mu.Lock()
+		hs.shut = true
+		hs.wake.Signal()
+		hs.mu.Unlock()
+	}
+	if c.loop.opener == t {
+		c.loop.opener = nil
+	}
+	if t.own != nil {
+		c.loop.buffers.put(t.own)
+	}
+	if t.pending != nil {
+		c.loop.buffers.put(t.pending)
+	}
+	t.view, t.own, t.pending = nil, nil, nil
+}
+
+// TLS is the connection's state after its handshake; nil on a plain connection. It allocates: once per connection.
+func (c *Conn) TLS() *tls.ConnectionState {
+	if c.tls == nil || c.tls.handshaking {
+		return nil
+	}
+	s := c.tls.conn.ConnectionState()
+	return &s
+}
+
+// Plain tells that no TLS layer stands between Fill and the socket.
+func (c *Conn) Plain() bool { return c.tls == nil }
+
+// open tells that plain text may be sealed and sent at once.
+func (t *tlsState) open() bool { return !t.handshaking && len(t.pending) == 0 }
+
+// fill is Conn.Fill through the record layer.
+func (t *tlsState) fill(max int) *Error {
+	c := t.c.c
+	if t.handshaking {
+		return ErrWouldBlock
+	}
+	if len(t.pending) > 0 { // also bounds what a flood of KeyUpdates can make us answer
+		c.flags |= flagHungry
+		return ErrWouldBlock
+	}
+	for {
+		if !t.drained {
+			if err := t.open1(max); err != ErrWouldBlock {
+				return err
+			}
+		}
+		if c.flags&flagReadable == 0 {
+			if err := c.ended(); err != ErrEOF {
+				return err
+			}
+			return ErrTruncated
+		}
+		l := c.loop
+		l.lendRecords(t)
+		n, err := c.recv(l.records)
+		if err == ErrEOF {
+			t.drained = false // let the record layer judge what a bare end means
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		t.view, t.drained = l.records[:n], false
+	}
+}
+
+// open1 takes plain text from the record layer.
+func (t *tlsState) open1(max int) *Error {
+	c := t.c.c
+	dst, err := c.room(max)
+	if err != nil {
+		return err
+	}
+	n, e := t.conn.Read(dst)
+	if n > 0 {
+		c.grew(n)
+		return nil
+	}
+	switch {
+	case e == nil || e == error(ErrWouldBlock):
+		t.drained = true
+		return ErrWouldBlock
+	case errors.Is(e, io.EOF) && !t.rawEOF:
+		c.flags |= flagEOF
+		c.flags &^= flagReadable
+		return ErrEOF
+	case t.rawEOF:
+		return ErrTruncated
+	}
+	c.err = ErrTLS // an alert is on its way; nothing more is said on this connection
+	t.sendPending()
+	return ErrTLS
+}
+
+// flush seals what is staged, then b, and sends the records by one call.
+func (t *tlsState) flush(b []byte) {
+	c := t.c.c
+	l := c.loop
+	if t.handshaking {
+		return
+	}
+	if t.sendPending(); len(t.pending) > 0 || c.err != nil {
+		if len(b) > 0 {
+			c.out = append(l.buffers.grow(c.out, len(b)), b...)
+		}
+		return
+	}
+	t.sealing = true
+	l.sealed = l.sealed[:0]
+	if len(c.out) > 0 {
+		t.seal(c.out)
+		c.releaseOut()
+	}
+	if len(b) > 0 {
+		t.seal(b)
+	}
+	t.sealing = false
+	if len(l.sealed) > 0 {
+		n, e := send(c.fd, l.sealed, 0)
+		if e != 0 && e != syscall.EAGAIN {
+			c.fail()
+			return
+		}
+		c.sent += uint64(n)
+		if n < len(l.sealed) {
+			rest := l.sealed[n:]
+			t.pending = append(l.buffers.grow(t.pending, len(rest)), rest...)
+			c.flags |= flagBlocked
+		}
+	}
+	c.finishWriting()
+}
+
+func (t *tlsState) seal(b []byte) {
+	if _, err := t.conn.Write(b); err != nil {
+		t.c.c.fail()
+	}
+}
+
+func (t *tlsState) sendPending() {
+	c := t.c.c
+	if len(t.pending) == 0 || c.flags&flagBlocked != 0 {
+		return
+	}
+	n, e := send(c.fd, t.pending, 0)
+	t.pending = c.took(t.pending, n, e)
+}
+
+// closeNotify queues the alert that ends our sending side in order.
+func (t *tlsState) closeNotify() {
+	if t.handshaking {
+		return
+	}
+	t.flush(nil)
+	if len(t.c.c.out) == 0 {
+		_ = t.conn.CloseWrite() // into pending; an error means that the peer is gone already
+	}
+}
+
+// lendRecords gives the shared record buffer to t; who held it before keeps what was not taken.
+func (l *Loop) lendRecords(t *tlsState) {
+	if o := l.opener; o != nil && o != t {
+		if len(o.view) > 0 {
+			o.own = append(l.buffers.get(len(o.view)), o.view...)
+			o.view = o.own
+		} else {
+			o.view = nil
+		}
+	}
+	if l.poison && l.opener != t {
+		for i := range l.records {
+			l.records[i] = 0xdb
+		}
+	}
+	l.opener = t
+}
+
+// memoryConn is the net.Conn that crypto/tls sees: records in from the loop, records out to it.
+type memoryConn tlsState
+
+func (m *memoryConn) Read(b []byte) (int, error) {
+	t := (*tlsState)(m)
+	if t.hs != nil {
+		return t.readHandshake(b)
+	}
+	if len(t.view) == 0 {
+		if t.c.c.flags&flagEOF != 0 {
+			t.rawEOF = true
+			return 0, io.EOF
+		}
+		return 0, ErrWouldBlock
+	}
+	n := copy(b, t.view)
+	t.view = t.view[n:]
+	if len(t.view) == 0 && t.own != nil {
+		t.c.c.loop.buffers.put(t.own)
+		t.own = nil
+	}
+	return n, nil
+}
+
+// readHandshake waits for the peer without a permit.
+func (t *tlsState) readHandshake(b []byte) (int, error) {
+	hs := t.hs
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	if len(hs.feed) == 0 && !hs.shut && !hs.eof {
+		hs.work.leave()
+		for len(hs.feed) == 0 && !hs.shut && !hs.eof {
+			hs.wake.Wait()
+		}
+		hs.mu.Unlock()
+		hs.work.enter()
+		hs.mu.Lock()
+	}
+	if hs.shut {
+		return 0, net.ErrClosed
+	}
+	if len(hs.feed) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, hs.feed)
+	hs.feed = hs.feed[:copy(hs.feed, hs.feed[n:])]
+	if hs.full && len(hs.feed) == 0 {
+		hs.full = false
+		t.c.c.loop.Post(func() {
+			if t.c.live() && t.handshaking {
+				t.feedSocket()
+			}
+		})
+	}
+	return n, nil
+}
+
+func (m *memoryConn) Write(b []byte) (int, error) {
+	t := (*tlsState)(m)
+	if t.hs != nil {
+		return t.writeHandshake(b)
+	}
+	c := t.c.c
+	l := c.loop
+	if t.sealing {
+		l.sealed = append(l.sealed, b...)
+		return len(b), nil
+	}
+	t.pending = append(l.buffers.grow(t.pending, len(b)), b...)
+	if c.flags&flagDirty == 0 {
+		c.flags |= flagDirty
+		l.dirty = append(l.dirty, ref{c, c.gen})
+	}
+	return len(b), nil
+}
+
+func (t *tlsState) writeHandshake(b []byte) (int, error) {
+	hs := t.hs
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	if hs.shut {
+		return 0, net.ErrClosed
+	}
+	if len(hs.out)+len(b) > feedBytesMax {
+		return 0, ErrOverload
+	}
+	hs.out = append(hs.out, b...)
+	if !hs.posted {
+		hs.posted = true
+		t.c.c.loop.Post(func() {
+			if t.c.live() && t.handshaking {
+				t.flushHandshake()
+			}
+		})
+	}
+	return len(b), nil
+}
+
+func (m *memoryConn) Close() error                     { return nil }
+func (m *memoryConn) LocalAddr() net.Addr              { return net.TCPAddrFromAddrPort(m.c.c.remote) }
+func (m *memoryConn) RemoteAddr() net.Addr             { return net.TCPAddrFromAddrPort(m.c.c.remote) }
+func (m *memoryConn) SetDeadline(time.Time) error      { return nil }
+func (m *memoryConn) SetReadDeadline(time.Time) error  { return nil }
+func (m *memoryConn) SetWriteDeadline(time.Time) error { return nil }

@@ -1,0 +1,84 @@
+package fastpath
+
+import (
+	"sync/atomic"
+)
+
+// WorkKind names who computes off the loops; each kind has a bound of its own on what may wait.
+type WorkKind uint8
+
+const (
+	WorkHandshake WorkKind = iota // TLS handshakes, of clients and towards backends
+	WorkCompile                   // translating and compiling the configuration
+	WorkCompute                   // anything else: password hashes, large compressions
+	workKinds
+)
+
+var workMax = [workKinds]int32{WorkHandshake: 1024, WorkCompile: 2, WorkCompute: 256}
+
+// workersIdleMax is how many goroutines wait for the next piece of work with their grown stacks.
+const workersIdleMax = 64
+
+// Work is the computing that is done off the loops: at most W pieces at once (the permits), and a bounded number waiting.
+// Whoever holds a permit gives it back while it waits for a peer, so that slow peers block nobody.
+type Work struct {
+	permits chan struct{}
+	jobs    chan func()
+	idle    atomic.Int32
+	running [workKinds]atomic.Int32
+	Refused atomic.Uint64
+}
+
+// NewWork makes the permits; 2 is the usual number.
+func NewWork(permits int) *Work {
+	w := &Work{permits: make(chan struct{}, permits), jobs: make(chan func())}
+	for range permits {
+		w.permits <- struct{}{}
+	}
+	return w
+}
+
+// Go runs f on a goroutine; ErrOverload when too much of its kind is under way. f takes permits itself.
+func (w *Work) Go(kind WorkKind, f func()) *Error {
+	if w.running[kind].Add(1) > workMax[kind] {
+		w.running[kind].Add(-1)
+		w.Refused.Add(1)
+		return ErrOverload
+	}
+	job := func() {
+		defer w.running[kind].Add(-1)
+		f()
+	}
+	select {
+	case w.jobs <- job:
+	default:
+		go w.worker(job)
+	}
+	return nil
+}
+
+// Do runs f under a permit and returns when it is done. It waits; never call it on a loop.
+func (w *Work) Do(f func()) {
+	w.enter()
+	defer w.leave()
+	f()
+}
+
+// Running is how many pieces of a kind are under way, waiting ones included.
+func (w *Work) Running(kind WorkKind) int { return int(w.running[kind].Load()) }
+
+func (w *Work) worker(job func()) {
+	for {
+		job()
+		job = nil
+		if w.idle.Add(1) > workersIdleMax {
+			w.idle.Add(-1)
+			return
+		}
+		job = <-w.jobs
+		w.idle.Add(-1)
+	}
+}
+
+func (w *Work) enter() { <-w.permits }
+func (w *Work) leave() { w.permits <- struct{}{} }

@@ -1,0 +1,137 @@
+package l7
+
+import (
+	"net/netip"
+
+	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/l7/wire"
+	"github.com/sluiceproxy/sluice/upstream"
+)
+
+// Exchange is one request and its response. It belongs to one loop, lives in that loop's pool, and every slice in it is
+// a view of its Arena or of memory that outlives it. Filters read and change Req before it is forwarded and Resp before
+// it is written; what a filter must remember per exchange is a typed field here.
+type Exchange struct {
+	Req   wire.Request
+	Resp  wire.Response
+	Arena wire.Arena
+
+	Route    *Route
+	Settings *Settings
+	Remote   netip.AddrPort // the connection's peer, or the PROXY header's source
+	ClientIP netip.Addr     // who the request comes from, after trusted X-Forwarded-For
+	Local    netip.AddrPort
+	TLS      bool   // the client speaks TLS to us
+	Secure   bool   // the client's own connection was https: TLS here, or a trusted X-Forwarded-Proto
+	Server   []byte // SNI name of the connection, normalised; nil without TLS or name
+
+	// RewriteTarget, when set, is the path and query that is sent instead of Req.Target.
+	RewriteTarget []byte
+
+	loop    *fastpath.Loop
+	client  Client
+	peer    forward
+	answer  answer
+	started int64 // loop nanoseconds of the head's first byte
+	filter  int   // the next request filter to run
+	state   state
+}
+
+// Loop is the loop that owns the exchange.
+func (x *Exchange) Loop() *fastpath.Loop { return x.loop }
+
+// answer is a response made by the proxy itself.
+type answer struct {
+	body []byte
+}
+
+// Respond prepares a response of the proxy's own: status, and body text (copied only if it does not outlive the
+// exchange; constants and compiled filters' memory do). A request filter that called it returns Respond.
+func (x *Exchange) Respond(status int, body []byte) {
+	x.Resp.Reset()
+	x.Resp.Status = status
+	x.answer.body = body
+}
+
+// Redirect prepares a redirect to location, which must outlive the exchange or be in its Arena.
+func (x *Exchange) Redirect(status int, location []byte) {
+	x.Respond(status, nil)
+	x.SetResponse(wire.FieldLocation, nameLocation, location)
+}
+
+var nameLocation = []byte("Location")
+
+// SetRequest sets a request field: the first of that ID (or, for FieldOther, of that name) is replaced, others removed.
+func (x *Exchange) SetRequest(id wire.FieldID, name, value []byte) {
+	x.Req.Fields = setField(x.Req.Fields, id, name, value)
+}
+
+// SetResponse sets a response field likewise.
+func (x *Exchange) SetResponse(id wire.FieldID, name, value []byte) {
+	x.Resp.Fields = setField(x.Resp.Fields, id, name, value)
+}
+
+func setField(fs []wire.Field, id wire.FieldID, name, value []byte) []wire.Field {
+	out := fs[:0]
+	done := false
+	for _, f := range fs {
+		if f.ID != id || id == wire.FieldOther && !equalFold(f.Name, name) {
+			out = append(out, f)
+			continue
+		}
+		if !done {
+			out, done = append(out, wire.Field{Name: name, Value: value, ID: id}), true
+		}
+	}
+	if !done {
+		out = append(out, wire.Field{Name: name, Value: value, ID: id})
+	}
+	return out
+}
+
+func equalFold(a, b []byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		x, y := a[i], b[i]
+		if 'A' <= x && x <= 'Z' {
+			x += 'a' - 'A'
+		}
+		if 'A' <= y && y <= 'Z' {
+			y += 'a' - 'A'
+		}
+		if x != y {
+			return false
+		}
+	}
+	return true
+}
+
+// Client is the client's side of an exchange: an HTTP/1.1 connection's current request, later an HTTP/2 or HTTP/3
+// stream. It belongs to the exchange's loop.
+type Client interface {
+	// ReadBody returns at most max bytes of the request's body: a view that lives until the next call on this loop.
+	// ErrEOF is its complete end.
+	ReadBody(max int) ([]byte, *fastpath.Error)
+	Trailers() []wire.Field
+	// BodyLeft, Raw and Spliced are as in upstream.Stream, for splice(2) towards the backend.
+	BodyLeft() int64
+	Raw() *fastpath.Conn
+	Spliced(n int64)
+	// WriteInterim sends a 1xx head.
+	WriteInterim(res *wire.Response) *fastpath.Error
+	// WriteHead serialises x.Resp. end: no body follows.
+	WriteHead(x *Exchange, end bool) *fastpath.Error
+	Room() int
+	WriteBody(b []byte) *fastpath.Error
+	EndBody(trailers []wire.Field) *fastpath.Error
+	// Detach gives up the connection for a tunnel after a 101 was written.
+	Detach() *fastpath.Conn
+	// Done ends the exchange at the client: the response is complete. The engine goes on with its next request.
+	Done()
+	// Abort cuts the response visibly: RST, or an aborted chunk, or RST_STREAM.
+	Abort(err *fastpath.Error)
+}
+
+var _ upstream.Peer = (*Exchange)(nil)

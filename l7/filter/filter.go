@@ -1,0 +1,50 @@
+// Package filter holds the behaviours on an exchange's way, one file each: its configuration struct, its compiled form,
+// its doc comment. A behaviour knows no annotation; the dialect that constructs it lives in watcher/translate.
+package filter
+
+import (
+	"sync"
+
+	"github.com/sluiceproxy/sluice/l7"
+)
+
+// Stage is when a filter runs. Stages are nginx's phases, because annotations promise nginx's order.
+type Stage uint8
+
+const (
+	Rewrite    Stage = iota // redirects, rewrites, CORS preflight
+	PreAccess               // limits: they count unauthenticated requests
+	Access                  // address lists, authentication
+	PreContent              // mirrors
+	Header                  // header manipulation towards the backend and back
+	Body                    // body transformation
+)
+
+// A Config is one behaviour as the configuration asks for it: plain, comparable data.
+type Config interface {
+	Stage() Stage
+	// Compile makes the shared, immutable filter. An error becomes a Problem of the owning object; the rule then fails
+	// closed with 503. s finds or makes the state of owner object + role, which outlives a compile.
+	Compile(s *State) (l7.Filter, error)
+}
+
+// State finds or makes what outlives a compile: buckets, caches. One State belongs to one owner object.
+type State struct {
+	mu     sync.Mutex
+	byRole map[string]any
+}
+
+// Get returns the state of role, made by mk at its first use. Roles are constants of the filter that asks.
+func (s *State) Get(role string, mk func() any) any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byRole == nil {
+		s.byRole = make(map[string]any)
+	}
+	v, ok := s.byRole[role]
+	if !ok {
+		v = mk()
+		s.byRole[role] = v
+	}
+	return v
+}

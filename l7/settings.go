@@ -1,0 +1,60 @@
+package l7
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/sluiceproxy/sluice/l7/wire"
+)
+
+// Settings are the process-wide limits and habits of the HTTP engines (docs/hardening.md 3.3), immutable. They come from
+// the ConfigMap and are read once per exchange.
+type Settings struct {
+	Limits wire.Limits // client heads
+
+	FirstByteTimeout  time.Duration // 10 s: from accept to the first byte of a request
+	HeaderTimeout     time.Duration // 10 s, absolute, from a head's first byte: client-header-timeout
+	KeepAliveTimeout  time.Duration // 75 s between two requests: keep-alive
+	KeepAliveRequests int           // 1000 per connection: keep-alive-requests
+	BodyTimeout       time.Duration // 30 s between two reads of a body: client-body-timeout
+	SendTimeout       time.Duration // 30 s between two writes of a response
+	RateMin           int           // 240 B/s, bodies and responses
+	RateGrace         time.Duration // 20 s before RateMin counts
+	TunnelIdle        time.Duration // 1 h
+	HalfCloseTimeout  time.Duration // 30 s
+
+	ConnectTimeout time.Duration // 5 s: proxy-connect-timeout
+	ReadTimeout    time.Duration // 60 s: proxy-read-timeout
+	WriteTimeout   time.Duration // 60 s: proxy-send-timeout
+
+	TrustedPeers         []netip.Prefix // whose X-Forwarded-* are believed (proxy-real-ip-cidr); empty: nobody's
+	UseForwardedHeaders  bool
+	ComputeFullForwarded bool   // compute-full-forwarded-for: append to a trusted X-Forwarded-For instead of replacing
+	ForwardedForHeader   []byte // forwarded-for-header; default X-Forwarded-For
+	ServerTokens         bool   // send "Server: sluice" on answers of our own
+	AccessLog            bool
+	AccessLogFormat      LogFormat
+	RetryNonIdempotent   bool // retry-non-idempotent
+}
+
+// LogFormat is how access log lines look.
+type LogFormat uint8
+
+const (
+	LogUpstream LogFormat = iota // ingress-nginx's upstreaminfo format
+	LogJSON
+)
+
+// DefaultSettings is what holds without a ConfigMap.
+func DefaultSettings() *Settings {
+	return &Settings{
+		FirstByteTimeout: 10 * time.Second, HeaderTimeout: 10 * time.Second,
+		KeepAliveTimeout: 75 * time.Second, KeepAliveRequests: 1000,
+		BodyTimeout: 30 * time.Second, SendTimeout: 30 * time.Second,
+		RateMin: 240, RateGrace: 20 * time.Second,
+		TunnelIdle: time.Hour, HalfCloseTimeout: 30 * time.Second,
+		ConnectTimeout: 5 * time.Second, ReadTimeout: 60 * time.Second, WriteTimeout: 60 * time.Second,
+		ForwardedForHeader: []byte("X-Forwarded-For"),
+		AccessLog:          true,
+	}
+}

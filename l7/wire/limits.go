@@ -1,0 +1,67 @@
+package wire
+
+// Defaults of everything that input can stretch.
+const (
+	RequestLineMax    = 8 << 10  // bytes of a request line, without its CRLF
+	HeadMax           = 32 << 10 // bytes of a request head, with its empty line
+	LineMax           = 16 << 10 // bytes of one field line or status line, without its CRLF
+	FieldsMax         = 100      // field lines of a request
+	ResponseHeadMax   = 64 << 10
+	ResponseFieldsMax = 200
+
+	ConnectionOptionsMax = 32 // names that Connection may list: each is compared with every field
+
+	ChunkExtensionMax  = 256      // bytes of one chunk's extensions
+	ChunkExtensionsMax = 16 << 10 // … and of all of a body's
+	TrailerBytesMax    = 8 << 10
+	TrailersMax        = 32
+
+	emptyLinesMax = 2   // before a request line (RFC 9112 2.2)
+	hostMax       = 255 // bytes of a host name
+)
+
+// Limits bound a head. A zero member means its default, so the zero value is useful.
+type Limits struct {
+	RequestLine int
+	Head        int
+	Line        int
+	Fields      int
+
+	Underscores        bool // keep request fields whose name has "_", but never one that reads like a Reserved name
+	RejectEncodedSlash bool // refuse %2F and %5C in a path
+}
+
+// The limits with every default spelled out; a nil *Limits means these.
+var (
+	DefaultLimits         = Limits{RequestLine: RequestLineMax, Head: HeadMax, Line: LineMax, Fields: FieldsMax}
+	DefaultResponseLimits = Limits{RequestLine: LineMax, Head: ResponseHeadMax, Line: LineMax, Fields: ResponseFieldsMax}
+)
+
+// or gives the limit v, or its default d.
+func or(v, d int) int {
+	if v > 0 {
+		return v
+	}
+	return d
+}
+
+// bounds are the limits that delimiting a head needs.
+type bounds struct {
+	first, line, head int
+	request           bool
+}
+
+func requestBounds(lim *Limits) bounds {
+	if lim == nil {
+		lim = &DefaultLimits
+	}
+	return bounds{or(lim.RequestLine, RequestLineMax), or(lim.Line, LineMax), or(lim.Head, HeadMax), true}
+}
+
+func responseBounds(lim *Limits) bounds {
+	if lim == nil {
+		lim = &DefaultResponseLimits
+	}
+	line := or(lim.Line, LineMax)
+	return bounds{line, line, or(lim.Head, ResponseHeadMax), false}
+}

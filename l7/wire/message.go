@@ -1,0 +1,71 @@
+package wire
+
+// Method is a request method that the proxy treats in its own way; every other token is MethodOther.
+type Method uint8
+
+const (
+	MethodOther Method = iota
+	MethodGet
+	MethodHead
+	MethodPost
+	MethodPut
+	MethodDelete
+	MethodOptions
+	MethodPatch
+	MethodTrace
+	MethodConnect
+)
+
+// Framing is how the end of a message's body is found.
+type Framing uint8
+
+const (
+	FramingNone    Framing = iota // no body
+	FramingLength                 // ContentLength bytes (may be 0: a Content-Length: 0 was sent)
+	FramingChunked                // Transfer-Encoding: chunked
+	FramingClose                  // response only: until the backend closes
+)
+
+// Field is one header or trailer field. Name and Value are views of the arena that the message was parsed from and live
+// as long as it; keeping them longer means copying.
+type Field struct {
+	Name  []byte // as spelled by the sender; always a token
+	Value []byte // optional white space trimmed; no CR, LF, NUL or other control character except HTAB
+	ID    FieldID
+}
+
+// Request is a strictly parsed request: the typed model between two wires. Nothing of the client's framing is in it; the
+// serialiser writes framing, Host and hop-by-hop fields from the typed members alone. All slices are views of the arena
+// given to the parser, or of constants.
+type Request struct {
+	Method     Method
+	MethodText []byte // the token itself
+	Target     []byte // origin-form path and query as it will be sent, "*" for OPTIONS *; raw query bytes unchanged
+	Path       []byte // Target's path as routing sees it: percent-decoded once, dot segments resolved, "//" merged
+	Query      []byte // the raw query without "?"; nil when there is no "?"
+	Authority  []byte // Host as it will be sent: the target's authority if it had one, else the Host field
+	Host       []byte // Authority as routing sees it: lower case, no port, no trailing dot; IPv6 without brackets
+	Fields     []Field
+
+	Framing       Framing
+	ContentLength int64  // FramingLength only, else 0
+	Minor         uint8  // HTTP/1.Minor of the sender: 0 or 1
+	KeepAlive     bool   // the sender lets the connection live after this exchange
+	Expect100     bool   // Expect: 100-continue on HTTP/1.1
+	TETrailers    bool   // TE: trailers
+	Upgrade       []byte // the protocol asked for by Connection: upgrade + Upgrade; nil: none. "websocket" is validated (RFC 6455 4.2.1)
+	Resolved      bool   // the path had dot segments: Target holds the resolved path, not the client's spelling
+}
+
+// Response is a strictly parsed response head.
+type Response struct {
+	Status        int    // 100..599
+	Reason        []byte // may be empty; canonical text is used when serialising
+	Fields        []Field
+	Framing       Framing
+	ContentLength int64 // -1: none given (FramingNone may still carry one, as for HEAD)
+	Minor         uint8
+	KeepAlive     bool   // the connection may be used again once the body is complete
+	KeepAliveHint int    // seconds from Keep-Alive: timeout=N; 0: none
+	Upgrade       []byte // 101 only: the protocol that was switched to
+}

@@ -1,0 +1,102 @@
+package route
+
+import (
+	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/l7/filter"
+	"github.com/sluiceproxy/sluice/upstream"
+)
+
+// Config is the whole desired state as plain data. It is made by watcher/translate and read by Compile. Values are
+// immutable once handed over: an unchanged part is the same pointer as in the Config before, and Compile compares
+// pointers, not depths.
+type Config struct {
+	Hosts              []*VirtualHost // one per name; order does not matter
+	Clusters           []*Cluster     // one per ID
+	DefaultCertificate *Certificate   // shown for names without one; nil: the self-signed one made at start
+	DefaultBackend     string         // cluster ID of --default-backend-service; "": 404
+	Settings           *l7.Settings   // nil: the defaults
+}
+
+// Object names an object of the source: the owner of a rule, a cluster, a problem.
+type Object struct {
+	Kind, Namespace, Name string
+}
+
+// VirtualHost is everything that one host name leads to.
+type VirtualHost struct {
+	Name        string          // lower case "shop.example", "*.shop.example" (one label), or "" for the catch-all
+	Certificate *Certificate    // nil: the default certificate
+	Passthrough string          // cluster ID for TLS pass-through by SNI; "": terminate
+	Owner       Object          // the Ingress that owns the host-scoped settings (the oldest)
+	RegexMode   bool            // every path is a case-insensitive regex anchored at its start (use-regex, rewrite-target)
+	Filters     []filter.Config // host-scoped, before a rule's own (app-root)
+	Rules       []Rule          // any order; equal (Path, Type): the first one wins, translate has ordered them oldest first
+}
+
+// PathType is how a rule's path matches. The order of tries is the room's (docs: package comment, FEATURES of Ingress v1).
+type PathType uint8
+
+const (
+	Exact          PathType = iota
+	Prefix                  // by path element
+	Implementation          // string prefix, as nginx's location without modifier
+)
+
+func (t PathType) String() string {
+	return [...]string{"Exact", "Prefix", "ImplementationSpecific"}[t]
+}
+
+// Rule leads a path of a host to a cluster, through filters.
+type Rule struct {
+	Owner    Object // the Ingress
+	Path     string // as written; starts with "/"
+	Type     PathType
+	Cluster  string // cluster ID; "": the filters answer, or 503
+	Service  string // for metrics and logs: the Service's name and port as written
+	Port     string
+	Fallback string // cluster ID asked when Cluster has no endpoint; "": the default backend is not asked, 503
+	Filters  []filter.Config
+	Policy   l7.Policy
+	Deny     string // not empty: "location denied", every request answers 503; the text is the reason (also a Problem)
+}
+
+// Cluster is a set of equal backends. Its Endpoints are the state at this Config; later changes come by
+// Store.ApplyEndpoints, without a compile.
+type Cluster struct {
+	ID        string // namespace/service:port[#variant]; identity of pools, health and metrics
+	Owner     Object // the Service
+	Settings  upstream.Settings
+	Endpoints []upstream.Address
+}
+
+// Certificate is a key pair by its Secret.
+type Certificate struct {
+	Owner   Object
+	CertPEM []byte
+	KeyPEM  []byte
+}
+
+// Problem is why one object of the Config was not taken, or not wholly.
+type Problem struct {
+	Object Object
+	Field  string // path of the field, or the annotation's or ConfigMap's key
+	Reason string // what is wrong, and the remedy; a sentence without a final stop
+	File   string // file source: name and document, else ""
+}
+
+// String reads from outside to inside: `Ingress shop/web: spec.tls[0].secretName: …`.
+func (p Problem) String() string {
+	s := p.Object.Kind + " "
+	if p.Object.Namespace != "" {
+		s += p.Object.Namespace + "/"
+	}
+	s += p.Object.Name
+	if p.Field != "" {
+		s += ": " + p.Field
+	}
+	s += ": " + p.Reason
+	if p.File != "" {
+		s += " (" + p.File + ")"
+	}
+	return s
+}

@@ -1,0 +1,97 @@
+package upstream
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/l7/wire"
+)
+
+// Algorithm is how a cluster chooses among its usable endpoints.
+type Algorithm uint8
+
+const (
+	RoundRobin Algorithm = iota
+	EWMA                 // two random choices, the lower exponentially weighted response time (10 s decay) wins
+	LeastConnections
+	ConsistentHash // ring (ketama) over Wish.Hash
+)
+
+// Settings are a cluster's immutable settings; they stand beside its state and may be replaced at any time.
+type Settings struct {
+	Algorithm      Algorithm
+	ConnectTimeout time.Duration // proxy-connect-timeout; 0: 5 s
+	TLS            *TLS          // nil: plain
+	IdleMax        int           // idle sessions kept per endpoint, all loops together; 0: 320 (upstream-keepalive-connections)
+	IdleTimeout    time.Duration // 0: 60 s (upstream-keepalive-timeout)
+	RequestsMax    int           // requests a session may carry; 0: 10,000 (upstream-keepalive-requests)
+	AllowLoopback  bool          // the source may name loopback endpoints (files); see docs/hardening.md 3.1 rule 7
+}
+
+// TLS is how a cluster speaks TLS to its endpoints (backend-protocol: HTTPS, proxy-ssl-*).
+type TLS struct {
+	Verify     bool
+	ServerName string // SNI and the name that is verified; "": none is sent
+	RootsPEM   string // trust anchors; "": the system's
+	CertPEM    string // client certificate
+	KeyPEM     string
+}
+
+// Address is one endpoint as the configuration names it.
+type Address struct {
+	Addr        netip.AddrPort // invalid when Name is set
+	Name        string         // DNS name to resolve off the loops (ExternalName), with Port
+	Port        uint16
+	Terminating bool // serving but draining: used only while no other endpoint is ready
+}
+
+// Wish is what a caller asks of Cluster.Pick: values, never an exchange.
+type Wish struct {
+	Loop   int         // id of the asking loop
+	Hash   uint64      // for ConsistentHash
+	Sticky uint64      // identity of the endpoint asked for by cookie affinity; 0: none
+	Tried  []*Endpoint // endpoints that failed this exchange already; avoided while others are usable
+}
+
+// Peer is the asking side of a Stream: an exchange, a health check, a mirror. All calls come on its loop, never from
+// inside a call that the peer itself made on the stream.
+type Peer interface {
+	OnStream(s Stream, err *fastpath.Error) // the session asked for is connected (TLS included), or cannot be had
+	OnResponse()                            // head, body, end of body or an error may be read
+	OnRoom()                                // Room is positive again after it was not
+}
+
+// Stream is one request on its way to an endpoint and its response on its way back, over an HTTP/1.1 session or an
+// HTTP/2 stream. It belongs to one loop. Nothing above it knows the protocol.
+//
+// Order of calls: Send, then WriteBody/EndBody as far as Room allows, ReadHead until it answers other than
+// ErrWouldBlock (1xx heads come one by one), then ReadBody until ErrEOF; Release ends it at any time.
+type Stream interface {
+	Endpoint() *Endpoint
+	Reused() bool // the session had carried a request before: a silent close may be the idle race
+	// Send serialises the head. With r.Framing == FramingNone or a zero length the request is complete by it.
+	Send(r *wire.Request) *fastpath.Error
+	Room() int // body bytes that WriteBody takes now; 0: wait for OnRoom
+	// WriteBody takes all of b, which must not be longer than Room. It frames as the request's head said.
+	WriteBody(b []byte) *fastpath.Error
+	EndBody(trailers []wire.Field) *fastpath.Error
+	// Sent tells whether any byte of the request was handed to the kernel (retry rules).
+	Sent() bool
+	// ReadHead parses the next head (1xx included) into res, with views of a. ErrWouldBlock: OnResponse follows.
+	ReadHead(res *wire.Response, a *wire.Arena) *fastpath.Error
+	// ReadBody returns at most max bytes of the body: a view that lives until the next call on this loop. ErrEOF is its
+	// complete end; any other error means the body was cut.
+	ReadBody(max int) ([]byte, *fastpath.Error)
+	Trailers() []wire.Field
+	// BodyLeft is what is still to come of a body of known length, beyond what is buffered in user space; -1: unknown.
+	BodyLeft() int64
+	// Raw is the plain-text connection for splice(2) when body bytes stand on it unframed and none is buffered; else nil.
+	Raw() *fastpath.Conn
+	// Spliced tells the stream that n body bytes left Raw by splice.
+	Spliced(n int64)
+	// Detach gives up the session's connection for a tunnel after a 101; bytes read ahead stay in its input.
+	Detach() *fastpath.Conn
+	// Release ends the stream: a session whose exchange was complete and clean goes back to the pool, any other closes.
+	Release()
+}
