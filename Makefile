@@ -6,7 +6,7 @@ SHELL       := bash
 
 GO        ?= go
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS   := -s -w -X main.version=$(VERSION)
+LDFLAGS   := -X main.version=$(VERSION)
 PACKAGES  ?= ./...
 TESTFLAGS ?=
 FUZZTIME  ?= 30s
@@ -46,7 +46,8 @@ race: ## all tests under the race detector (needs gcc)
 # `go test -fuzz` takes one target of one package a run.
 .PHONY: fuzz
 fuzz: ## every fuzz target, one after another (FUZZTIME=30s, FUZZ=FuzzHello for one)
-	@grep -rEo --include='*_test.go' --exclude-dir=tools --exclude-dir=testdata '^func $(FUZZ)[A-Za-z0-9_]*' . | sort | \
+	@{ grep -rEo --include='*_test.go' --exclude-dir=tools --exclude-dir=testdata '^func $(FUZZ)[A-Za-z0-9_]*' . || \
+		{ echo 'no fuzz target begins with $(FUZZ)' >&2; exit 1; }; } | sort | \
 	while IFS=: read -r file name; do \
 		dir=$$(dirname "$$file"); name=$${name#func }; \
 		echo "== $$name in $$dir, $(FUZZTIME)"; \

@@ -80,6 +80,9 @@ func readThread(pid, tid int) (threadUsage, error) {
 		return t, err
 	}
 	text, err := os.ReadFile(procFile(pid, "task", task, "schedstat"))
+	if os.IsNotExist(err) {
+		return t, nil // a kernel without it: since sees that the fine view lacks time
+	}
 	if err != nil {
 		return t, err
 	}

@@ -30,7 +30,7 @@ import (
 	"syscall"
 )
 
-const usage = `bench measures Sluice against its rivals.
+const help = `bench measures Sluice against its rivals.
 
   bench compare [flags]   run the comparison (bench compare --help lists the flags)
   bench origin            the backend; started by compare, of no use alone
@@ -52,7 +52,7 @@ func main() {
 // run is the table of sub-commands. It returns only when every child process has ended.
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		fmt.Fprint(os.Stderr, usage)
+		fmt.Fprint(os.Stderr, help)
 		return errors.New("no sub-command")
 	}
 	switch args[0] {
@@ -61,9 +61,9 @@ func run(ctx context.Context, args []string) error {
 	case "origin":
 		return originCommand(ctx, args[1:])
 	case "help", "-h", "--help":
-		fmt.Print(usage)
+		fmt.Print(help)
 		return nil
 	}
-	fmt.Fprint(os.Stderr, usage)
+	fmt.Fprint(os.Stderr, help)
 	return fmt.Errorf("%q is not a sub-command", args[0])
 }

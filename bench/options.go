@@ -39,7 +39,7 @@ type options struct {
 const compareHelp = `bench compare: paired, interleaved rounds of the same work for every proxy.
 
 Ratios are taken within a round; the report shows their median with smallest and largest. Only ratios of one run
-count, and differences under 10 % are noise. Leave the machine alone while it runs.
+count, and differences under 10 %% are noise. Leave the machine alone while it runs.
 
 Scenarios:
 %s

@@ -105,6 +105,9 @@ func (c *Conn) Broken() bool { return c.flags&flagBroken != 0 || c.err != nil }
 // Readable tells whether Fill may find something.
 func (c *Conn) Readable() bool { return c.flags&flagReadable != 0 }
 
+// Blocked tells that the socket refused output and OnWritable will follow.
+func (c *Conn) Blocked() bool { return c.flags&flagBlocked != 0 }
+
 // EOF tells whether the peer's end was read.
 func (c *Conn) EOF() bool { return c.flags&flagEOF != 0 }
 
@@ -135,11 +138,18 @@ func (c *Conn) Again() {
 // Buffered is the unread input: a view that lives until the next Fill on this loop or the end of the turn.
 func (c *Conn) Buffered() []byte { return c.in }
 
-// Discard marks the first n bytes of Buffered as read.
+// Discard marks the first n bytes of Buffered as read. Views of them live on until the next Fill or the turn's end.
 func (c *Conn) Discard(n int) {
 	c.in = c.in[n:]
-	if len(c.in) == 0 && c.own != nil {
-		c.loop.buffers.put(c.own)
+	if len(c.in) == 0 {
+		c.retire()
+	}
+}
+
+// retire gives the stash back at the end of the turn: views of it may still be on their way to another connection.
+func (c *Conn) retire() {
+	if c.own != nil {
+		c.loop.retired = append(c.loop.retired, c.own)
 		c.own = nil
 	}
 }
@@ -199,10 +209,7 @@ func (c *Conn) recv(dst []byte) (int, *Error) {
 func (c *Conn) room(max int) ([]byte, *Error) {
 	l := c.loop
 	if len(c.in) == 0 {
-		if c.own != nil {
-			l.buffers.put(c.own)
-			c.own = nil
-		}
+		c.retire()
 		l.lend(c)
 		if max > len(l.read) {
 			max = len(l.read)
@@ -250,22 +257,26 @@ func (c *Conn) stash() {
 	c.in = c.own
 }
 
-// Peek copies waiting input into b without taking it from the socket (MSG_PEEK): what is passed on by splice later must
-// stay untouched. Plain connections only, before any Fill.
-func (c *Conn) Peek(b []byte) (int, *Error) {
-	n, e := recv(c.fd, b, unix.MSG_PEEK)
+// Peek shows waiting input without taking it from the socket (MSG_PEEK): what is passed on by splice later must stay
+// untouched. The view lives until the next Fill or Peek on this loop. Plain connections only, before any Fill.
+func (c *Conn) Peek() ([]byte, *Error) {
+	c.loop.lend(nil)
+	n, e := recv(c.fd, c.loop.read, unix.MSG_PEEK)
 	switch {
 	case e == 0 && n > 0:
-		return n, nil
+		return c.loop.read[:n], nil
 	case e == 0:
-		return 0, ErrEOF
+		return nil, ErrEOF
 	case e == syscall.EAGAIN || e == syscall.EINTR:
 		c.flags &^= flagReadable
-		return 0, ErrWouldBlock
+		return nil, ErrWouldBlock
 	}
 	c.flags |= flagBroken
-	return 0, ErrReset
+	return nil, ErrReset
 }
+
+// NoDelay switches Nagle's algorithm off: the loop itself gathers what belongs together.
+func (c *Conn) NoDelay() { setsockopt(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }
 
 // SetLowWater asks the kernel to report input only from n bytes on (SO_RCVLOWAT).
 func (c *Conn) SetLowWater(n int) { setsockopt(c.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, n) }

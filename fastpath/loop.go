@@ -33,6 +33,7 @@ type Loop struct {
 	lowats  []ref     // connections with SO_RCVLOWAT raised
 	sealed  []byte    // the shared buffer for TLS records to sockets
 	buffers buffers
+	retired [][]byte // buffers that go back to stock when the turn ends
 	pipes   []*pipe
 	vector  sendVector
 	dirty   []ref // connections with staged output
@@ -307,6 +308,11 @@ func (l *Loop) endTurn() {
 		}
 	}
 	l.dirty = l.dirty[:0]
+	for i, b := range l.retired {
+		l.buffers.put(b)
+		l.retired[i] = nil
+	}
+	l.retired = l.retired[:0]
 	if l.reader != nil {
 		l.lend(nil)
 	}
@@ -400,10 +406,8 @@ func (l *Loop) drop(c *Conn) {
 	if l.reader == c {
 		l.reader = nil
 	}
-	if c.own != nil {
-		l.buffers.put(c.own)
-	}
-	c.in, c.own = nil, nil
+	c.in = nil
+	c.retire()
 	c.releaseOut()
 	c.flags |= flagClosed
 	l.conns[c.fd] = nil
@@ -423,6 +427,15 @@ func (l *Loop) recycle() {
 		l.closed[i] = nil
 	}
 	l.closed = l.closed[:0]
+}
+
+// Each calls f with the handler of every open connection; f may close any. For drains, not for the usual path.
+func (l *Loop) Each(f func(Handler)) {
+	for _, c := range l.conns {
+		if c != nil && c.flags&flagClosed == 0 {
+			f(c.handler)
+		}
+	}
 }
 
 // Give hands the connected descriptor fd to the loop from another goroutine; adopt runs on the loop.

@@ -72,8 +72,9 @@ func epollWait(ep int, events []unix.EpollEvent, ms int) int {
 	return int(r)
 }
 
-// accept4 takes a connection from a listener, without the extra system call of unix.Accept4.
-func accept4(fd int) (int, netip.AddrPort, syscall.Errno) {
+// Accept takes a connection from a listening descriptor: non-blocking, close-on-exec, without unix.Accept4's extra
+// system call. From any goroutine.
+func Accept(fd int) (int, netip.AddrPort, syscall.Errno) {
 	var sa syscall.RawSockaddrAny
 	n := uint32(syscall.SizeofSockaddrAny)
 	r, _, e := syscall.RawSyscall6(syscall.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&n)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)

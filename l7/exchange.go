@@ -25,32 +25,38 @@ type Exchange struct {
 	Secure   bool   // the client's own connection was https: TLS here, or a trusted X-Forwarded-Proto
 	Server   []byte // SNI name of the connection, normalised; nil without TLS or name
 
+	trusted bool // the connection's peer is a trusted proxy whose X-Forwarded-* count
+
+	// RequestID is X-Request-ID: the client's, or made for this exchange. Known from forwarding on.
+	RequestID []byte
 	// RewriteTarget, when set, is the path and query that is sent instead of Req.Target.
 	RewriteTarget []byte
 
-	loop    *fastpath.Loop
-	client  Client
-	peer    forward
-	answer  answer
-	started int64 // loop nanoseconds of the head's first byte
-	filter  int   // the next request filter to run
-	state   state
+	loop      *fastpath.Loop
+	local     *local
+	client    Client
+	answer    []byte // body of a response of the proxy's own
+	started   int64  // loop nanoseconds of the head's end
+	asked     []byte // Req.Target as the client spelled it, for the log
+	headBytes int    // bytes of the request's head
+	stage     stage
+	filter    int // the next request filter to run
+	ticket    fastpath.Ticket
+	err       *fastpath.Error // why the exchange ended early, for log and metrics
+	fwd       forward
+	alias     [1]wire.Field // forwarded-for-header under its usual ID
+	h1        h1Body
 }
 
 // Loop is the loop that owns the exchange.
 func (x *Exchange) Loop() *fastpath.Loop { return x.loop }
-
-// answer is a response made by the proxy itself.
-type answer struct {
-	body []byte
-}
 
 // Respond prepares a response of the proxy's own: status, and body text (copied only if it does not outlive the
 // exchange; constants and compiled filters' memory do). A request filter that called it returns Respond.
 func (x *Exchange) Respond(status int, body []byte) {
 	x.Resp.Reset()
 	x.Resp.Status = status
-	x.answer.body = body
+	x.answer = body
 }
 
 // Redirect prepares a redirect to location, which must outlive the exchange or be in its Arena.
@@ -75,7 +81,7 @@ func setField(fs []wire.Field, id wire.FieldID, name, value []byte) []wire.Field
 	out := fs[:0]
 	done := false
 	for _, f := range fs {
-		if f.ID != id || id == wire.FieldOther && !equalFold(f.Name, name) {
+		if f.ID != id || id == wire.FieldOther && !wire.EqualFold(f.Name, name) {
 			out = append(out, f)
 			continue
 		}
@@ -89,25 +95,6 @@ func setField(fs []wire.Field, id wire.FieldID, name, value []byte) []wire.Field
 	return out
 }
 
-func equalFold(a, b []byte) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		x, y := a[i], b[i]
-		if 'A' <= x && x <= 'Z' {
-			x += 'a' - 'A'
-		}
-		if 'A' <= y && y <= 'Z' {
-			y += 'a' - 'A'
-		}
-		if x != y {
-			return false
-		}
-	}
-	return true
-}
-
 // Client is the client's side of an exchange: an HTTP/1.1 connection's current request, later an HTTP/2 or HTTP/3
 // stream. It belongs to the exchange's loop.
 type Client interface {
@@ -119,6 +106,14 @@ type Client interface {
 	BodyLeft() int64
 	Raw() *fastpath.Conn
 	Spliced(n int64)
+	// AwaitBody starts the wait for a client whose spliced body has paused.
+	AwaitBody()
+	// RawOut is the plain-text connection on which response bytes may be put unframed, by splice(2); else nil. SplicedOut
+	// tells how many were.
+	RawOut() *fastpath.Conn
+	SplicedOut(n int64)
+	// Again asks for another turn after others had theirs.
+	Again()
 	// WriteInterim sends a 1xx head.
 	WriteInterim(res *wire.Response) *fastpath.Error
 	// WriteHead serialises x.Resp. end: no body follows.
@@ -128,6 +123,8 @@ type Client interface {
 	EndBody(trailers []wire.Field) *fastpath.Error
 	// Detach gives up the connection for a tunnel after a 101 was written.
 	Detach() *fastpath.Conn
+	// SetDeadline has the engine call expired at loop time t, if the exchange is parked then; 0: no more.
+	SetDeadline(t int64)
 	// Done ends the exchange at the client: the response is complete. The engine goes on with its next request.
 	Done()
 	// Abort cuts the response visibly: RST, or an aborted chunk, or RST_STREAM.

@@ -10,7 +10,10 @@ import (
 // Settings are the process-wide limits and habits of the HTTP engines (docs/hardening.md 3.3), immutable. They come from
 // the ConfigMap and are read once per exchange.
 type Settings struct {
-	Limits wire.Limits // client heads
+	Limits         wire.Limits // client heads
+	ResponseLimits wire.Limits // backends' heads: 64 KiB, 200 fields
+	InterimMax     int         // 10: 1xx heads of a response that are passed on
+	RequestBuffer  int         // 64 KiB: a request's body in memory before the backend is asked: client-body-buffer-size
 
 	FirstByteTimeout  time.Duration // 10 s: from accept to the first byte of a request
 	HeaderTimeout     time.Duration // 10 s, absolute, from a head's first byte: client-header-timeout
@@ -28,13 +31,17 @@ type Settings struct {
 	WriteTimeout   time.Duration // 60 s: proxy-send-timeout
 
 	TrustedPeers         []netip.Prefix // whose X-Forwarded-* are believed (proxy-real-ip-cidr); empty: nobody's
-	UseForwardedHeaders  bool
-	ComputeFullForwarded bool   // compute-full-forwarded-for: append to a trusted X-Forwarded-For instead of replacing
-	ForwardedForHeader   []byte // forwarded-for-header; default X-Forwarded-For
-	ServerTokens         bool   // send "Server: sluice" on answers of our own
+	UseForwardedHeaders  bool           // use-forwarded-headers: of trusted peers, all X-Forwarded-*
+	RealIP               bool           // enable-real-ip: of trusted peers, the client's address only
+	ComputeFullForwarded bool           // compute-full-forwarded-for: append to a trusted X-Forwarded-For instead of replacing
+	ForwardedForHeader   []byte         // forwarded-for-header; default X-Forwarded-For
+	ServerTokens         bool           // send "Server: sluice" on answers of our own
 	AccessLog            bool
 	AccessLogFormat      LogFormat
 	RetryNonIdempotent   bool // retry-non-idempotent
+
+	// DefaultPolicy is the policy of what no Ingress asked for: the route of the default backend. Rules bring their own.
+	DefaultPolicy Policy
 }
 
 // LogFormat is how access log lines look.
@@ -54,7 +61,17 @@ func DefaultSettings() *Settings {
 		RateMin: 240, RateGrace: 20 * time.Second,
 		TunnelIdle: time.Hour, HalfCloseTimeout: 30 * time.Second,
 		ConnectTimeout: 5 * time.Second, ReadTimeout: 60 * time.Second, WriteTimeout: 60 * time.Second,
+		ResponseLimits:     wire.DefaultResponseLimits,
+		Limits:             wire.DefaultLimits,
+		InterimMax:         10,
+		RequestBuffer:      64 << 10,
 		ForwardedForHeader: []byte("X-Forwarded-For"),
 		AccessLog:          true,
+		DefaultPolicy:      DefaultPolicy(),
 	}
+}
+
+// DefaultPolicy is what holds for a rule without annotations and a ConfigMap without keys: ingress-nginx's defaults.
+func DefaultPolicy() Policy {
+	return Policy{BodyMax: 1 << 20, BufferRequest: true, Tries: 3, NextUpstream: NextDefault}
 }

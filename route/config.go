@@ -15,11 +15,23 @@ type Config struct {
 	DefaultCertificate *Certificate   // shown for names without one; nil: the self-signed one made at start
 	DefaultBackend     string         // cluster ID of --default-backend-service; "": 404
 	Settings           *l7.Settings   // nil: the defaults
+
+	// Sequence is NextSequence, taken before the endpoint lists were read: ApplyEndpoints calls made since are newer, and
+	// Swap keeps what they said. 0: Compile takes it when it starts.
+	Sequence uint64
 }
 
 // Object names an object of the source: the owner of a rule, a cluster, a problem.
 type Object struct {
 	Kind, Namespace, Name string
+}
+
+// text reads `Ingress shop/web`.
+func (o Object) text() string {
+	if o.Namespace == "" {
+		return o.Kind + " " + o.Name
+	}
+	return o.Kind + " " + o.Namespace + "/" + o.Name
 }
 
 // VirtualHost is everything that one host name leads to.
@@ -43,7 +55,11 @@ const (
 )
 
 func (t PathType) String() string {
-	return [...]string{"Exact", "Prefix", "ImplementationSpecific"}[t]
+	names := [...]string{"Exact", "Prefix", "ImplementationSpecific"}
+	if int(t) >= len(names) {
+		return "unknown"
+	}
+	return names[t]
 }
 
 // Rule leads a path of a host to a cluster, through filters.
@@ -86,11 +102,7 @@ type Problem struct {
 
 // String reads from outside to inside: `Ingress shop/web: spec.tls[0].secretName: …`.
 func (p Problem) String() string {
-	s := p.Object.Kind + " "
-	if p.Object.Namespace != "" {
-		s += p.Object.Namespace + "/"
-	}
-	s += p.Object.Name
+	s := p.Object.text()
 	if p.Field != "" {
 		s += ": " + p.Field
 	}

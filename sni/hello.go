@@ -39,7 +39,8 @@ const (
 type Hello struct {
 	// Need counts bytes from the start of the stream. With ErrShort no hello that begins like this one ends before Need, so
 	// the caller sleeps until so many can be peeked (SO_RCVLOWAT) and does not call before: a hello cut into tiny records then
-	// costs some dozen calls, not one a byte. Without error Need is where the hello ends.
+	// costs some dozen calls, not one a byte (a refusal is then seen no earlier either; the deadline stands for it). Without
+	// error Need is where the hello ends.
 	Need int
 
 	name          []byte                   // view of the stream, when the name lies within one record
@@ -268,22 +269,17 @@ func (h *Hello) setServerName(c cursor) bool {
 	if c.left > serverNameBytesMax {
 		return false
 	}
-	name, whole := c.view()
+	view, whole := c.view()
+	name, copied := view, 0
 	if !whole {
-		name = h.straddling[:c.copyTo(h.straddling[:])]
+		copied = c.copyTo(h.straddling[:])
+		name = h.straddling[:copied] // never kept as a slice: a Hello that points into itself would have to be on the heap
 	}
 	if isIPLiteral(name) {
 		return true
 	}
-	if !isDNSName(name) {
-		return false
-	}
-	if whole {
-		h.name = name
-	} else {
-		h.straddlingLen = len(name)
-	}
-	return true
+	h.name, h.straddlingLen = view, copied
+	return isDNSName(name)
 }
 
 func (h *Hello) readALPN(body cursor) bool {

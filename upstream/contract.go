@@ -60,7 +60,20 @@ type Peer interface {
 	OnStream(s Stream, err *fastpath.Error) // the session asked for is connected (TLS included), or cannot be had
 	OnResponse()                            // head, body, end of body or an error may be read
 	OnRoom()                                // Room is positive again after it was not
+	OnStreamTimeout()                       // the time given to SetTimeout has passed without progress
 }
+
+// OpenOptions say what kind of session Endpoint.Open may give.
+type OpenOptions struct {
+	Fresh          bool          // a new connection, never an idle one: an attempt after a failure
+	NonIdempotent  bool          // an idle session only where the idle race is all but excluded (docs/hardening.md 3.4)
+	ConnectTimeout time.Duration // 0: the cluster's
+}
+
+// Open is (*Endpoint).Open(l, p, o) (s Stream, ready bool, err *fastpath.Error): a stream on an idle session of this
+// loop (ready), or on one that is being dialled (not ready: p.OnStream follows, unless the stream is released before,
+// which cancels it: no callback comes after Release). Raw connections for tunnels come by (*Endpoint).Dial(l, h
+// fastpath.Connector, timeout) with Connected/Failed to tell the outlier logic how it went.
 
 // Stream is one request on its way to an endpoint and its response on its way back, over an HTTP/1.1 session or an
 // HTTP/2 stream. It belongs to one loop. Nothing above it knows the protocol.
@@ -90,6 +103,13 @@ type Stream interface {
 	Raw() *fastpath.Conn
 	// Spliced tells the stream that n body bytes left Raw by splice.
 	Spliced(n int64)
+	// RawOut is Raw for the request's body: plain text, known length, nothing staged; SplicedOut tells how many bytes went.
+	RawOut() *fastpath.Conn
+	SplicedOut(n int64)
+	// Again asks for another OnResponse after others had their turn.
+	Again()
+	// SetTimeout has OnStreamTimeout called when d passes before the next SetTimeout; 0: never. It is a mere store.
+	SetTimeout(d time.Duration)
 	// Detach gives up the session's connection for a tunnel after a 101; bytes read ahead stay in its input.
 	Detach() *fastpath.Conn
 	// Release ends the stream: a session whose exchange was complete and clean goes back to the pool, any other closes.

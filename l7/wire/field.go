@@ -46,4 +46,238 @@ const (
 	FieldXRealIP
 	FieldXRequestID
 	FieldXScheme
+	fieldCount
 )
+
+// fieldNames are the canonical spellings, by ID.
+var fieldNames = [fieldCount]string{
+	FieldAccept:                     "Accept",
+	FieldAcceptEncoding:             "Accept-Encoding",
+	FieldAccessControlRequestMethod: "Access-Control-Request-Method",
+	FieldAuthorization:              "Authorization",
+	FieldConnection:                 "Connection",
+	FieldContentEncoding:            "Content-Encoding",
+	FieldContentLength:              "Content-Length",
+	FieldContentType:                "Content-Type",
+	FieldCookie:                     "Cookie",
+	FieldDate:                       "Date",
+	FieldETag:                       "ETag",
+	FieldExpect:                     "Expect",
+	FieldForwarded:                  "Forwarded",
+	FieldHost:                       "Host",
+	FieldHTTP2Settings:              "HTTP2-Settings",
+	FieldKeepAlive:                  "Keep-Alive",
+	FieldLocation:                   "Location",
+	FieldOrigin:                     "Origin",
+	FieldProxyConnection:            "Proxy-Connection",
+	FieldReferer:                    "Referer",
+	FieldSecWebSocketKey:            "Sec-WebSocket-Key",
+	FieldSecWebSocketVersion:        "Sec-WebSocket-Version",
+	FieldServer:                     "Server",
+	FieldSetCookie:                  "Set-Cookie",
+	FieldStrictTransportSecurity:    "Strict-Transport-Security",
+	FieldTE:                         "TE",
+	FieldTrailer:                    "Trailer",
+	FieldTransferEncoding:           "Transfer-Encoding",
+	FieldUpgrade:                    "Upgrade",
+	FieldUserAgent:                  "User-Agent",
+	FieldVary:                       "Vary",
+	FieldXForwardedFor:              "X-Forwarded-For",
+	FieldXForwardedHost:             "X-Forwarded-Host",
+	FieldXForwardedPort:             "X-Forwarded-Port",
+	FieldXForwardedProto:            "X-Forwarded-Proto",
+	FieldXForwardedScheme:           "X-Forwarded-Scheme",
+	FieldXOriginalForwardedFor:      "X-Original-Forwarded-For",
+	FieldXRealIP:                    "X-Real-IP",
+	FieldXRequestID:                 "X-Request-ID",
+	FieldXScheme:                    "X-Scheme",
+}
+
+// What a parser does with a field that has an ID.
+const (
+	useKeep  uint8 = iota
+	useNote        // goes to Fields, and the parser looks at it
+	useTyped       // never in Fields: hop by hop, framing, or a typed member
+)
+
+var fieldUse = [fieldCount]uint8{
+	FieldConnection:          useTyped,
+	FieldContentLength:       useTyped,
+	FieldExpect:              useTyped,
+	FieldHost:                useTyped,
+	FieldHTTP2Settings:       useTyped,
+	FieldKeepAlive:           useTyped,
+	FieldProxyConnection:     useTyped,
+	FieldTE:                  useTyped,
+	FieldTransferEncoding:    useTyped,
+	FieldUpgrade:             useTyped,
+	FieldTrailer:             useNote,
+	FieldSecWebSocketKey:     useNote,
+	FieldSecWebSocketVersion: useNote,
+}
+
+// Name is the canonical spelling; empty for FieldOther.
+func (id FieldID) Name() string { return fieldNames[id] }
+
+// HopByHop tells whether the field never passes the proxy as a field: framing, connection control and Host, which the
+// serialiser writes from typed members.
+func (id FieldID) HopByHop() bool { return fieldUse[id] == useTyped }
+
+// fieldHash is a perfect hash of fieldNames: each name alone in its slot. Its two factors are searched at start (a few
+// microseconds), so that adding a field is adding two lines above.
+var fieldHash = newFieldTable()
+
+type fieldTable struct {
+	slots [256]FieldID
+	first uint8
+	last  uint8
+}
+
+func newFieldTable() fieldTable {
+	for seed := 1; seed < 1<<16; seed += 2 {
+		t := fieldTable{first: uint8(seed), last: uint8(seed >> 8)}
+		if t.fill() {
+			return t
+		}
+	}
+	panic("wire: field names have no perfect hash; widen the table")
+}
+
+func (t *fieldTable) fill() bool {
+	for id := FieldOther + 1; id < fieldCount; id++ {
+		name := fieldNames[id]
+		slot := &t.slots[t.hash(len(name), name[0], name[len(name)-2])]
+		if *slot != FieldOther {
+			return false
+		}
+		*slot = id
+	}
+	return true
+}
+
+// hash looks at what tells the names apart: length, first and last but one letter, whatever their case.
+func (t *fieldTable) hash(n int, first, last byte) uint8 {
+	return uint8(n) + (first|0x20)*t.first + (last|0x20)*t.last
+}
+
+// IDOf gives a field name's ID, whatever its case.
+func IDOf(name []byte) FieldID {
+	n := len(name)
+	if n < 2 {
+		return FieldOther
+	}
+	id := fieldHash.slots[fieldHash.hash(n, name[0], name[n-2])]
+	canonical := fieldNames[id]
+	if len(canonical) != n {
+		return FieldOther
+	}
+	if string(name) == canonical {
+		return id
+	}
+	for i := range n {
+		if lower[name[i]] != lower[canonical[i]] {
+			return FieldOther
+		}
+	}
+	return id
+}
+
+// Reserved tells whether a name is, or with "_" read as "-" would be (as CGI-like applications read it), one that the
+// proxy or those behind it act upon: every name with an ID and the families that a proxy sets. Such a name is not
+// dropped on a client's wish (Connection), not taken from one with "_" in it, and not taken from trailers.
+func Reserved(name []byte) bool {
+	var dashed [40]byte
+	n := copy(dashed[:], name)
+	for i, c := range dashed[:n] {
+		if c == '_' {
+			dashed[i] = '-'
+		}
+	}
+	if n == len(name) && IDOf(dashed[:n]) != FieldOther {
+		return true
+	}
+	return hasPrefixFold(dashed[:n], "x-forwarded-") || hasPrefixFold(dashed[:n], "x-original-") ||
+		hasPrefixFold(dashed[:n], "ssl-client-")
+}
+
+// NewField makes a field of a known name.
+func NewField(id FieldID, value []byte) Field {
+	return Field{Name: fieldNameBytes[id], Value: value, ID: id}
+}
+
+var fieldNameBytes = func() (t [fieldCount][]byte) {
+	for id, name := range fieldNames {
+		t[id] = []byte(name)
+	}
+	return t
+}()
+
+// Index finds the first field of that ID, else -1.
+func Index(fields []Field, id FieldID) int {
+	for i := range fields {
+		if fields[i].ID == id {
+			return i
+		}
+	}
+	return -1
+}
+
+// Get gives the value of the first field of that ID; nil when there is none (an empty value is not nil).
+func Get(fields []Field, id FieldID) []byte {
+	if i := Index(fields, id); i >= 0 {
+		return fields[i].Value
+	}
+	return nil
+}
+
+// GetName is Get by name, whatever its case; for names without an ID.
+func GetName(fields []Field, name string) []byte {
+	for i := range fields {
+		if f := &fields[i]; len(f.Name) == len(name) && sameFold(f.Name, name) {
+			return f.Value
+		}
+	}
+	return nil
+}
+
+// Set makes value the only one of that ID.
+func Set(fields []Field, id FieldID, value []byte) []Field {
+	i := Index(fields, id)
+	if i < 0 {
+		return append(fields, NewField(id, value))
+	}
+	fields[i].Value = value
+	return append(fields[:i+1], Delete(fields[i+1:], id)...)
+}
+
+// Delete removes all fields of that ID, in place.
+func Delete(fields []Field, id FieldID) []Field {
+	kept := fields[:0]
+	for i := range fields {
+		if fields[i].ID != id {
+			kept = append(kept, fields[i])
+		}
+	}
+	return kept
+}
+
+// DeleteName removes all fields of that name, whatever its case, in place.
+func DeleteName(fields []Field, name string) []Field {
+	kept := fields[:0]
+	for i := range fields {
+		if f := &fields[i]; len(f.Name) != len(name) || !sameFold(f.Name, name) {
+			kept = append(kept, *f)
+		}
+	}
+	return kept
+}
+
+// sameFold is EqualFold with a string of the same length.
+func sameFold(b []byte, text string) bool {
+	for i, c := range b {
+		if lower[c] != lower[text[i]] {
+			return false
+		}
+	}
+	return true
+}

@@ -97,12 +97,16 @@ func headScan(b []byte, scanned int, lim bounds) int {
 	if len(b) >= lim.head || tooLong(b, start, scanned, lim) {
 		return flawed
 	}
-	end := len(b)
-	if end > scanned && b[end-1] == '\r' {
-		end--
-	}
-	if !clean(b, scanned, end, lines) {
+	if !clean(b, scanned, len(b)-pending(b), lines) {
 		return flawed
+	}
+	return 0
+}
+
+// pending is 1 when b ends with a CR whose LF may yet come.
+func pending(b []byte) int {
+	if len(b) > 0 && b[len(b)-1] == '\r' {
+		return 1
 	}
 	return 0
 }
@@ -116,16 +120,24 @@ func lineOK(b []byte, start, end int, lim bounds) bool {
 }
 
 // tooLong tells whether the unfinished last line is over its limit already. Its start is unknown (-1) when no new byte
-// ended a line; then looking for any LF in the window of the limit is enough.
+// ended a line; then it is enough to look for an LF in the window that the limit leaves, which costs a trickling sender
+// more than us.
 func tooLong(b []byte, start, scanned int, lim bounds) bool {
-	if start == 0 || start < 0 && len(b) >= lim.first+2 && bytes.IndexByte(b[:scanned], '\n') < 0 {
+	if start == 0 {
 		return len(b) >= lim.first+2
 	}
-	if start > 0 {
-		return len(b)-start >= lim.line+2
-	}
 	window := len(b) - (lim.line + 2)
-	return window >= 0 && window < scanned && bytes.IndexByte(b[:window], '\n') >= 0 && bytes.IndexByte(b[window:scanned], '\n') < 0
+	if start > 0 {
+		return window >= start
+	}
+	if len(b) >= lim.first+2 && bytes.IndexByte(b[:scanned], '\n') < 0 {
+		return true
+	}
+	if window < 0 {
+		return false
+	}
+	window = min(window, scanned)
+	return bytes.IndexByte(b[window:scanned], '\n') < 0 && bytes.IndexByte(b[:window], '\n') >= 0
 }
 
 var carriageReturn = []byte{'\r'}
@@ -133,9 +145,7 @@ var carriageReturn = []byte{'\r'}
 // clean tells whether b[from:to], in which that many lines end, has no bare CR and no NUL. A CR just before from
 // belongs to the region, as its LF does.
 func clean(b []byte, from, to, lines int) bool {
-	if from > 0 && b[from-1] == '\r' {
-		from--
-	}
+	from -= pending(b[:from])
 	return bytes.Count(b[from:to], carriageReturn) == lines && bytes.IndexByte(b[from:to], 0) < 0
 }
 

@@ -1,0 +1,52 @@
+package main
+
+// A measurement is one proxy's figures of one round of one scenario.
+type measurement struct {
+	Round       int     `json:"round"`
+	Cost        float64 `json:"cost"`        // in the scenario's unit
+	SystemShare float64 `json:"systemShare"` // of the CPU: the kernel's part, 0 to 1
+	Rate        float64 `json:"requestsPerSecond,omitempty"`
+	MBPerSecond float64 `json:"megabytesPerSecond,omitempty"`
+	P50         float64 `json:"p50Microseconds,omitempty"`
+	P99         float64 `json:"p99Microseconds,omitempty"`
+	Switches    float64 `json:"contextSwitchesPerRequest,omitempty"`
+	Errors      int64   `json:"errors"`
+	Bad         int64   `json:"badAnswers"`
+	Example     string  `json:"errorExample,omitempty"`
+	Requests    uint64  `json:"requests,omitempty"`
+	CPUSeconds  float64 `json:"cpuSeconds,omitempty"`
+	Others      float64 `json:"othersPercent"`        // of the machine's CPU time, used by processes that are not the bench's
+	Coarse      bool    `json:"cpuInTicks,omitempty"` // by clock ticks of 10 ms, for threads came or went
+	Connections int     `json:"idleConnections,omitempty"`
+	RSSKiB      uint64  `json:"rssKiBBefore,omitempty"`
+	Handshake   string  `json:"handshake,omitempty"`
+}
+
+// measurement translates a window, all but its cost.
+func (w window) measurement() measurement {
+	seconds := w.length.Seconds()
+	requests := float64(w.work.Requests)
+	return measurement{
+		SystemShare: w.used.system,
+		Rate:        requests / seconds,
+		MBPerSecond: float64(w.work.Bytes) / 1e6 / seconds,
+		P50:         float64(w.load.p50.Microseconds()),
+		P99:         float64(w.load.p99.Microseconds()),
+		Switches:    float64(w.used.switches) / requests,
+		Errors:      w.load.errors,
+		Bad:         w.load.bad,
+		Example:     w.load.example,
+		Requests:    w.work.Requests,
+		CPUSeconds:  w.used.cpu.Seconds(),
+		Others:      w.others,
+		Coarse:      w.used.coarse,
+	}
+}
+
+// costs sets the cost: the window's CPU per unit of work, scaled from seconds.
+func (m *measurement) costs(w window, units, scale float64) {
+	m.Cost = w.used.cpu.Seconds() * scale / units
+}
+
+// clean says that every answer was right.
+func (m measurement) clean() bool { return m.Errors == 0 && m.Bad == 0 }

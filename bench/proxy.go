@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"text/template"
+	"time"
+)
+
+// A candidate is a proxy that can be started here, found and asked for its version.
+type candidate struct {
+	name        string
+	version     string
+	passThrough error // why it cannot do that here; nil if it can
+	command     func(deployment) (*exec.Cmd, error)
+	ready       func(context.Context, deployment) error // beyond answering a request; may be nil
+	sniOnTLS    bool                                    // pass-through shares the TLS port
+}
+
+// candidates is the table of what --proxies may name.
+var candidates = map[string]func(context.Context, options) (candidate, error){
+	"sluice":  findSluice,
+	"nginx":   findNginx,
+	"haproxy": findHAProxy,
+}
+
+// findCandidates finds what the options name, in their order.
+func findCandidates(ctx context.Context, o options) ([]candidate, error) {
+	var found []candidate
+	for _, name := range o.proxies {
+		find := candidates[name]
+		if find == nil {
+			return nil, fmt.Errorf("--proxies: %q is none of sluice, nginx, haproxy", name)
+		}
+		c, err := find(ctx, o)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w (--proxies leaves it out, --%s=PATH tells where it is)", name, err, name)
+		}
+		found = append(found, c)
+	}
+	return found, nil
+}
+
+// A deployment is where one instance of a candidate shall run, and for what. Its fields are what the templates
+// may use.
+type deployment struct {
+	Dir                      string // its own
+	Plain, TLS, Pass, Admin  int    // ports to listen on
+	OriginPlain, OriginTLS   int
+	HostBench, HostPass      string
+	Certificate              *certificate
+	Modern                   bool // session tickets and the hybrid curve; otherwise X25519 and no tickets
+	Descriptors, Connections int
+}
+
+// CertFile and its sisters let templates see a certificate.
+func (c *certificate) CertFile() string   { return c.certFile }
+func (c *certificate) KeyFile() string    { return c.keyFile }
+func (c *certificate) BothFile() string   { return c.bothFile }
+func (c *certificate) CertBase64() string { return base64.StdEncoding.EncodeToString(c.cert) }
+func (c *certificate) KeyBase64() string  { return base64.StdEncoding.EncodeToString(c.key) }
+
+const readyLimit = 15 * time.Second
+
+// A running proxy is a candidate's process that answers requests.
+type running struct {
+	*child
+	candidate
+	plain, tls, pass string // addresses
+}
+
+// launch starts c and waits until it answers.
+func (r *rig) launch(ctx context.Context, c candidate, modern bool) (*running, error) {
+	d, err := r.deployment(c, modern)
+	if err != nil {
+		return nil, err
+	}
+	cmd, err := c.command(d)
+	if err != nil {
+		return nil, err
+	}
+	started, err := startChild(c.name, cmd)
+	if err != nil {
+		return nil, err
+	}
+	p := &running{child: started, candidate: c, plain: local(d.Plain), tls: local(d.TLS), pass: local(d.Pass)}
+	if c.sniOnTLS {
+		p.pass = p.tls
+	}
+	err = p.waitReady(ctx, readyLimit, func() error {
+		if c.ready != nil {
+			if err := c.ready(ctx, d); err != nil {
+				return err
+			}
+		}
+		_, err := probe(ctx, load{address: p.plain, host: hostBench, path: pathSmall})
+		return err
+	})
+	if err != nil {
+		p.stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (r *rig) deployment(c candidate, modern bool) (deployment, error) {
+	ports, err := freePorts(4)
+	if err != nil {
+		return deployment{}, err
+	}
+	dir, err := os.MkdirTemp(r.dir, c.name+"-")
+	return deployment{
+		Dir: dir, Modern: modern, Certificate: r.certificate,
+		Plain: ports[0], TLS: ports[1], Pass: ports[2], Admin: ports[3],
+		OriginPlain: r.origin.plainPort, OriginTLS: r.origin.tlsPort,
+		HostBench: hostBench, HostPass: hostPass,
+		Descriptors: r.descriptors, Connections: (r.descriptors - 2*descriptorsSpare) / 2, // a proxied connection takes two
+	}, err
+}
+
+//go:embed rivals manifests
+var configurations embed.FS
+
+// render writes the template of that name, filled with data, to path.
+func render(name string, data any, path string) error {
+	t, err := template.ParseFS(configurations, name)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if err := t.Execute(&b, data); err != nil {
+		return err
+	}
+	return os.WriteFile(path, b.Bytes(), 0o600)
+}
+
+const versionLimit = 10 * time.Second
+
+// output runs a binary that prints something about itself on either stream.
+func output(ctx context.Context, name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, versionLimit)
+	defer cancel()
+	b, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	printed := strings.TrimSpace(string(b))
+	if err != nil {
+		return printed, fmt.Errorf("%s %s: %w", filepath.Base(name), strings.Join(args, " "), err)
+	}
+	return printed, nil
+}
+
+var (
+	versionNumber = regexp.MustCompile(`\d+(\.\d+)+\S*`)
+	opensslNumber = regexp.MustCompile(`(?i)running (?:with|on) OpenSSL(?: version : OpenSSL)? (\d+)\.(\d+)`)
+	opensslBuilt  = regexp.MustCompile(`(?i)built with OpenSSL(?: version : OpenSSL)? (\d+)\.(\d+)`)
+	errNoVersion  = errors.New("it prints no version")
+)
+
+// curvesFor lists the key exchanges that a rival built on OpenSSL offers: X25519, or with modern the hybrid one
+// first if its OpenSSL (by what it prints of itself) has that, which begins with 3.5.
+func curvesFor(printed string, modern bool) string {
+	m := opensslNumber.FindStringSubmatch(printed)
+	if m == nil {
+		m = opensslBuilt.FindStringSubmatch(printed)
+	}
+	if m == nil || !modern {
+		return "X25519"
+	}
+	major, _ := strconv.Atoi(m[1]) // digits by the pattern
+	minor, _ := strconv.Atoi(m[2])
+	if major > 3 || major == 3 && minor >= 5 {
+		return "X25519MLKEM768:X25519"
+	}
+	return "X25519"
+}

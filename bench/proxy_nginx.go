@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// nginxConfig is what rivals/nginx.conf.tmpl may use.
+type nginxConfig struct {
+	deployment
+	Curves string
+	Root   bool
+	Stream bool
+	Module string // file of the stream module, when that is not built in
+}
+
+var (
+	nginxModulesPath = regexp.MustCompile(`--modules-path=(\S+)`)
+	errNoStream      = errors.New("this nginx has no stream module with ssl_preread (--nginx-modules=DIR tells where it is)")
+)
+
+// findNginx asks the binary what it is and looks for its stream module.
+func findNginx(ctx context.Context, o options) (candidate, error) {
+	path, err := exec.LookPath(o.nginx)
+	if err != nil {
+		return candidate{}, err
+	}
+	printed, err := output(ctx, path, "-V")
+	if err != nil {
+		return candidate{}, err
+	}
+	version := versionNumber.FindString(printed)
+	if version == "" {
+		return candidate{}, errNoVersion
+	}
+	c := candidate{name: "nginx", version: version}
+	module, err := nginxStream(printed, o.modules)
+	c.passThrough = err
+	c.command = func(d deployment) (*exec.Cmd, error) {
+		config := nginxConfig{
+			deployment: d,
+			Curves:     curvesFor(printed, d.Modern),
+			Root:       os.Geteuid() == 0, // or its workers may not enter the run's directory
+			Stream:     c.passThrough == nil,
+			Module:     module,
+		}
+		file := filepath.Join(d.Dir, "nginx.conf")
+		if err := render("rivals/nginx.conf.tmpl", config, file); err != nil {
+			return nil, err
+		}
+		return exec.Command(path, "-p", d.Dir, "-c", file, "-e", "stderr"), nil
+	}
+	return c, nil
+}
+
+// nginxStream finds the stream module by the configure arguments: built in (no file is answered) or dynamic.
+func nginxStream(printed, modules string) (string, error) {
+	arguments := strings.Fields(printed)
+	preread, dynamic, builtIn := false, false, false
+	for _, a := range arguments {
+		preread = preread || a == "--with-stream_ssl_preread_module"
+		dynamic = dynamic || a == "--with-stream=dynamic"
+		builtIn = builtIn || a == "--with-stream"
+	}
+	switch {
+	case !preread:
+		return "", errNoStream
+	case builtIn:
+		return "", nil
+	case !dynamic:
+		return "", errNoStream
+	}
+	if modules == "" {
+		if m := nginxModulesPath.FindStringSubmatch(printed); m != nil {
+			modules = m[1]
+		}
+	}
+	file, err := filepath.Abs(filepath.Join(modules, "ngx_stream_module.so"))
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(file); err != nil {
+		return "", errNoStream
+	}
+	return file, nil
+}

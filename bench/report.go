@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// A report is everything a run found out. It is the JSON file as it is; report_markdown.go prints it for people.
+type report struct {
+	Time     time.Time         `json:"time"`
+	Machine  machine           `json:"machine"`
+	Versions map[string]string `json:"versions"`
+	Load     string            `json:"load"`
+	Rounds   int               `json:"rounds"`
+	Seconds  float64           `json:"secondsPerRound"`
+	Quick    bool              `json:"quick,omitempty"`
+	Rows     []row             `json:"scenarios"`
+
+	clock cpuClock
+}
+
+// A row is one scenario's result.
+type row struct {
+	Name    string   `json:"name"`
+	About   string   `json:"about"`
+	Unit    unit     `json:"unit"`
+	Proxies []column `json:"proxies"`
+
+	cost, rate bounds
+}
+
+// A column is one proxy's part of a row.
+type column struct {
+	Name    string                `json:"name"`
+	Rounds  []measurement         `json:"rounds,omitempty"`
+	Against map[string]comparison `json:"against,omitempty"` // by the other proxy's name
+	Skipped string                `json:"skipped,omitempty"`
+	Failed  string                `json:"failed,omitempty"`
+
+	version string
+}
+
+// A comparison holds ratios to another proxy within rounds. Only the subject's has verdicts.
+type comparison struct {
+	Cost     spread `json:"cost"`
+	Rate     spread `json:"rate"`
+	CostMust *must  `json:"costMust,omitempty"`
+	RateMust *must  `json:"rateMust,omitempty"`
+}
+
+// A must is a bound with its verdict.
+type must struct {
+	Bound   bound  `json:"bound"`
+	Verdict string `json:"verdict"`
+}
+
+const (
+	verdictMet    = "met"
+	verdictMissed = "MISSED"
+	verdictVoid   = "void" // somebody's answers were wrong
+)
+
+func newReport(ctx context.Context, o options, proxies []candidate) *report {
+	r := &report{
+		Time: time.Now(), Machine: describeMachine(ctx), Versions: map[string]string{},
+		Load: o.load, Rounds: o.rounds, Seconds: o.duration.Seconds(), Quick: o.quick,
+		clock: readCPUClock(),
+	}
+	for _, c := range proxies {
+		r.Versions[c.name] = c.version
+	}
+	return r
+}
+
+func newRow(s scenario, proxies []candidate) row {
+	r := row{Name: s.name, About: s.about, Unit: s.unit, cost: s.cost, rate: s.rate}
+	for _, c := range proxies {
+		column := column{Name: c.name, version: c.version}
+		if s.lacking != nil {
+			if err := s.lacking(c); err != nil {
+				column.Skipped = err.Error()
+			}
+		}
+		r.Proxies = append(r.Proxies, column)
+	}
+	return r
+}
+
+// finish computes what follows from the measurements.
+func (r *report) finish() {
+	r.Machine.Steal = readCPUClock().stealSince(r.clock)
+	for i := range r.Rows {
+		r.Rows[i].compare()
+	}
+}
+
+// compare fills in every proxy's ratios to every other.
+func (r *row) compare() {
+	for i := range r.Proxies {
+		a := &r.Proxies[i]
+		a.Against = map[string]comparison{}
+		for _, b := range r.Proxies {
+			if a.Name != b.Name {
+				a.Against[b.Name] = r.judge(a, &b)
+			}
+		}
+	}
+}
+
+// judge compares a with b and, if a is the subject, with the bounds.
+func (r *row) judge(a, b *column) comparison {
+	c := comparison{
+		Cost: spreadOf(pairedRatios(a.values(costOf), b.values(costOf))),
+		Rate: spreadOf(pairedRatios(a.values(rateOf), b.values(rateOf))),
+	}
+	if a.Name == subject {
+		clean := a.clean() && b.clean()
+		c.CostMust = verdict(r.cost.against(b.Name, b.version), c.Cost, clean)
+		c.RateMust = verdict(r.rate.against(b.Name, b.version), c.Rate, clean)
+	}
+	return c
+}
+
+// verdict is nil where there is no bound or nothing was measured.
+func verdict(b bound, ratios spread, clean bool) *must {
+	switch {
+	case b.none() || ratios.N == 0:
+		return nil
+	case !clean:
+		return &must{b, verdictVoid}
+	case b.met(ratios.Median):
+		return &must{b, verdictMet}
+	}
+	return &must{b, verdictMissed}
+}
+
+func costOf(m measurement) float64 { return m.Cost }
+func rateOf(m measurement) float64 { return m.Rate }
+
+// values lists one figure by round.
+func (c *column) values(of func(measurement) float64) map[int]float64 {
+	values := map[int]float64{}
+	for _, m := range c.Rounds {
+		values[m.Round] = of(m)
+	}
+	return values
+}
+
+// spread summarises one figure over the rounds.
+func (c *column) spread(of func(measurement) float64) spread {
+	var values []float64
+	for _, m := range c.Rounds {
+		values = append(values, of(m))
+	}
+	return spreadOf(values)
+}
+
+func (c *column) clean() bool {
+	for _, m := range c.Rounds {
+		if !m.clean() {
+			return false
+		}
+	}
+	return c.Failed == ""
+}
+
+func (c *column) example() string {
+	for _, m := range c.Rounds {
+		if m.Example != "" {
+			return "(" + m.Example + ")"
+		}
+	}
+	return ""
+}
+
+// failure is what makes the command fail: a proxy that could not be measured or answered wrongly. A missed bound
+// does not; one run is no proof.
+func (r *report) failure() error {
+	var all []error
+	for _, row := range r.Rows {
+		for _, c := range row.Proxies {
+			switch {
+			case c.Failed != "":
+				all = append(all, fmt.Errorf("%s: %s: %s", row.Name, c.Name, firstLine(c.Failed)))
+			case !c.clean():
+				all = append(all, fmt.Errorf("%s: %s: errors or bad answers %s", row.Name, c.Name, c.example()))
+			}
+		}
+	}
+	return errors.Join(all...)
+}
+
+// publish prints the report and writes its two files. Those of --quick are named so that git ignores them.
+func (r *report) publish(o options, out, progress io.Writer) error {
+	text := r.markdown()
+	if _, err := io.WriteString(out, text); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(o.out, 0o755); err != nil {
+		return err
+	}
+	name := "compare-" + r.Time.UTC().Format("20060102-150405")
+	if r.Quick {
+		name = "tmp-" + name
+	}
+	base := filepath.Join(o.out, name)
+	data, err := r.json()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(
+		os.WriteFile(base+".md", []byte(text), 0o644),
+		os.WriteFile(base+".json", data, 0o644),
+	); err != nil {
+		return err
+	}
+	fmt.Fprintf(progress, "written: %s.md and .json\n", base)
+	return nil
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+func (r *report) json() ([]byte, error) {
+	b, err := json.MarshalIndent(r, "", "  ")
+	return append(b, '\n'), err
+}
+
+// markdown is the report for people: what was measured on, what must hold, then every row's figures.
+func (r *report) markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Comparison of %s\n\n", r.Time.UTC().Format("2006-01-02 15:04 UTC"))
+	r.preamble(&b)
+	r.musts(&b)
+	for i := range r.Rows {
+		r.Rows[i].markdown(&b)
+	}
+	return b.String()
+}
+
+func (r *report) preamble(b *strings.Builder) {
+	m := r.Machine
+	fmt.Fprintf(b, "%s, %d cores, %d MiB, Linux %s; load average before %s, %.1f %% of CPU time stolen by the host.\n",
+		m.CPU, m.Cores, m.MemoryMiB, m.Kernel, m.LoadAvg, m.Steal)
+	var versions []string
+	for name, version := range r.Versions {
+		versions = append(versions, name+" "+version)
+	}
+	slices.Sort(versions)
+	maker := "own generator (" + m.Go + ")"
+	if r.Load == "wrk" {
+		maker = "wrk " + m.Wrk + ", else own generator (" + m.Go + ")"
+	}
+	fmt.Fprintf(b, "%s; load: %s.\n", strings.Join(versions, ", "), maker)
+	fmt.Fprintf(b, "%d rounds of %g s, proxies in turn; ratios are medians of ratios within a round (smallest–largest).\n", r.Rounds, r.Seconds)
+	b.WriteString("CPU is that of the proxy's process tree in the round's window, work what the origin served in it.\n")
+	b.WriteString("p50 and p99 are of a closed loop at saturation. Differences under 10 % are noise, and more is where others,\n")
+	b.WriteString("the share of the machine that foreign processes used, is not near 0.\n")
+	if r.Quick {
+		b.WriteString("\n**A smoke test: these numbers mean little.**\n")
+	}
+	if v, ok := r.Versions["nginx"]; ok && olderThanMainline(v) {
+		fmt.Fprintf(b, "\nnginx %s is older than mainline %d.%d: each bound against it is stricter by %g.\n",
+			v, mainlineMajor, mainlineMinor, olderFactor)
+	}
+	if v, ok := r.Versions["haproxy"]; ok && !strings.HasPrefix(v, haproxyReference+".") {
+		fmt.Fprintf(b, "\nThe bounds against HAProxy are meant for %s; this is %s.\n", haproxyReference, v)
+	}
+	b.WriteString("\n")
+}
+
+// musts prints every row's bounds, and the verdict where the subject was measured.
+func (r *report) musts(b *strings.Builder) {
+	fmt.Fprintf(b, "## What must hold for %s\n\n", subject)
+	b.WriteString("| scenario | figure | / nginx | must | | / HAProxy | must | |\n|---|---|---|---|---|---|---|---|\n")
+	for i := range r.Rows {
+		row := &r.Rows[i]
+		row.mustLine(b, row.Unit.Name, row.cost, func(c comparison) (spread, *must) { return c.Cost, c.CostMust })
+		if row.rate != (bounds{}) {
+			row.mustLine(b, "requests/s", row.rate, func(c comparison) (spread, *must) { return c.Rate, c.RateMust })
+		}
+	}
+	b.WriteString("\n")
+}
+
+func (r *row) mustLine(b *strings.Builder, figure string, all bounds, of func(comparison) (spread, *must)) {
+	fmt.Fprintf(b, "| %s | %s |", r.Name, figure)
+	for _, rival := range []string{"nginx", "haproxy"} {
+		ratio, verdict := spread{}, (*must)(nil)
+		if s := r.column(subject); s != nil {
+			ratio, verdict = of(s.Against[rival])
+		}
+		bound := all.against(rival, r.version(rival))
+		word := "not measured"
+		switch {
+		case bound.none():
+			word = ""
+		case verdict != nil:
+			word = verdict.Verdict
+		}
+		fmt.Fprintf(b, " %s | %s | %s |", ratioCell(ratio), bound, word)
+	}
+	b.WriteString("\n")
+}
+
+func (r *row) column(name string) *column {
+	for i := range r.Proxies {
+		if r.Proxies[i].Name == name {
+			return &r.Proxies[i]
+		}
+	}
+	return nil
+}
+
+func (r *row) version(name string) string {
+	if c := r.column(name); c != nil {
+		return c.version
+	}
+	return ""
+}
+
+// markdown prints one row's figures, a line a proxy.
+func (r *row) markdown(b *strings.Builder) {
+	fmt.Fprintf(b, "## %s\n\n%s\n\n| proxy | %s |", r.Name, r.About, r.Unit.Name)
+	for _, c := range r.Proxies {
+		fmt.Fprintf(b, " / %s |", c.Name)
+	}
+	heads := slices.Concat(figureHeads(r.Unit), []string{"errors", "bad", "handshake"})
+	fmt.Fprintf(b, " %s |\n|%s\n", strings.Join(heads, " | "), strings.Repeat("---|", 2+len(r.Proxies)+len(heads)))
+	for i := range r.Proxies {
+		r.line(b, &r.Proxies[i])
+	}
+	b.WriteString("\n")
+	for _, c := range r.Proxies {
+		if c.Skipped != "" || c.Failed != "" {
+			fmt.Fprintf(b, "- %s: %s\n", c.Name, firstLine(c.Skipped+c.Failed))
+		}
+	}
+	b.WriteString("\n")
+}
+
+func (r *row) line(b *strings.Builder, c *column) {
+	fmt.Fprintf(b, "| %s | %s |", c.Name, costCell(c.spread(costOf), r.Unit.Digits))
+	for _, other := range r.Proxies {
+		fmt.Fprintf(b, " %s |", ratioCell(c.Against[other.Name].Cost))
+	}
+	cells := c.figures(r.Unit)
+	fmt.Fprintf(b, " %s |\n", strings.Join(cells, " | "))
+}
+
+func figureHeads(u unit) []string {
+	if u == unitMemory {
+		return []string{"connections", "RSS before MiB"}
+	}
+	return []string{"user+sys", "requests/s", "MB/s", "p50/p99 µs", "ctx/request", "others"}
+}
+
+// figures are the cells behind the ratios: medians, and sums of what went wrong.
+func (c *column) figures(u unit) []string {
+	median := func(of func(measurement) float64) float64 { return c.spread(of).Median }
+	var errors, bad int64
+	handshake := ""
+	for _, m := range c.Rounds {
+		errors += m.Errors
+		bad += m.Bad
+		handshake = m.Handshake
+	}
+	faults := []string{fmt.Sprint(errors), fmt.Sprint(bad), handshake}
+	if len(c.Rounds) == 0 {
+		return append(slices.Repeat([]string{"–"}, len(figureHeads(u))), "–", "–", "")
+	}
+	if u == unitMemory {
+		return append([]string{
+			fmt.Sprintf("%.0f", median(func(m measurement) float64 { return float64(m.Connections) })),
+			fmt.Sprintf("%.1f", median(func(m measurement) float64 { return float64(m.RSSKiB) / 1024 })),
+		}, faults...)
+	}
+	cost := median(costOf)
+	system := cost * median(func(m measurement) float64 { return m.SystemShare })
+	return append([]string{
+		fmt.Sprintf("%.*f+%.*f", u.Digits, cost-system, u.Digits, system),
+		fmt.Sprintf("%.0f", median(rateOf)),
+		fmt.Sprintf("%.1f", median(func(m measurement) float64 { return m.MBPerSecond })),
+		fmt.Sprintf("%.0f/%.0f", median(func(m measurement) float64 { return m.P50 }), median(func(m measurement) float64 { return m.P99 })),
+		fmt.Sprintf("%.2f", median(func(m measurement) float64 { return m.Switches })),
+		fmt.Sprintf("%.0f %%", median(func(m measurement) float64 { return m.Others })),
+	}, faults...)
+}
+
+func costCell(s spread, digits int) string {
+	if s.N == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("**%.*f** (%.*f–%.*f)", digits, s.Median, digits, s.Min, digits, s.Max)
+}
+
+func ratioCell(s spread) string {
+	if s.N == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("**%.2f** (%.2f–%.2f)", s.Median, s.Min, s.Max)
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+)
+
+// A scenario is one row of the comparison: what is done, in which unit its cost is counted, what must hold.
+type scenario struct {
+	name    string
+	about   string
+	unit    unit
+	cost    bounds // of cost, "must" of PERFORMANCE.md
+	rate    bounds // of requests/s; zero where the document asks for nothing
+	modern  bool   // handshakes with session tickets and the hybrid curve
+	restart bool   // a new instance of the proxy for every round
+	lacking func(candidate) error
+	measure func(context.Context, *rig, *running) (measurement, error)
+}
+
+// A unit says how a measurement's cost is to be read.
+type unit struct {
+	Name   string `json:"name"`
+	Digits int    `json:"-"`
+}
+
+var (
+	unitRequest    = unit{"CPU µs/request", 1}
+	unitGB         = unit{"CPU ms/GB", 0}
+	unitConnection = unit{"CPU µs/connection", 0}
+	unitMemory     = unit{"RSS KiB/connection", 2}
+)
+
+// quickScenarios is what --quick runs when nothing is named: one of each kind that needs no module.
+const quickScenarios = "h1-c64,tls-c64,handshake,body-1m,idle-mem"
+
+// scenarios is the table of all rows, in the order of the report.
+var scenarios = []scenario{
+	{name: "h1-c1", about: "plain keep-alive, 1 connection, 128 B answers", unit: unitRequest,
+		cost: atMost(1.0, 0.95), measure: keepAlive(1, pathSmall)},
+	{name: "h1-c64", about: "plain keep-alive, 64 connections, 128 B", unit: unitRequest,
+		cost: atMost(0.80, 0.65), rate: atLeast(1.1, 1.1), measure: keepAlive(64, pathSmall)},
+	{name: "h1-c512", about: "plain keep-alive, 512 connections, 128 B", unit: unitRequest,
+		cost: atMost(0.80, 0.65), rate: atLeast(1.1, 1.1), measure: keepAlive(512, pathSmall)},
+	{name: "tls-c64", about: "TLS 1.3 keep-alive, 64 connections, 128 B, ECDSA P-256", unit: unitRequest,
+		cost: atMost(0.72, 0.62), rate: atLeast(1.1, 1.1), measure: keepAliveTLS(64, pathSmall)},
+	{name: "handshake", about: "new TLS connections, one request each, X25519 only, no tickets", unit: unitConnection,
+		cost: atMost(1.0, 0.9), measure: handshakes(false)},
+	{name: "handshake-modern", about: "the same with X25519MLKEM768 and tickets offered, as browsers do (no bound)",
+		unit: unitConnection, modern: true, measure: handshakes(true)},
+	{name: "body-1m", about: "1 MiB bodies, 8 plain connections", unit: unitGB,
+		cost: atMost(0.90, 0.70), measure: keepAlive(8, pathBulk)},
+	{name: "pass-bulk", about: "TLS pass-through by SNI, 1 MiB bodies, 8 connections", unit: unitGB,
+		cost: atMost(1.0, 0.9), lacking: noPassThrough, measure: passBulk},
+	{name: "pass-conn", about: "new pass-through connections, one small TLS request each", unit: unitConnection,
+		cost: atMost(1.0, 1.0), lacking: noPassThrough, measure: passConnections},
+	{name: "idle-mem", about: "growth of RSS by an idle plain keep-alive connection", unit: unitMemory,
+		cost: atMost(0.8, 0), restart: true, measure: idlePlain},
+	{name: "idle-mem-tls", about: "growth of RSS by an idle TLS keep-alive connection", unit: unitMemory,
+		cost: atMost(0.85, 0), restart: true, measure: idleTLS},
+}
+
+// A name that stands for several rows.
+var scenarioGroups = map[string]string{"idle-mem": "idle-mem,idle-mem-tls"}
+
+// scenariosNamed finds the rows of a list of names, in the table's order; all of them for an empty list.
+func scenariosNamed(list string) ([]scenario, error) {
+	wanted := map[string]bool{}
+	for _, name := range splitList(list) {
+		if group, ok := scenarioGroups[name]; ok {
+			for _, member := range splitList(group) {
+				wanted[member] = true
+			}
+			continue
+		}
+		wanted[name] = true
+	}
+	var found []scenario
+	for _, s := range scenarios {
+		if wanted[s.name] || len(wanted) == 0 {
+			found = append(found, s)
+		}
+	}
+	for _, s := range found {
+		delete(wanted, s.name)
+	}
+	for name := range wanted {
+		return nil, fmt.Errorf("--scenarios: there is no %q; bench compare --help lists them", name)
+	}
+	return found, nil
+}
+
+func scenarioHelp() string {
+	var b strings.Builder
+	for _, s := range scenarios {
+		fmt.Fprintf(&b, "  %-17s %s\n", s.name, s.about)
+	}
+	return b.String()
+}
+
+func noPassThrough(c candidate) error { return c.passThrough }

@@ -1,0 +1,536 @@
+package l7
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/netip"
+	"strconv"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+)
+
+// Bounds of the access log. A longer value is cut and ends in "...".
+const (
+	logBufferBytes  = 64 << 10        // a loop's buffer is handed to the writer when it has this many bytes
+	logBuffers      = 2               // buffers of a loop: one is filled while the other is written
+	logTargetMax    = 8 << 10         // bytes of a target; a request line is not longer by default
+	logValueMax     = 2 << 10         // bytes of any other value that a client chose
+	logNameMax      = 512             // bytes of a name out of the configuration
+	logCloseTimeout = 5 * time.Second // how long Close waits for a writer that is behind
+
+	// logLineMax is more than any line can have: each byte of a value becomes at most six.
+	logLineMax = 6*(logTargetMax+7*logValueMax+5*logNameMax) + 4<<10
+)
+
+// AccessLog writes a line for each Record to one writer, as ingress-nginx's log-format-upstream or as JSON. Loops append
+// lines to buffers of their own; a goroutine of the log's writes full ones. When the writer is behind by all of a loop's
+// buffers, that loop's lines are dropped and counted: traffic never waits for the log.
+//
+// Write and Tick are called on the loop that they name. Whatever bytes a client sends, a record is one line, and its
+// fields stand where they belong: text escapes as nginx does (\xHH), and in fields without quotes also blanks and
+// brackets; JSON escapes control characters and replaces what is not UTF-8.
+type AccessLog struct {
+	out   io.Writer
+	loops []logLoop
+	full  chan *logBuffer // has room for all buffers there are: sending never waits
+	done  chan struct{}
+	torn  bool // the last write ended within a line; the writer goroutine's
+
+	lost   atomic.Uint64
+	failed atomic.Uint64
+}
+
+// logLoop is one loop's part.
+type logLoop struct {
+	_       cacheLine
+	filling *logBuffer      // nil: to be taken from free
+	free    chan *logBuffer // written ones come back
+	stamp   logStamp
+	dropped Counter
+	_       cacheLine
+}
+
+// logBuffer holds whole lines. b[0] is a line feed, which is written only after a torn line.
+type logBuffer struct {
+	b     []byte
+	lines int
+	since int64 // second of the first line
+	home  chan *logBuffer
+}
+
+func (b *logBuffer) reset() { b.b, b.lines = append(b.b[:0], '\n'), 0 }
+
+// NewAccessLog starts a log of the loops 0 … loops-1 to out. Close ends it.
+func NewAccessLog(out io.Writer, loops int) *AccessLog {
+	a := &AccessLog{out: out, loops: make([]logLoop, loops), full: make(chan *logBuffer, loops*logBuffers), done: make(chan struct{})}
+	for i := range a.loops {
+		l := &a.loops[i]
+		l.free = make(chan *logBuffer, logBuffers)
+		for range logBuffers {
+			b := &logBuffer{b: make([]byte, 0, 1+logBufferBytes+logLineMax), home: l.free}
+			b.reset()
+			l.free <- b
+		}
+	}
+	go a.run()
+	return a
+}
+
+// Write appends r's line. It neither waits nor allocates.
+func (a *AccessLog) Write(loop int, r *Record) {
+	l := &a.loops[loop]
+	second := l.stamp.set(r.Now)
+	if l.filling == nil && !l.take(second) {
+		l.dropped.Inc()
+		return
+	}
+	b := l.filling
+	if r.Format == LogJSON {
+		b.b = appendJSON(b.b, r, &l.stamp)
+	} else {
+		b.b = appendText(b.b, r, &l.stamp)
+	}
+	b.lines++
+	if len(b.b) > logBufferBytes || second != b.since {
+		a.handOver(l)
+	}
+}
+
+// Tick hands over the lines that wait, so that the last lines of a loop that falls silent come out. To be called every
+// second.
+func (a *AccessLog) Tick(loop int) { a.handOver(&a.loops[loop]) }
+
+// take makes a written buffer the one that is filled; false: the writer is behind.
+func (l *logLoop) take(second int64) bool {
+	select {
+	case l.filling = <-l.free:
+		l.filling.since = second
+		return true
+	default:
+		return false
+	}
+}
+
+func (a *AccessLog) handOver(l *logLoop) {
+	if l.filling != nil && l.filling.lines > 0 {
+		a.full <- l.filling
+		l.filling = nil
+	}
+}
+
+// Dropped is how many lines did not reach the writer, or were given to it in vain. From any goroutine.
+func (a *AccessLog) Dropped() uint64 {
+	n := a.lost.Load()
+	for i := range a.loops {
+		n += a.loops[i].dropped.Load()
+	}
+	return n
+}
+
+// Errors is how many writes failed. From any goroutine.
+func (a *AccessLog) Errors() uint64 { return a.failed.Load() }
+
+var errLogBehind = errors.New("access log: its writer did not take the last lines in time; they are lost")
+
+// Close writes what waits and ends the log. It is called once, when the loops have ended; nothing may be written after.
+func (a *AccessLog) Close() error {
+	for i := range a.loops {
+		a.handOver(&a.loops[i])
+	}
+	close(a.full)
+	late := time.NewTimer(logCloseTimeout)
+	defer late.Stop()
+	select {
+	case <-a.done:
+		return nil
+	case <-late.C:
+		return errLogBehind
+	}
+}
+
+// run writes buffers in the order in which they were handed over.
+func (a *AccessLog) run() {
+	defer close(a.done)
+	for b := range a.full {
+		a.write(b)
+		b.reset()
+		b.home <- b
+	}
+}
+
+// write writes one buffer. An error costs the lines that did not get through, and nothing else: the next buffer is
+// tried again, on a line of its own.
+func (a *AccessLog) write(b *logBuffer) {
+	begin := 1
+	if a.torn {
+		begin = 0
+	}
+	n, err := a.out.Write(b.b[begin:])
+	if err == nil {
+		a.torn = false
+		return
+	}
+	a.failed.Add(1)
+	end := min(begin+max(n, 0), len(b.b))
+	a.lost.Add(uint64(bytes.Count(b.b[max(end, 1):], []byte{'\n'})))
+	if end > begin {
+		a.torn = b.b[end-1] != '\n'
+	}
+}
+
+// logStamp is the time of day as text, made once a second.
+type logStamp struct {
+	second int64
+	local  []byte // 23/Nov/2026:05:40:12 +0000
+	iso    []byte // 2026-11-23T05:40:12
+	zone   []byte // Z or +01:00
+	millis int
+}
+
+// set makes t the time of the lines to come and returns its second.
+func (s *logStamp) set(t time.Time) int64 {
+	second := t.Unix()
+	s.millis = t.Nanosecond() / 1e6
+	if second != s.second || s.local == nil {
+		s.second = second
+		s.local = t.AppendFormat(s.local[:0], "02/Jan/2006:15:04:05 -0700")
+		s.iso = t.AppendFormat(s.iso[:0], "2006-01-02T15:04:05")
+		s.zone = t.AppendFormat(s.zone[:0], "Z07:00")
+	}
+	return second
+}
+
+// appendText appends a line of ingress-nginx's format:
+//
+//	$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent"
+//	$request_length $request_time [$proxy_upstream_name] [$proxy_alternative_upstream_name] $upstream_addr
+//	$upstream_response_length $upstream_response_time $upstream_status $req_id
+func appendText(b []byte, r *Record, now *logStamp) []byte {
+	b = appendRemote(b, r.Remote, '-')
+	b = append(b, " - "...)
+	b = appendBare(b, r.User)
+	b = append(b, " ["...)
+	b = append(b, now.local...)
+	b = append(b, `] "`...)
+	b = appendRequestLine(b, r)
+	b = append(b, `" `...)
+	b = appendInt(b, int64(r.Status), ' ')
+	b = appendInt(b, r.BodyBytes, ' ')
+	b = appendQuoted(b, r.Referer)
+	b = append(b, ' ')
+	b = appendQuoted(b, r.UserAgent)
+	b = append(b, ' ')
+	b = appendInt(b, r.RequestBytes, ' ')
+	b = appendMillis(b, r.Duration)
+	b = append(b, " ["...)
+	b = appendCluster(b, r.ID, appendBareName)
+	b = append(b, "] ["...)
+	b = appendBareName(b, r.Alternative)
+	b = append(b, "] "...)
+	b = appendTries(b, r)
+	b = appendBare(b, r.RequestID)
+	return append(b, '\n')
+}
+
+func appendRequestLine(b []byte, r *Record) []byte {
+	if len(r.MethodText) == 0 {
+		return append(b, '-')
+	}
+	b = appendEscaped(b, r.MethodText, logValueMax, safeQuoted)
+	b = append(b, ' ')
+	b = appendEscaped(b, r.Target, logTargetMax, safeQuoted)
+	b = append(b, " HTTP/1."...)
+	return append(b, '0'+r.Minor%10)
+}
+
+// appendTries appends nginx's four lists about the endpoints that were tried, each with a blank behind it.
+func appendTries(b []byte, r *Record) []byte {
+	tries := r.tries()
+	if len(tries) == 0 {
+		return append(b, "- - - - "...)
+	}
+	b = appendList(b, tries, func(b []byte, t *Try) []byte { return appendAddrPort(b, t.Addr) })
+	b = appendList(b, tries, func(b []byte, t *Try) []byte { return strconv.AppendInt(b, t.Bytes, 10) })
+	b = appendList(b, tries, func(b []byte, t *Try) []byte {
+		if t.Time < 0 {
+			return append(b, '-')
+		}
+		return appendMillis(b, t.Time)
+	})
+	return appendList(b, tries, func(b []byte, t *Try) []byte {
+		if t.Status == 0 {
+			return append(b, '-')
+		}
+		return strconv.AppendInt(b, int64(t.Status), 10)
+	})
+}
+
+func appendList(b []byte, tries []Try, appendOne func([]byte, *Try) []byte) []byte {
+	for i := range tries {
+		if i > 0 {
+			b = append(b, ", "...)
+		}
+		b = appendOne(b, &tries[i])
+	}
+	return append(b, ' ')
+}
+
+// appendCluster appends namespace-service-port, as ingress-nginx names what a request was sent to.
+func appendCluster(b []byte, id *Identity, appendName func([]byte, string) []byte) []byte {
+	switch {
+	case id == nil || id.Service == "":
+		return append(b, '-')
+	case id.Namespace == "":
+		return append(b, "upstream-default-backend"...)
+	}
+	b = appendName(b, id.Namespace)
+	b = append(b, '-')
+	b = appendName(b, id.Service)
+	b = append(b, '-')
+	return appendName(b, id.Port)
+}
+
+// appendJSON appends a line that is one JSON object. Its names are nginx's where nginx has one.
+func appendJSON(b []byte, r *Record, now *logStamp) []byte {
+	b = append(b, `{"time":"`...)
+	b = append(b, now.iso...)
+	b = append(b, '.', byte('0'+now.millis/100), byte('0'+now.millis/10%10), byte('0'+now.millis%10))
+	b = append(b, now.zone...)
+	b = append(b, `","remote_addr":"`...)
+	b = appendRemote(b, r.Remote, 0)
+	b = appendMember(b, `","remote_user":"`, r.User, logValueMax)
+	b = appendMember(b, `","req_id":"`, r.RequestID, logValueMax)
+	b = append(b, `","tls":`...)
+	b = strconv.AppendBool(b, r.TLS)
+	b = appendMember(b, `,"ssl_server_name":"`, r.Server, logValueMax)
+	b = appendMember(b, `","host":"`, r.Host, logValueMax)
+	b = appendMember(b, `","method":"`, r.MethodText, logValueMax)
+	b = appendMember(b, `","uri":"`, r.Target, logTargetMax)
+	b = append(b, `","protocol":"HTTP/1.`...)
+	b = append(b, '0'+r.Minor%10)
+	b = append(b, `","status":`...)
+	b = appendInt(b, int64(r.Status), ',')
+	b = append(b, `"body_bytes_sent":`...)
+	b = appendInt(b, r.BodyBytes, ',')
+	b = append(b, `"bytes_sent":`...)
+	b = appendInt(b, r.BytesSent, ',')
+	b = append(b, `"request_length":`...)
+	b = appendInt(b, r.RequestBytes, ',')
+	b = append(b, `"request_time":`...)
+	b = appendMicros(b, r.Duration)
+	b = appendMember(b, `,"http_referer":"`, r.Referer, logValueMax)
+	b = appendMember(b, `","http_user_agent":"`, r.UserAgent, logValueMax)
+	b = append(b, '"')
+	b = appendJSONRoute(b, r)
+	b = appendJSONTries(b, r.tries())
+	if e := r.Err; e != nil {
+		b = appendNamed(b, `,"fault":"`, e.Fault.String())
+		b = appendNamed(b, `","kind":"`, e.Kind.String())
+		b = appendNamed(b, `","error":"`, e.Text)
+		b = append(b, '"')
+	}
+	return append(b, "}\n"...)
+}
+
+func appendJSONRoute(b []byte, r *Record) []byte {
+	var id Identity
+	if r.ID != nil {
+		id = *r.ID
+	}
+	b = appendNamed(b, `,"namespace":"`, id.Namespace)
+	b = appendNamed(b, `","ingress":"`, id.Ingress)
+	b = appendNamed(b, `","service":"`, id.Service)
+	b = appendNamed(b, `","port":"`, id.Port)
+	b = append(b, `","proxy_upstream_name":"`...)
+	b = appendCluster(b, r.ID, appendJSONName)
+	b = appendNamed(b, `","proxy_alternative_upstream_name":"`, r.Alternative)
+	return append(b, '"')
+}
+
+func appendJSONTries(b []byte, tries []Try) []byte {
+	b = append(b, `,"upstream":[`...)
+	for i := range tries {
+		t := &tries[i]
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, `{"addr":"`...)
+		b = appendAddrPort(b, t.Addr)
+		b = append(b, `","status":`...)
+		b = appendInt(b, int64(t.Status), ',')
+		b = append(b, `"response_length":`...)
+		b = appendInt(b, t.Bytes, ',')
+		b = append(b, `"response_time":`...)
+		if t.Time < 0 {
+			b = append(b, "null"...)
+		} else {
+			b = appendMicros(b, t.Time)
+		}
+		if t.Err != nil {
+			b = appendNamed(b, `,"error":"`, t.Err.Text)
+			b = append(b, '"')
+		}
+		b = append(b, '}')
+	}
+	return append(b, ']')
+}
+
+// appendRemote appends an address without its zone, which is text that a peer may have chosen.
+func appendRemote(b []byte, a netip.Addr, absent byte) []byte {
+	if a.IsValid() {
+		return a.Unmap().WithZone("").AppendTo(b)
+	}
+	if absent != 0 {
+		b = append(b, absent)
+	}
+	return b
+}
+
+func appendAddrPort(b []byte, a netip.AddrPort) []byte {
+	if !a.IsValid() {
+		return append(b, '-')
+	}
+	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port()).AppendTo(b)
+}
+
+func appendInt(b []byte, n int64, then byte) []byte { return append(strconv.AppendInt(b, n, 10), then) }
+
+// appendMillis appends nanoseconds as seconds with three decimals, cut off as nginx does.
+func appendMillis(b []byte, ns int64) []byte { return appendDecimals(b, max(ns, 0)/1e6, 1e3) }
+
+// appendMicros appends nanoseconds as seconds with six decimals.
+func appendMicros(b []byte, ns int64) []byte { return appendDecimals(b, max(ns, 0)/1e3, 1e6) }
+
+func appendDecimals(b []byte, n, unit int64) []byte {
+	b = strconv.AppendInt(b, n/unit, 10)
+	b = append(b, '.')
+	for n %= unit; unit > 1; n %= unit {
+		unit /= 10
+		b = append(b, byte('0'+n/unit))
+	}
+	return b
+}
+
+// What a byte may stand for itself in.
+const (
+	safeQuoted = 1 << iota // a field in quotes
+	safeBare               // a field that ends at a blank or a bracket
+	safeJSON               // a JSON string
+)
+
+// logSafe tells for each byte where it needs no escape. nginx escapes quotes, backslashes, controls and all beyond ASCII.
+var logSafe = func() (t [256]uint8) {
+	for c := 0x20; c < 0x7f; c++ {
+		switch c {
+		case '"', '\\':
+		case ' ', '[', ']':
+			t[c] = safeQuoted | safeJSON
+		default:
+			t[c] = safeQuoted | safeBare | safeJSON
+		}
+	}
+	return t
+}()
+
+const (
+	upperHex = "0123456789ABCDEF"
+	lowerHex = "0123456789abcdef"
+	cutMark  = "..."
+)
+
+func appendBare(b, v []byte) []byte {
+	if len(v) == 0 {
+		return append(b, '-')
+	}
+	return appendEscaped(b, v, logValueMax, safeBare)
+}
+
+func appendBareName(b []byte, name string) []byte {
+	return appendEscaped(b, name, logNameMax, safeBare)
+}
+
+func appendQuoted(b, v []byte) []byte {
+	b = append(b, '"')
+	if len(v) == 0 {
+		b = append(b, '-')
+	}
+	b = appendEscaped(b, v, logValueMax, safeQuoted)
+	return append(b, '"')
+}
+
+// appendEscaped appends at most limit bytes of v as nginx's log does.
+func appendEscaped[T []byte | string](b []byte, v T, limit int, safe uint8) []byte {
+	short := v[:min(len(v), limit)]
+	done := 0
+	for i := 0; i < len(short); i++ {
+		c := short[i]
+		if logSafe[c]&safe != 0 {
+			continue
+		}
+		b = append(b, short[done:i]...)
+		b = append(b, '\\', 'x', upperHex[c>>4], upperHex[c&15])
+		done = i + 1
+	}
+	b = append(b, short[done:]...)
+	if len(short) < len(v) {
+		b = append(b, cutMark...)
+	}
+	return b
+}
+
+// appendMember appends the text between two values, which ends in a quote, and a value as the inside of a JSON string.
+func appendMember(b []byte, between string, v []byte, limit int) []byte {
+	return appendJSONString(append(b, between...), v, limit)
+}
+
+// appendNamed is appendMember of our own text.
+func appendNamed(b []byte, between, v string) []byte {
+	return appendJSONName(append(b, between...), v)
+}
+
+func appendJSONName(b []byte, name string) []byte { return appendJSONString(b, name, logNameMax) }
+
+// appendJSONString appends at most limit bytes of v as the inside of a JSON string. Control characters, those beyond
+// ASCII too, are escaped: the line may be shown on a terminal.
+func appendJSONString[T []byte | string](b []byte, v T, limit int) []byte {
+	short := v[:min(len(v), limit)]
+	done := 0
+	for i := 0; i < len(short); {
+		c := short[i]
+		if logSafe[c]&safeJSON != 0 {
+			i++
+			continue
+		}
+		b = append(b, short[done:i]...)
+		switch {
+		case c == '"' || c == '\\':
+			b, i = append(b, '\\', c), i+1
+		case c < utf8.RuneSelf:
+			b, i = append(b, '\\', 'u', '0', '0', lowerHex[c>>4], lowerHex[c&15]), i+1
+		default:
+			b, i = appendRune(b, string(short[i:min(i+utf8.UTFMax, len(short))]), i)
+		}
+		done = i
+	}
+	b = append(b, short[done:]...)
+	if len(short) < len(v) {
+		b = append(b, cutMark...)
+	}
+	return b
+}
+
+// appendRune appends the first character of v, which is beyond ASCII, and returns where the next one begins.
+func appendRune(b []byte, v string, at int) ([]byte, int) {
+	c, n := utf8.DecodeRuneInString(v)
+	switch {
+	case c == utf8.RuneError && n == 1:
+		b = append(b, `\ufffd`...)
+	case c < 0xa0, c == '\u2028', c == '\u2029':
+		b = append(b, '\\', 'u', lowerHex[c>>12], lowerHex[c>>8&15], lowerHex[c>>4&15], lowerHex[c&15])
+	default:
+		b = append(b, v[:n]...)
+	}
+	return b, at + n
+}

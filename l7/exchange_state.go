@@ -1,0 +1,57 @@
+package l7
+
+import (
+	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/l7/wire"
+)
+
+// stage is how far an exchange has come.
+type stage uint8
+
+const (
+	stageHead     stage = iota // request filters
+	stageParked                // a filter holds the ticket
+	stageCollect               // the request's body is buffered before a backend is asked
+	stageConnect               // a session is being dialled
+	stageResponse              // the request is on its way; its answer is awaited
+	stageBody                  // the answer's head has been written
+	stageTunnel                // upgraded: two connections joined
+	stageDone
+)
+
+// reset makes x empty for its next use, keeping memory. Every field that belongs to one exchange is named here.
+func (x *Exchange) reset() {
+	x.Req.Reset()
+	x.Resp.Reset()
+	x.Arena.Reset()
+	x.Route, x.Settings, x.RewriteTarget = nil, nil, nil
+	x.Server, x.answer, x.client = nil, nil, nil
+	x.TLS, x.Secure, x.trusted, x.RequestID = false, false, false, nil
+	x.filter, x.stage, x.ticket = 0, stageHead, fastpath.Ticket{}
+	x.fwd.reset()
+	x.err, x.asked, x.headBytes = nil, nil, 0
+	x.h1.reset()
+}
+
+// h1Body is where an HTTP/1.1 engine stands in the bodies of one exchange.
+type h1Body struct {
+	left     int64 // FramingLength: bytes still to be read
+	got      int64 // bytes of the body so far
+	waited   int64 // nanoseconds that the client let us wait for its body
+	since    int64 // when the present wait began; 0: not waiting
+	ended    bool  // the request's body is complete
+	asked    bool  // 100 Continue was sent, or is not needed
+	chunked  bool  // the response goes out chunked
+	headOut  bool  // the response's head was written
+	outEnded bool  // the response is complete
+	keep     bool  // the connection lives on after this exchange
+	sent     int64 // body bytes of the response
+	headSent int   // bytes of the response's head
+	chunks   wire.ChunkReader
+}
+
+func (b *h1Body) reset() {
+	c := b.chunks
+	c.Reset()
+	*b = h1Body{chunks: c}
+}

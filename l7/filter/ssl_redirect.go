@@ -1,0 +1,63 @@
+package filter
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/sluiceproxy/sluice/l7"
+)
+
+// SSLRedirect sends requests that did not come by https to the same host and URI under https. The port is dropped: https
+// has its own. Without PreserveTrailingSlash one slash at the end of the URI is dropped too, as ingress-nginx does; the
+// URI is what the client sent, with its query, so the slash may be the query's.
+type SSLRedirect struct {
+	Status                int // 301, 302, 307 or 308
+	PreserveTrailingSlash bool
+}
+
+// Stage is the rewrite stage.
+func (SSLRedirect) Stage() Stage { return Rewrite }
+
+// Compile needs no state.
+func (r SSLRedirect) Compile(*State) (l7.Filter, error) {
+	if r.Status < 301 || r.Status > 308 {
+		return l7.Filter{}, fmt.Errorf("https redirect: status %d is not a redirect", r.Status)
+	}
+	return l7.Filter{Request: &sslRedirect{r.Status, r.PreserveTrailingSlash}}, nil
+}
+
+type sslRedirect struct {
+	status   int
+	preserve bool
+}
+
+var schemeHTTPS, schemeHTTP = []byte("https://"), []byte("http://")
+
+func (r *sslRedirect) Request(x *l7.Exchange) l7.Verdict {
+	if x.Secure {
+		return l7.Continue
+	}
+	host, uri := hostOnly(x.Req.Authority), x.Req.Target
+	if len(uri) > 0 && uri[0] != '/' { // OPTIONS *
+		uri = nil
+	}
+	if !r.preserve {
+		uri = bytes.TrimSuffix(uri, slash)
+	}
+	location := x.Arena.Reserve(len(schemeHTTPS) + len(host) + len(uri))
+	location = append(location, schemeHTTPS...)
+	location = append(location, host...)
+	location = append(location, uri...)
+	x.Redirect(r.status, x.Arena.Commit(location))
+	return l7.Respond
+}
+
+var slash = []byte("/")
+
+// hostOnly is authority without its port. An IPv6 address keeps its brackets.
+func hostOnly(authority []byte) []byte {
+	if i := bytes.LastIndexByte(authority, ':'); i > bytes.LastIndexByte(authority, ']') {
+		return authority[:i]
+	}
+	return authority
+}

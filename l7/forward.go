@@ -1,0 +1,463 @@
+package l7
+
+import (
+	"time"
+
+	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/l7/wire"
+	"github.com/sluiceproxy/sluice/upstream"
+)
+
+// Limits of forwarding.
+const (
+	bodyBufferBytes = 64 << 10 // request body kept in memory: before the backend is asked, and for a retry
+	triesMax        = 8        // attempts in all that proxy-next-upstream-tries: 0 ("unlimited") can mean
+	relayBytes      = 64 << 10 // body bytes moved in one turn before others have theirs
+	spliceMin       = 64 << 10 // what must still be to come of a body before splice(2) is worth its pipe
+)
+
+// forward is an exchange's way to the backend: which endpoint, how far, and what may still be repeated.
+type forward struct {
+	cluster  *upstream.Cluster
+	stream   upstream.Stream // nil while none is had
+	tried    [triesMax]*upstream.Endpoint
+	tries    int
+	failures [triesMax]*fastpath.Error // why tried attempts failed
+
+	body     []byte // the request's body as far as it is kept for a repeat
+	bodySent int    // bytes of body that the present stream has
+	lost     bool   // body bytes were sent that are not kept: nothing can be repeated
+	bodyEnd  bool   // the client's body is complete
+	reqEnded bool   // the present stream has the whole request
+	answered bool   // bytes of an answer were read
+
+	splice fastpath.Splicer // the response's body
+	upload fastpath.Splicer // the request's body
+	opened int64            // when the present attempt began
+	asked  int64            // when the request was on its way
+	headAt int64            // when the response's head came
+	got    int64            // body bytes from the backend
+}
+
+func (f *forward) reset() {
+	body := f.body[:0]
+	if cap(body) > 4<<10 {
+		body = nil // a large buffer is not kept by an idle exchange
+	}
+	*f = forward{body: body}
+}
+
+// release lets go of the backend: a clean session returns to its pool, any other is closed.
+func (f *forward) release() {
+	if f.splice.Active() {
+		f.splice.Stop()
+	}
+	if f.upload.Active() {
+		f.upload.Stop()
+	}
+	if s := f.stream; s != nil {
+		f.stream = nil
+		s.Release()
+	}
+}
+
+// forward sends the exchange to an endpoint of its route's cluster.
+func (x *Exchange) forward() {
+	f := &x.fwd
+	f.cluster = x.Route.Cluster
+	if f.cluster == nil {
+		x.failed(errNoEndpoint)
+		return
+	}
+	x.describe()
+	x.asked = x.Req.Target
+	if len(x.RewriteTarget) > 0 {
+		x.Req.Target = x.RewriteTarget
+	}
+	if x.Req.Framing == wire.FramingNone {
+		f.bodyEnd = true
+	} else if err := x.admitBody(); err != nil {
+		x.failed(err)
+		return
+	} else if x.Route.Policy.BufferRequest && x.Req.Upgrade == nil {
+		x.stage = stageCollect
+		x.collect()
+		return
+	}
+	x.connect()
+}
+
+// admitBody refuses a body that says itself to be too large.
+func (x *Exchange) admitBody() *fastpath.Error {
+	if limit := x.Route.Policy.BodyMax; limit > 0 && x.Req.ContentLength > limit {
+		return errBodyTooLarge
+	}
+	return nil
+}
+
+// collect buffers the request's body until it is complete or the buffer is full; then a backend is asked.
+func (x *Exchange) collect() {
+	f := &x.fwd
+	for len(f.body) < bodyBufferBytes {
+		b, err := x.client.ReadBody(bodyBufferBytes - len(f.body))
+		if err == fastpath.ErrWouldBlock {
+			return
+		}
+		if err == fastpath.ErrEOF {
+			f.bodyEnd = true
+			break
+		}
+		if err != nil {
+			x.failed(err)
+			return
+		}
+		f.body = append(f.body, b...)
+	}
+	x.connect()
+}
+
+// connect picks an endpoint and asks for a session to it. What cannot be had at once comes back by OnStream.
+func (x *Exchange) connect() {
+	f := &x.fwd
+	x.stage = stageConnect
+	e := f.cluster.Pick(upstream.Wish{Loop: x.loop.ID, Tried: f.tried[:min(f.tries, triesMax)]})
+	if e == nil && x.Route.Fallback != nil && f.cluster != x.Route.Fallback {
+		f.cluster = x.Route.Fallback
+		e = f.cluster.Pick(upstream.Wish{Loop: x.loop.ID})
+	}
+	if e == nil {
+		x.failed(errNoEndpoint)
+		return
+	}
+	f.tried[f.tries%triesMax] = e
+	f.tries++
+	f.opened = x.loop.Now()
+	timeout := x.Route.Policy.ConnectTimeout
+	if timeout == 0 {
+		timeout = x.Settings.ConnectTimeout
+	}
+	s, ready, err := e.Open(x.loop, x, upstream.OpenOptions{
+		Fresh:          f.tries > 1, // an attempt after a failure does not try its luck with another idle session
+		NonIdempotent:  !idempotent(x.Req.Method),
+		ConnectTimeout: timeout,
+	})
+	switch {
+	case ready || err != nil:
+		x.OnStream(s, err)
+	default:
+		f.stream = s // being dialled: releasing it cancels
+	}
+}
+
+// OnStream implements upstream.Peer: the session is there, or cannot be had.
+func (x *Exchange) OnStream(s upstream.Stream, err *fastpath.Error) {
+	f := &x.fwd
+	if err != nil {
+		f.stream = nil
+		x.retry(err)
+		return
+	}
+	f.stream, f.bodySent, f.reqEnded, f.answered = s, 0, false, false
+	f.asked = x.loop.Now()
+	x.stage = stageResponse
+	if err := s.Send(&x.Req); err != nil {
+		x.failed(err)
+		return
+	}
+	s.SetTimeout(x.sendTimeout())
+	x.sendBody()
+}
+
+// sendBody moves the request's body on: what is kept first, then from the client as far as both sides let it.
+func (x *Exchange) sendBody() {
+	f := &x.fwd
+	for moved := 0; !f.reqEnded && f.stream != nil; {
+		if f.bodyEnd && f.bodySent == len(f.body) {
+			x.endRequest()
+			return
+		}
+		if f.upload.Active() {
+			x.sendSplice()
+			return
+		}
+		room := f.stream.Room()
+		if room == 0 {
+			return
+		}
+		if moved >= relayBytes {
+			x.client.Again()
+			return
+		}
+		if f.bodySent < len(f.body) {
+			n := min(room, len(f.body)-f.bodySent)
+			if err := f.stream.WriteBody(f.body[f.bodySent : f.bodySent+n]); err != nil {
+				x.retry(err)
+				return
+			}
+			f.bodySent += n
+			moved += n
+			continue
+		}
+		b, err := x.client.ReadBody(room)
+		switch {
+		case err == fastpath.ErrWouldBlock:
+			return
+		case err == fastpath.ErrEOF:
+			f.bodyEnd = true
+			continue
+		case err != nil:
+			x.failed(err)
+			return
+		}
+		moved += len(b)
+		if err := x.passOn(b); err != nil {
+			x.retry(err)
+			return
+		}
+	}
+}
+
+// passOn sends body bytes that came from the client, and keeps them for a repeat while the buffer has room.
+func (x *Exchange) passOn(b []byte) *fastpath.Error {
+	f := &x.fwd
+	err := f.stream.WriteBody(b)
+	if !f.lost && x.Route.Policy.BufferRequest && len(f.body)+len(b) <= bodyBufferBytes {
+		f.body = append(f.body, b...)
+		f.bodySent = len(f.body)
+	} else {
+		f.lost = true
+	}
+	f.stream.SetTimeout(x.sendTimeout())
+	if left := x.client.BodyLeft(); err == nil && left >= spliceMin && f.lost {
+		if from, to := x.client.Raw(), f.stream.RawOut(); from != nil && to != nil {
+			f.upload.Start(from, to, left)
+		}
+	}
+	return err
+}
+
+// sendSplice lets the kernel move the rest of a large request body.
+func (x *Exchange) sendSplice() {
+	f := &x.fwd
+	to := f.stream.RawOut()
+	n, err := f.upload.Pump()
+	if n > 0 {
+		f.stream.SplicedOut(n)
+		x.client.Spliced(n)
+		f.stream.SetTimeout(x.sendTimeout())
+	}
+	switch {
+	case err == nil:
+		f.upload.Stop()
+		f.bodyEnd = true
+		x.endRequest()
+	case err == fastpath.ErrWouldBlock:
+		if !to.Blocked() {
+			x.client.AwaitBody()
+		}
+	case to.Broken():
+		x.retry(errBackendCut)
+	default:
+		x.failed(errBodyCut)
+	}
+}
+
+// endRequest tells the backend that the request is complete; its answer is due within proxy-read-timeout.
+func (x *Exchange) endRequest() {
+	f := &x.fwd
+	f.reqEnded = true
+	if x.Req.Framing != wire.FramingNone {
+		if err := f.stream.EndBody(x.client.Trailers()); err != nil {
+			x.retry(err)
+			return
+		}
+	}
+	f.stream.SetTimeout(x.readTimeout())
+}
+
+// OnRoom implements upstream.Peer.
+func (x *Exchange) OnRoom() {
+	x.fwd.stream.SetTimeout(x.sendTimeout())
+	x.sendBody()
+}
+
+// OnResponse implements upstream.Peer.
+func (x *Exchange) OnResponse() {
+	if x.stage == stageResponse {
+		x.readHead()
+		return
+	}
+	x.relay()
+}
+
+// OnStreamTimeout implements upstream.Peer: the backend was silent for too long.
+func (x *Exchange) OnStreamTimeout() {
+	if x.stage >= stageBody {
+		x.failed(errReadTimeout)
+		return
+	}
+	x.retry(errReadTimeout)
+}
+
+// readHead takes the backend's answer: interim heads go on at once, the final one begins the relay.
+func (x *Exchange) readHead() {
+	f := &x.fwd
+	for {
+		err := f.stream.ReadHead(&x.Resp, &x.Arena)
+		if err == fastpath.ErrWouldBlock {
+			return
+		}
+		if err != nil {
+			f.answered = f.answered || err.Kind == fastpath.KindMalformed || err.Kind == fastpath.KindHeadTooLarge
+			x.retry(err)
+			return
+		}
+		f.answered = true
+		if x.Resp.Status == 101 {
+			x.upgrade()
+			return
+		}
+		if x.Resp.Status >= 200 {
+			break
+		}
+		if x.Resp.Status != 100 && x.Req.Minor >= 1 { // 100 is answered by us, when the body is wanted
+			if err := x.client.WriteInterim(&x.Resp); err != nil {
+				x.failed(err)
+				return
+			}
+		}
+	}
+	if next := nextOf(x.Resp.Status); next != 0 && x.Route.Policy.NextUpstream&next != 0 && x.repeatable() {
+		x.again()
+		return
+	}
+	x.beginResponse()
+}
+
+// beginResponse writes the final head and goes on with the body.
+func (x *Exchange) beginResponse() {
+	f := &x.fwd
+	f.headAt = x.loop.Now()
+	f.stream.Endpoint().Observe(x.loop, f.headAt-f.asked)
+	x.filterResponse()
+	x.stage = stageBody
+	r := &x.Resp
+	end := x.Req.Method == wire.MethodHead || r.Framing == wire.FramingNone || r.Framing == wire.FramingLength && r.ContentLength == 0
+	if wire.Get(r.Fields, wire.FieldDate) == nil {
+		r.Fields = append(r.Fields, wire.Field{Name: nameDate, Value: x.local.now(), ID: wire.FieldDate})
+	}
+	if err := x.client.WriteHead(x, end); err != nil {
+		x.failed(err)
+		return
+	}
+	x.relay()
+}
+
+// relay moves the response's body on, as far as both sides let it.
+func (x *Exchange) relay() {
+	f := &x.fwd
+	for moved := 0; f.stream != nil; {
+		if f.splice.Active() {
+			x.relaySplice()
+			return
+		}
+		room := x.client.Room()
+		if room == 0 {
+			f.stream.SetTimeout(0) // it is the client that is waited for
+			return
+		}
+		if moved >= relayBytes {
+			f.stream.Again()
+			return
+		}
+		b, err := f.stream.ReadBody(room)
+		if len(b) > 0 {
+			moved += len(b)
+			f.got += int64(len(b))
+			if err := x.client.WriteBody(b); err != nil {
+				x.failed(err)
+				return
+			}
+			x.beginSplice()
+			continue
+		}
+		switch err {
+		case fastpath.ErrWouldBlock:
+			f.stream.SetTimeout(x.readTimeout())
+		case fastpath.ErrEOF:
+			x.endResponse()
+		default:
+			x.failed(err)
+		}
+		return
+	}
+}
+
+// beginSplice lets the kernel move the rest of a large body, if both sides carry it unframed and in plain text.
+func (x *Exchange) beginSplice() {
+	f := &x.fwd
+	left := f.stream.BodyLeft()
+	if left < spliceMin {
+		return
+	}
+	from, to := f.stream.Raw(), x.client.RawOut()
+	if from != nil && to != nil {
+		f.splice.Start(from, to, left)
+	}
+}
+
+func (x *Exchange) relaySplice() {
+	f := &x.fwd
+	n, err := f.splice.Pump()
+	if n > 0 {
+		f.got += n
+		x.client.SplicedOut(n)
+	}
+	switch {
+	case err == nil:
+		f.stream.Spliced(f.splice.Moved())
+		f.splice.Stop()
+		x.endResponse()
+	case err == fastpath.ErrWouldBlock:
+		if x.client.RawOut().Blocked() {
+			f.stream.SetTimeout(0)
+			x.client.Room() // the engine notes that the client is waited for
+		} else {
+			f.stream.SetTimeout(x.readTimeout())
+		}
+	case x.client.RawOut().Broken():
+		x.failed(errClientGone)
+	default:
+		x.failed(errBackendCut)
+	}
+}
+
+// endResponse ends an exchange in order: the session returns to its pool.
+func (x *Exchange) endResponse() {
+	f := &x.fwd
+	if err := x.client.EndBody(f.stream.Trailers()); err != nil {
+		x.failed(err)
+		return
+	}
+	if !f.reqEnded {
+		x.h1.keep = false // the backend answered without the whole body: the rest is not waited for
+	}
+	x.record()
+	x.fwd.release()
+	x.stage = stageDone
+	x.client.Done()
+}
+
+func (x *Exchange) sendTimeout() (d time.Duration) {
+	if d = x.Route.Policy.SendTimeout; d == 0 {
+		d = x.Settings.WriteTimeout
+	}
+	return d
+}
+
+func (x *Exchange) readTimeout() (d time.Duration) {
+	if d = x.Route.Policy.ReadTimeout; d == 0 {
+		d = x.Settings.ReadTimeout
+	}
+	return d
+}

@@ -1,0 +1,140 @@
+package l7
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"strconv"
+
+	"github.com/sluiceproxy/sluice/l7/wire"
+)
+
+// This file is what the backend learns about the client: X-Forwarded-*, X-Real-IP, X-Request-ID, under ingress-nginx's
+// names. What an untrusted client says of itself is replaced, never appended to (docs/hardening.md 3.2).
+
+var (
+	nameXRequestID            = []byte("X-Request-ID")
+	nameXRealIP               = []byte("X-Real-IP")
+	nameXForwardedFor         = []byte("X-Forwarded-For")
+	nameXForwardedHost        = []byte("X-Forwarded-Host")
+	nameXForwardedPort        = []byte("X-Forwarded-Port")
+	nameXForwardedProto       = []byte("X-Forwarded-Proto")
+	nameXForwardedScheme      = []byte("X-Forwarded-Scheme")
+	nameXScheme               = []byte("X-Scheme")
+	nameXOriginalForwardedFor = []byte("X-Original-Forwarded-For")
+)
+
+// forwardedFor walks a trusted X-Forwarded-For from its end to the first address that no trusted proxy has.
+func (x *Exchange) forwardedFor() netip.Addr {
+	client := x.Remote.Addr()
+	fields := x.Req.Fields
+	if name := x.Settings.ForwardedForHeader; !wire.EqualFold(name, nameXForwardedFor) {
+		fields = x.alias[:0]
+		for i := range x.Req.Fields {
+			if f := &x.Req.Fields[i]; wire.EqualFold(f.Name, name) {
+				fields = append(fields[:0], wire.Field{Value: f.Value, ID: wire.FieldXForwardedFor})
+			}
+		}
+	}
+	it := wire.LastForwardedFor(fields)
+	for {
+		a, ok := it.Next()
+		if !ok {
+			return client
+		}
+		client = a
+		if !trusted(x.Settings.TrustedPeers, a) {
+			return client
+		}
+	}
+}
+
+// describe replaces the request's fields about the client by what the connection says, or a trusted peer said.
+func (x *Exchange) describe() {
+	ip := x.Arena.Commit(x.ClientIP.AppendTo(x.Arena.Reserve(textMax)))
+	proto, host, port := schemeHTTP, x.Req.Authority, []byte(nil)
+	if x.Secure {
+		proto = schemeHTTPS
+	}
+	xff, id := ip, []byte(nil)
+	fs := x.Req.Fields
+	kept := fs[:0]
+	for i := range fs {
+		f := fs[i]
+		switch f.ID {
+		case wire.FieldXForwardedFor:
+			if x.trusted && x.Settings.ComputeFullForwarded {
+				xff = x.join(f.Value, x.Remote.Addr())
+			}
+			f = wire.Field{Name: nameXOriginalForwardedFor, Value: f.Value, ID: wire.FieldXOriginalForwardedFor}
+		case wire.FieldXForwardedHost:
+			if x.trusted {
+				host = f.Value
+			}
+			continue
+		case wire.FieldXForwardedPort:
+			if x.trusted {
+				port = f.Value
+			}
+			continue
+		case wire.FieldXRequestID:
+			id = f.Value
+			continue
+		case wire.FieldXForwardedProto, wire.FieldXForwardedScheme, wire.FieldXScheme, wire.FieldXRealIP,
+			wire.FieldForwarded, wire.FieldXOriginalForwardedFor:
+			continue
+		}
+		kept = append(kept, f)
+	}
+	if id == nil {
+		id = x.requestID()
+	}
+	if port == nil {
+		port = x.port()
+	}
+	x.RequestID = id
+	x.Req.Fields = append(kept,
+		wire.Field{Name: nameXRequestID, Value: id, ID: wire.FieldXRequestID},
+		wire.Field{Name: nameXRealIP, Value: ip, ID: wire.FieldXRealIP},
+		wire.Field{Name: nameXForwardedFor, Value: xff, ID: wire.FieldXForwardedFor},
+		wire.Field{Name: nameXForwardedHost, Value: host, ID: wire.FieldXForwardedHost},
+		wire.Field{Name: nameXForwardedPort, Value: port, ID: wire.FieldXForwardedPort},
+		wire.Field{Name: nameXForwardedProto, Value: proto, ID: wire.FieldXForwardedProto},
+		wire.Field{Name: nameXForwardedScheme, Value: proto, ID: wire.FieldXForwardedScheme},
+		wire.Field{Name: nameXScheme, Value: proto, ID: wire.FieldXScheme})
+}
+
+const textMax = 64 // the longest address, port or identifier
+
+func (x *Exchange) join(list []byte, a netip.Addr) []byte {
+	b := x.Arena.Reserve(len(list) + 2 + textMax)
+	b = append(append(b, list...), ", "...)
+	return x.Arena.Commit(a.AppendTo(b))
+}
+
+// port is the port that the client connected to, as text.
+func (x *Exchange) port() []byte {
+	switch p := x.Local.Port(); p {
+	case 80:
+		return port80
+	case 443:
+		return port443
+	default:
+		return x.Arena.Commit(strconv.AppendUint(x.Arena.Reserve(textMax), uint64(p), 10))
+	}
+}
+
+var port80, port443 = []byte("80"), []byte("443")
+
+const hexDigits = "0123456789abcdef"
+
+// requestID makes 32 hexadecimal digits; they tell requests apart, they are no secret.
+func (x *Exchange) requestID() []byte {
+	var raw [16]byte
+	binary.LittleEndian.PutUint64(raw[:8], x.local.random.Uint64())
+	binary.LittleEndian.PutUint64(raw[8:], x.local.random.Uint64())
+	b := x.Arena.Alloc(32)
+	for i, v := range raw {
+		b[2*i], b[2*i+1] = hexDigits[v>>4], hexDigits[v&15]
+	}
+	return b
+}

@@ -1,0 +1,530 @@
+package l7
+
+import (
+	"time"
+
+	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/l7/wire"
+)
+
+// Limits of the HTTP/1.1 engine.
+const (
+	headReadBytes = 16 << 10 // input taken at once while a head is awaited
+	pipelinedMax  = 16       // requests that one connection may begin in a turn
+	chunkOverhead = 32       // what chunk framing adds to a write at most, Room's margin
+)
+
+// http1 is one HTTP/1.1 client connection: the engine between its bytes and its exchanges, one after the other. It is
+// kept small; whatever only an exchange needs lives in Exchange.h1.
+type http1 struct {
+	local    *local
+	c        *fastpath.Conn
+	x        *Exchange // nil between exchanges
+	settings *Settings
+	accepted *Accepted
+	scanned  int32 // bytes of Buffered that hold no end of a head
+	served   int32 // requests so far
+	tls      bool
+	headDue  bool // the deadline is the present head's, absolute
+	looping  bool // next is on the stack
+	waiting  bool // for the client: its body, or its reading
+	closing  bool
+}
+
+// ServeHTTP1 makes c an HTTP/1.1 connection of s. Input that was read already counts. On c's loop.
+func (s *Server) ServeHTTP1(c *fastpath.Conn, a *Accepted) {
+	l := c.Loop()
+	h := &http1{local: s.local(l), c: c, settings: s.Router.Settings(), accepted: a, tls: !c.Plain()}
+	s.Stats.ConnOpened(l.ID)
+	c.SetHandler(h)
+	c.SetDeadline(l.Now() + int64(h.settings.FirstByteTimeout))
+	h.next()
+}
+
+// OnReadable implements fastpath.Handler.
+func (h *http1) OnReadable(c *fastpath.Conn) {
+	x := h.x
+	switch {
+	case x == nil:
+		h.next()
+	case c.Broken():
+		h.gone()
+	case x.stage == stageCollect:
+		x.collect()
+	case x.stage == stageResponse && !x.fwd.reqEnded:
+		x.sendBody()
+	case !c.Plain() && len(c.Buffered()) == 0:
+		h.watch()
+	}
+}
+
+// watch looks for a TLS client that leaves in order while its response is awaited; a pipelined request stays unread.
+func (h *http1) watch() {
+	if err := h.c.Fill(headReadBytes); err != nil && err != fastpath.ErrWouldBlock {
+		h.gone()
+	}
+}
+
+// gone cancels the exchange of a client that left.
+func (h *http1) gone() {
+	if h.x.stage < stageDone && h.x.stage != stageTunnel {
+		h.x.failed(errClientGone)
+	}
+}
+
+// OnWritable implements fastpath.Handler.
+func (h *http1) OnWritable(c *fastpath.Conn) {
+	switch {
+	case h.x == nil:
+		h.next()
+	case h.x.stage == stageBody:
+		h.waiting = false
+		h.x.relay()
+	}
+}
+
+// OnDeadline implements fastpath.Handler. A deadline that was overtaken by progress is none.
+func (h *http1) OnDeadline(c *fastpath.Conn) {
+	x := h.x
+	switch {
+	case x == nil && h.headDue:
+		h.reject(errHeaderTimeout)
+	case x == nil:
+		h.end()
+	case x.stage == stageParked:
+		x.expired()
+	case !h.waiting:
+	case c.Pending() || x.stage == stageBody:
+		x.failed(errSendTimeout)
+	default:
+		x.failed(errBodyTimeout)
+	}
+}
+
+// next begins requests until one is under way, or input is missing. It is the engine's idle state.
+func (h *http1) next() {
+	if h.looping {
+		return
+	}
+	h.looping = true
+	for n := 0; h.x == nil && !h.closing && !h.c.Closed(); n++ {
+		if n == pipelinedMax {
+			h.c.Again()
+			break
+		}
+		if h.c.Pending() && h.c.Room() == 0 || !h.head() {
+			break
+		}
+	}
+	h.looping = false
+}
+
+// head looks for a whole request head and begins its exchange; false: more input is needed, or the connection ended.
+func (h *http1) head() bool {
+	c := h.c
+	for {
+		if b := c.Buffered(); len(b) > int(h.scanned) {
+			skip, n, err := wire.RequestHeadEnd(b, int(h.scanned), &h.settings.Limits)
+			if err != nil {
+				h.reject(err)
+				return false
+			}
+			if n > 0 {
+				h.begin(b[skip : skip+n])
+				return true
+			}
+			h.scanned = int32(len(b))
+		}
+		switch err := c.Fill(headReadBytes); err {
+		case nil:
+		case fastpath.ErrWouldBlock:
+			h.idle()
+			return false
+		default:
+			h.end() // between requests, or within a head: nobody waits for an answer
+			return false
+		}
+	}
+}
+
+// idle sets the deadline of a connection that waits for a head.
+func (h *http1) idle() {
+	now := h.c.Loop().Now()
+	switch {
+	case len(h.c.Buffered()) > 0:
+		if !h.headDue {
+			h.headDue = true
+			h.c.SetDeadline(now + int64(h.settings.HeaderTimeout))
+		}
+	case h.local.srv.draining.Load():
+		h.end()
+	case h.served > 0:
+		h.c.SetDeadline(now + int64(h.settings.KeepAliveTimeout))
+	}
+}
+
+func (h *http1) closeIfIdle() {
+	if h.x == nil && len(h.c.Buffered()) == 0 && h.served > 0 {
+		h.end()
+	}
+}
+
+// end closes the connection in order. What was answered leaves first; a peer that still sends is drained for a while,
+// else a reset would cost it the answer.
+func (h *http1) end() {
+	h.closed()
+	c := h.c
+	c.CloseWrite()
+	if c.Pending() || len(c.Buffered()) > 0 || c.Readable() && !c.EOF() {
+		c.CloseLinger()
+		return
+	}
+	c.Close()
+}
+
+func (h *http1) closed() {
+	if !h.closing {
+		h.closing = true
+		h.local.srv.Stats.ConnClosed(h.local.loop.ID)
+	}
+}
+
+// begin makes an exchange of a complete head.
+func (h *http1) begin(head []byte) {
+	x := h.open()
+	copied := x.Arena.Copy(head)
+	x.headBytes = len(head)
+	h.c.Discard(len(h.c.Buffered()) - len(after(h.c.Buffered(), head)))
+	if err := x.Req.Parse(copied, &x.Arena, &h.settings.Limits); err != nil {
+		h.refuse(x, err)
+		return
+	}
+	x.h1.keep = x.Req.KeepAlive
+	switch x.Req.Framing {
+	case wire.FramingNone:
+		x.h1.ended = true
+	case wire.FramingLength:
+		x.h1.left = x.Req.ContentLength
+		x.h1.ended = x.h1.left == 0
+	}
+	x.h1.asked = !x.Req.Expect100
+	x.asked = x.Req.Target
+	if h.misdirected(x) {
+		x.respond(statusMisdirected, nil)
+		return
+	}
+	x.serve()
+}
+
+const statusMisdirected = 421
+
+// misdirected tells a request on a TLS connection whose host is neither the one that the client asked the connection for
+// nor one that the certificate shown covers (docs/hardening.md 3.2, row 421).
+func (h *http1) misdirected(x *Exchange) bool {
+	a := h.accepted
+	if len(a.Server) == 0 || a.Certificate == nil || len(x.Req.Host) == 0 || string(x.Req.Host) == string(a.Server) {
+		return false
+	}
+	return a.Certificate.VerifyHostname(string(x.Req.Host)) != nil
+}
+
+// after is what follows view, a part of b, in b.
+func after(b, view []byte) []byte { return b[cap(b)-cap(view)+len(view):] }
+
+// open makes the connection's next exchange.
+func (h *http1) open() *Exchange {
+	h.settings = h.local.srv.Router.Settings()
+	h.scanned, h.headDue, h.waiting = 0, false, false
+	h.served++
+	x := h.local.exchange()
+	x.client, x.Settings = h, h.settings
+	x.Remote, x.Local, x.TLS, x.Server = h.c.Remote(), h.accepted.Local, h.tls, h.accepted.Server
+	x.ClientIP = x.Remote.Addr()
+	x.started = h.c.Loop().Now()
+	h.x = x
+	h.local.srv.Stats.ExchangeBegan(h.local.loop.ID)
+	return x
+}
+
+// reject answers bytes that are no request.
+func (h *http1) reject(err *fastpath.Error) { h.refuse(h.open(), err) }
+
+// refuse answers a request that cannot be served as it stands. Most errors end the connection: what follows on it is in
+// doubt (docs/hardening.md 3.1 rule 2).
+func (h *http1) refuse(x *Exchange, err *fastpath.Error) {
+	h.local.srv.Stats.Refused(h.local.loop.ID, err.Kind)
+	x.err = err
+	x.h1.keep = err.Kind == fastpath.KindExpectation && x.Req.Framing == wire.FramingNone && x.Req.KeepAlive
+	x.h1.ended = true
+	x.respond(statusOf(err), nil)
+}
+
+// keepAlive decides whether the connection outlives x, when the response's head is written.
+func (h *http1) keepAlive(x *Exchange) bool {
+	return x.h1.keep && int(h.served) < h.settings.KeepAliveRequests && !h.local.srv.draining.Load() && !closes(x.Resp.Status)
+}
+
+// closes: statuses after which the proxy does not go on with a connection.
+func closes(status int) bool {
+	return status == 400 || status == 408 || status == 413
+}
+
+// ---- Client: the request's body
+
+// ReadBody implements Client.
+func (h *http1) ReadBody(max int) ([]byte, *fastpath.Error) {
+	x, b := h.x, &h.x.h1
+	for !b.ended {
+		if in := h.c.Buffered(); len(in) > 0 {
+			data, err := h.decode(in[:min(len(in), max)])
+			if err != nil {
+				b.keep = false
+				return nil, err
+			}
+			if len(data) > 0 {
+				return data, nil
+			}
+			continue
+		}
+		if !b.asked {
+			b.asked = true
+			h.c.Write(continueLine)
+		}
+		if err := h.c.Fill(max); err != nil {
+			return nil, h.missing(x, err)
+		}
+		h.arrived(b)
+	}
+	return nil, fastpath.ErrEOF
+}
+
+var continueLine = []byte("HTTP/1.1 100 Continue\r\n\r\n")
+
+// decode takes body bytes out of in, the front of the input.
+func (h *http1) decode(in []byte) ([]byte, *fastpath.Error) {
+	x, b := h.x, &h.x.h1
+	data := in
+	b.asked = true
+	if x.Req.Framing == wire.FramingChunked {
+		var n int
+		var err *fastpath.Error
+		data, n, b.ended, err = b.chunks.Decode(in, &x.Arena)
+		if err != nil {
+			return nil, err
+		}
+		h.c.Discard(n)
+	} else {
+		data = in[:min(int64(len(in)), b.left)]
+		h.c.Discard(len(data))
+		b.left -= int64(len(data))
+		b.ended = b.left == 0
+	}
+	b.got += int64(len(data))
+	if x.Route != nil && x.Route.Policy.BodyMax > 0 && b.got > x.Route.Policy.BodyMax {
+		return nil, errBodyTooLarge
+	}
+	return data, nil
+}
+
+// missing notes that the client is waited for, or gives its leaving the right name.
+func (h *http1) missing(x *Exchange, err *fastpath.Error) *fastpath.Error {
+	b := &x.h1
+	if err != fastpath.ErrWouldBlock {
+		b.keep = false
+		if err == fastpath.ErrEOF || err == fastpath.ErrTruncated {
+			return errBodyCut
+		}
+		return errClientGone
+	}
+	h.AwaitBody()
+	if waited := b.waited; waited > int64(h.settings.RateGrace) && b.got < int64(h.settings.RateMin)*(waited/int64(time.Second)) {
+		b.keep = false
+		return errTooSlow
+	}
+	return err
+}
+
+// AwaitBody implements Client.
+func (h *http1) AwaitBody() {
+	now := h.c.Loop().Now()
+	if b := &h.x.h1; b.since == 0 {
+		b.since = now
+	}
+	h.waiting = true
+	h.c.SetDeadline(now + int64(h.settings.BodyTimeout))
+}
+
+// arrived counts the time that the client let us wait.
+func (h *http1) arrived(b *h1Body) {
+	h.waiting = false
+	if b.since != 0 {
+		b.waited += h.c.Loop().Now() - b.since
+		b.since = 0
+	}
+}
+
+// Trailers implements Client.
+func (h *http1) Trailers() []wire.Field {
+	if h.x.Req.Framing == wire.FramingChunked && h.x.Req.TETrailers {
+		return h.x.h1.chunks.Trailers()
+	}
+	return nil
+}
+
+// BodyLeft implements Client.
+func (h *http1) BodyLeft() int64 {
+	if h.x.Req.Framing != wire.FramingLength {
+		return -1
+	}
+	return h.x.h1.left
+}
+
+// Raw implements Client.
+func (h *http1) Raw() *fastpath.Conn {
+	if h.c.Plain() && h.x.Req.Framing == wire.FramingLength && len(h.c.Buffered()) == 0 {
+		return h.c
+	}
+	return nil
+}
+
+// Spliced implements Client.
+func (h *http1) Spliced(n int64) {
+	b := &h.x.h1
+	b.left -= n
+	b.got += n
+	b.ended = b.left == 0
+	h.arrived(b)
+}
+
+// Again implements Client.
+func (h *http1) Again() { h.c.Again() }
+
+// SetDeadline implements Client.
+func (h *http1) SetDeadline(t int64) { h.c.SetDeadline(t) }
+
+// ---- Client: the response
+
+// WriteInterim implements Client.
+func (h *http1) WriteInterim(res *wire.Response) *fastpath.Error {
+	head, err := wire.AppendResponse(h.local.head[:0], res, wire.ResponseOptions{KeepAlive: true, ClientMinor: 1})
+	if err != nil {
+		return err
+	}
+	h.c.Write(head)
+	return nil
+}
+
+// WriteHead implements Client.
+func (h *http1) WriteHead(x *Exchange, end bool) *fastpath.Error {
+	b, r := &x.h1, &x.Resp
+	if r.Framing == wire.FramingChunked || r.Framing == wire.FramingClose {
+		if x.Req.Minor == 0 { // HTTP/1.0 knows no chunks: the close is the end
+			r.Framing, b.keep = wire.FramingClose, false
+		} else {
+			r.Framing = wire.FramingChunked
+		}
+		b.chunked = r.Framing == wire.FramingChunked && !end
+	}
+	b.keep = h.keepAlive(x)
+	head, err := wire.AppendResponse(h.local.head[:0], r, wire.ResponseOptions{KeepAlive: b.keep, ClientMinor: x.Req.Minor, Head: x.Req.Method == wire.MethodHead})
+	if err != nil {
+		return err
+	}
+	h.c.Write(head)
+	b.headOut, b.headSent = true, len(head)
+	return nil
+}
+
+// Room implements Client.
+func (h *http1) Room() int {
+	n := h.c.Room() - chunkOverhead
+	if n > 0 {
+		return n
+	}
+	h.c.Room() // notes that OnWritable is wanted
+	h.waiting = true
+	h.c.SetDeadline(h.c.Loop().Now() + int64(h.settings.SendTimeout))
+	return 0
+}
+
+// WriteBody implements Client.
+func (h *http1) WriteBody(b []byte) *fastpath.Error {
+	h.x.h1.sent += int64(len(b))
+	if !h.x.h1.chunked {
+		h.c.Write(b)
+		return nil
+	}
+	h.c.Write(wire.AppendChunkHeader(h.local.head[:0], len(b)))
+	h.c.Write(b)
+	h.c.Write(lineEnd)
+	return nil
+}
+
+var lineEnd = []byte("\r\n")
+
+// EndBody implements Client.
+func (h *http1) EndBody(trailers []wire.Field) *fastpath.Error {
+	b := &h.x.h1
+	b.outEnded = true
+	if !b.chunked {
+		return nil
+	}
+	if !h.x.Req.TETrailers {
+		trailers = nil
+	}
+	last, err := wire.AppendLastChunk(h.local.head[:0], trailers)
+	if err != nil {
+		return err
+	}
+	h.c.Write(last)
+	return nil
+}
+
+// RawOut implements Client.
+func (h *http1) RawOut() *fastpath.Conn {
+	if h.c.Plain() && !h.x.h1.chunked {
+		return h.c
+	}
+	return nil
+}
+
+// SplicedOut implements Client.
+func (h *http1) SplicedOut(n int64) { h.x.h1.sent += n }
+
+// Detach implements Client.
+func (h *http1) Detach() *fastpath.Conn {
+	h.x = nil
+	h.closed()
+	return h.c
+}
+
+// Done implements Client: the connection goes on with its next request, or ends.
+func (h *http1) Done() {
+	x := h.x
+	h.x = nil
+	keep, clean := x.h1.keep && x.h1.ended, x.h1.ended && x.err == nil
+	h.local.release(x)
+	switch {
+	case keep && h.looping: // next goes on
+	case keep && (len(h.c.Buffered()) > 0 || h.c.Readable() || !h.c.Plain()):
+		h.next()
+	case keep:
+		h.idle()
+	case clean:
+		h.end()
+	default: // the rest of what the client sent is in doubt
+		h.closed()
+		h.c.CloseLinger()
+	}
+}
+
+// Abort implements Client.
+func (h *http1) Abort(err *fastpath.Error) {
+	x := h.x
+	h.x = nil
+	h.closed()
+	h.local.release(x)
+	h.c.Abort()
+}
+
+var _ Client = (*http1)(nil)

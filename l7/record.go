@@ -1,0 +1,71 @@
+package l7
+
+import (
+	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/l7/wire"
+)
+
+// record tells metrics and access log about an exchange that has ended. It runs once per exchange, before the exchange
+// is released, on the loop's one Record.
+func (x *Exchange) record() {
+	p := x.local
+	r := &p.record
+	r.Format = x.Settings.AccessLogFormat
+	x.recordRequest(r)
+	x.recordAnswer(r)
+	var stats *RouteStats
+	log := x.Settings.AccessLog && p.srv.Log != nil
+	if r.ID = nil; x.Route != nil {
+		stats, r.ID = x.Route.Stats, &x.Route.ID
+		log = log && !x.Route.Policy.NoAccessLog
+	}
+	p.srv.Stats.Record(x.loop.ID, stats, r)
+	if log {
+		r.Now = x.loop.Wall()
+		x.recordText(r)
+		p.srv.Log.Write(x.loop.ID, r)
+	}
+}
+
+func (x *Exchange) recordRequest(r *Record) {
+	r.Method, r.MethodText, r.Minor = x.Req.Method, x.Req.MethodText, x.Req.Minor
+	r.RequestBytes = int64(x.headBytes) + x.h1.got
+}
+
+func (x *Exchange) recordAnswer(r *Record) {
+	f := &x.fwd
+	r.Status, r.Err = x.Resp.Status, x.err
+	r.Tunnel = x.Resp.Status == 101
+	r.BodyBytes, r.BytesSent = x.h1.sent, x.h1.sent+int64(x.h1.headSent)
+	r.Duration = x.loop.Now() - x.started
+	r.Tried = 0
+	if f.tries == 0 {
+		return
+	}
+	for i := max(0, f.tries-TriesKept); i < f.tries-1; i++ {
+		r.AddTry(Try{Addr: f.tried[i%triesMax].Addr(), Time: -1, Err: f.failures[i%triesMax]})
+	}
+	last := Try{Addr: f.tried[(f.tries-1)%triesMax].Addr(), Time: -1, Bytes: f.got}
+	if f.headAt != 0 {
+		last.Status, last.Time = x.Resp.Status, x.loop.Now()-f.opened
+	} else {
+		last.Err = x.err
+	}
+	r.AddTry(last)
+	r.Tried = f.tries
+}
+
+// recordText adds what only the access log shows.
+func (x *Exchange) recordText(r *Record) {
+	r.Remote, r.Target, r.Host = x.ClientIP, x.asked, x.Req.Host
+	r.Server, r.TLS, r.RequestID = x.Server, x.TLS, x.RequestID
+	r.Referer = wire.Get(x.Req.Fields, wire.FieldReferer)
+	r.UserAgent = wire.Get(x.Req.Fields, wire.FieldUserAgent)
+}
+
+// attemptFailed notes why an attempt failed, for the access log's lists.
+func (f *forward) attemptFailed(err *fastpath.Error) {
+	if f.tries > 0 {
+		f.failures[(f.tries-1)%triesMax] = err
+	}
+}

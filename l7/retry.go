@@ -1,0 +1,93 @@
+package l7
+
+import (
+	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/l7/wire"
+)
+
+// errBackendCut is a response that ended before its length said.
+var errBackendCut = &fastpath.Error{Fault: fastpath.FaultBackend, Kind: fastpath.KindEOF, Text: "backend cut its response"}
+
+// retry repeats the request on another endpoint if the rules of docs/hardening.md 3.4 allow it, else answers the error.
+// Nothing of a response has gone to the client yet.
+func (x *Exchange) retry(err *fastpath.Error) {
+	f := &x.fwd
+	unsent := f.stream == nil && err.Retry || f.stream != nil && !f.stream.Sent()
+	allowed := unsent && x.wants(err) && x.triesLeft() && !f.lost
+	if !allowed && !f.answered {
+		allowed = x.wants(err) && x.repeatable()
+	}
+	if !allowed {
+		x.failed(err)
+		return
+	}
+	f.attemptFailed(err)
+	x.again()
+}
+
+// again gives up the present attempt and makes the next.
+func (x *Exchange) again() {
+	x.fwd.release()
+	x.Resp.Reset()
+	x.connect()
+}
+
+// repeatable tells whether a request that the backend may have seen can be sent once more: it is idempotent or its author
+// waived that, its body is at hand, and a try is left.
+func (x *Exchange) repeatable() bool {
+	p := &x.Route.Policy
+	waived := p.NextUpstream&NextNonIdempotent != 0 || x.Settings.RetryNonIdempotent
+	return (waived || idempotent(x.Req.Method)) && !x.fwd.lost && x.triesLeft()
+}
+
+// triesLeft tells whether proxy-next-upstream-tries and -timeout leave another attempt.
+func (x *Exchange) triesLeft() bool {
+	p := &x.Route.Policy
+	limit := p.Tries
+	if limit == 0 || limit > triesMax {
+		limit = triesMax
+	}
+	return x.fwd.tries < limit && (p.TriesTimeout == 0 || x.loop.Now()-x.started < int64(p.TriesTimeout))
+}
+
+// wants tells whether proxy-next-upstream names the failure.
+func (x *Exchange) wants(err *fastpath.Error) bool {
+	next := NextError
+	switch err.Kind {
+	case fastpath.KindTimeout:
+		next = NextTimeout
+	case fastpath.KindMalformed, fastpath.KindHeadTooLarge:
+		next = NextInvalidHeader
+	}
+	return err.Fault != fastpath.FaultClient && x.Route.Policy.NextUpstream&next != 0
+}
+
+// idempotent: RFC 9110 9.2.2. A method that we do not know is taken as not idempotent.
+func idempotent(m wire.Method) bool {
+	switch m {
+	case wire.MethodGet, wire.MethodHead, wire.MethodPut, wire.MethodDelete, wire.MethodOptions, wire.MethodTrace:
+		return true
+	}
+	return false
+}
+
+// nextOf is the proxy-next-upstream token of a response's status; 0: none.
+func nextOf(status int) NextUpstream {
+	switch status {
+	case 500:
+		return Next500
+	case 502:
+		return Next502
+	case 503:
+		return Next503
+	case 504:
+		return Next504
+	case 403:
+		return Next403
+	case 404:
+		return Next404
+	case 429:
+		return Next429
+	}
+	return 0
+}

@@ -1,0 +1,259 @@
+package wire
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+
+	"github.com/sluiceproxy/sluice/fastpath"
+)
+
+// RequestOptions are what a client-side connection adds to a request.
+type RequestOptions struct {
+	Close bool // send Connection: close; an upgrade keeps its Connection: Upgrade instead
+}
+
+// ResponseOptions are what a server-side connection adds to an answer.
+type ResponseOptions struct {
+	KeepAlive   bool  // the connection lives on; else Connection: close is sent
+	ClientMinor uint8 // the client's HTTP/1.Minor; the answer's line says HTTP/1.1 whatever it is
+	Head        bool  // the answer to a HEAD request: it may lack any framing
+	Trailers    bool  // trailers follow the body: the Trailer field is sent
+}
+
+// AppendRequest appends r canonically: request line, Host, r.Fields in their order without those that are hop by hop or
+// framing (which never should be there), then framing and connection control from the typed members. It asserts that
+// names are tokens, that nothing holds a control character, and that there is one framing; when an assertion fails it
+// answers ErrSerialise and dst as it was. An r that no parser made needs Method or MethodText, Target and Authority.
+func AppendRequest(dst []byte, r *Request, o RequestOptions) ([]byte, *fastpath.Error) {
+	method := r.MethodText
+	if r.Method != MethodOther {
+		method = methodNameBytes[r.Method]
+	}
+	if !IsToken(method) || r.Method == MethodConnect || !sendableTarget(r) || !sendableAuthority(r.Authority) {
+		return dst, ErrSerialise
+	}
+	if r.Upgrade != nil && protocolName(r.Upgrade) == nil {
+		return dst, ErrSerialise
+	}
+	out := slices.Grow(dst, len(method)+len(r.Target)+len(r.Authority)+len(r.Upgrade)+fieldsSize(r.Fields)+requestFixed)
+	out = append(out, method...)
+	out = append(out, ' ')
+	out = append(out, r.Target...)
+	out = append(out, " HTTP/1.1\r\nHost: "...)
+	out = append(out, r.Authority...)
+	out = append(out, "\r\n"...)
+	out, ok := appendFields(out, r.Fields, r.TETrailers)
+	if ok {
+		out, ok = appendFraming(out, r.Framing, r.ContentLength)
+	}
+	if !ok || r.Framing == FramingClose {
+		return dst, ErrSerialise
+	}
+	if o.Close || r.TETrailers || r.Upgrade != nil {
+		out = appendRequestOptions(out, r, o)
+	}
+	return append(out, "\r\n"...), nil
+}
+
+// AppendResponse appends r canonically: an HTTP/1.1 status line with the usual reason, r.Fields as AppendRequest does,
+// then framing and connection control. Date and Server are fields like any other: the caller sets them. A 1xx has no
+// framing and no connection control, a 101 announces r.Upgrade. Asserted beside what AppendRequest asserts: a body's end
+// that this client can see.
+func AppendResponse(dst []byte, r *Response, o ResponseOptions) ([]byte, *fastpath.Error) {
+	if !sendableResponse(r, o) {
+		return dst, ErrSerialise
+	}
+	line := statusLines[r.Status-100]
+	out := slices.Grow(dst, len(line)+len(r.Upgrade)+fieldsSize(r.Fields)+responseFixed)
+	out = append(out, line...)
+	out, ok := appendFields(out, r.Fields, o.Trailers)
+	if !ok {
+		return dst, ErrSerialise
+	}
+	switch {
+	case r.Status == 101:
+		out = appendUpgrade(append(out, "Connection: Upgrade\r\n"...), r.Upgrade)
+	case r.Status >= 200:
+		if out, ok = appendResponseFraming(out, r); !ok {
+			return dst, ErrSerialise
+		}
+		if !o.KeepAlive {
+			out = append(out, "Connection: close\r\n"...)
+		} else if o.ClientMinor == 0 {
+			out = append(out, "Connection: keep-alive\r\n"...)
+		}
+	}
+	return append(out, "\r\n"...), nil
+}
+
+// Bytes of a head that do not depend on the message: blanks, version, Host, the longest framing and connection control.
+const (
+	requestFixed  = 160
+	responseFixed = 128
+)
+
+var methodNameBytes = func() (t [methodCount][]byte) {
+	for m, name := range methodNames {
+		t[m] = []byte(name)
+	}
+	return t
+}()
+
+// statusLines are "HTTP/1.1 200 OK\r\n" and so on, by status less 100.
+var statusLines = func() (t [500][]byte) {
+	for i := range t {
+		status := 100 + i
+		t[i] = []byte("HTTP/1.1 " + strconv.Itoa(status) + " " + http.StatusText(status) + "\r\n")
+	}
+	return t
+}()
+
+// StatusText is the canonical reason of a status from 100 to 599; empty where none is registered.
+func StatusText(status int) string {
+	if status < 100 || status > 599 {
+		return ""
+	}
+	return http.StatusText(status)
+}
+
+// sendableTarget accepts origin-form, and "*" for OPTIONS.
+func sendableTarget(r *Request) bool {
+	t := r.Target
+	if len(t) == 0 || indexBlank(t, 0) != len(t) {
+		return false
+	}
+	return t[0] == '/' || len(t) == 1 && t[0] == '*' && r.Method == MethodOptions
+}
+
+// sendableAuthority accepts what ParseAuthority accepts, and nothing at all: what an HTTP/1.0 client sent.
+func sendableAuthority(a []byte) bool {
+	if len(a) == 0 {
+		return true
+	}
+	_, _, err := ParseAuthority(a)
+	return err == nil
+}
+
+func sendableResponse(r *Response, o ResponseOptions) bool {
+	switch {
+	case r.Status < 100 || r.Status > 599:
+		return false
+	case r.Status == 101:
+		return r.Framing == FramingNone && protocolName(r.Upgrade) != nil
+	case r.Upgrade != nil:
+		return false
+	}
+	switch r.Framing {
+	case FramingChunked:
+		return o.ClientMinor > 0 && !o.Head && BodyAllowed(r.Status, MethodOther)
+	case FramingClose:
+		return !o.KeepAlive && !o.Head && BodyAllowed(r.Status, MethodOther)
+	case FramingLength:
+		return !o.Head && BodyAllowed(r.Status, MethodOther)
+	}
+	return o.Head || !BodyAllowed(r.Status, MethodOther)
+}
+
+// fieldsSize is room enough for all fields.
+func fieldsSize(fields []Field) int {
+	n := 0
+	for i := range fields {
+		n += len(fields[i].Name) + len(fields[i].Value) + len(": \r\n")
+	}
+	return n
+}
+
+// appendFields appends the fields that may pass, into room that fieldsSize made; ok is false when one breaks an assertion.
+// A field without an ID is looked up, so that a filter that forgot the ID cannot bring in a second framing.
+func appendFields(dst []byte, fields []Field, trailer bool) (_ []byte, ok bool) {
+	for i := range fields {
+		f := &fields[i]
+		id := f.ID
+		if id == FieldOther {
+			id = IDOf(f.Name)
+		}
+		if id.HopByHop() || id == FieldTrailer && !trailer {
+			continue
+		}
+		if !sendableField(f) {
+			return dst, false
+		}
+		dst = appendField(dst, f.Name, f.Value)
+	}
+	return dst, true
+}
+
+func sendableField(f *Field) bool { return IsToken(f.Name) && ValidValue(f.Value) }
+
+// appendField appends one line; dst has the room.
+func appendField(dst, name, value []byte) []byte {
+	start := len(dst)
+	dst = dst[:start+len(name)+len(value)+4]
+	line := dst[start:]
+	n := copy(line, name)
+	line[n], line[n+1] = ':', ' '
+	n += 2
+	n += copy(line[n:], value)
+	line[n], line[n+1] = '\r', '\n'
+	return dst
+}
+
+func appendFraming(dst []byte, f Framing, length int64) ([]byte, bool) {
+	switch f {
+	case FramingLength:
+		if length < 0 {
+			return dst, false
+		}
+		return appendLength(dst, length), true
+	case FramingChunked:
+		return append(dst, "Transfer-Encoding: chunked\r\n"...), true
+	}
+	return dst, f == FramingNone || f == FramingClose
+}
+
+func appendLength(dst []byte, n int64) []byte {
+	dst = append(dst, "Content-Length: "...)
+	dst = strconv.AppendInt(dst, n, 10)
+	return append(dst, "\r\n"...)
+}
+
+// appendResponseFraming also tells the length that a HEAD's or a 304's answer would have had; a 204 has none.
+func appendResponseFraming(dst []byte, r *Response) ([]byte, bool) {
+	if r.Framing == FramingNone {
+		if r.ContentLength >= 0 && r.Status != 204 {
+			dst = appendLength(dst, r.ContentLength)
+		}
+		return dst, true
+	}
+	return appendFraming(dst, r.Framing, r.ContentLength)
+}
+
+// appendRequestOptions appends TE, Upgrade and the Connection field that names them (RFC 9110 7.6.1).
+func appendRequestOptions(dst []byte, r *Request, o RequestOptions) []byte {
+	switch {
+	case r.Upgrade != nil && r.TETrailers:
+		dst = append(dst, "Connection: Upgrade, TE\r\n"...)
+	case r.Upgrade != nil:
+		dst = append(dst, "Connection: Upgrade\r\n"...)
+	case o.Close && r.TETrailers:
+		dst = append(dst, "Connection: close, TE\r\n"...)
+	case o.Close:
+		dst = append(dst, "Connection: close\r\n"...)
+	default:
+		dst = append(dst, "Connection: TE\r\n"...)
+	}
+	if r.TETrailers {
+		dst = append(dst, "TE: trailers\r\n"...)
+	}
+	if r.Upgrade != nil {
+		dst = appendUpgrade(dst, r.Upgrade)
+	}
+	return dst
+}
+
+func appendUpgrade(dst, protocol []byte) []byte {
+	dst = append(dst, "Upgrade: "...)
+	dst = append(dst, protocol...)
+	return append(dst, "\r\n"...)
+}

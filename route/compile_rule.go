@@ -1,0 +1,190 @@
+package route
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/l7/filter"
+)
+
+// compileRule makes the route of a rule of the host at work, unless no request could match it.
+func (k *compiler) compileRule(i int) {
+	v := k.host.source
+	r := &v.Rules[i]
+	if wrong := checkPath(r); wrong != "" {
+		k.hostProblem(r.Owner, ruleField(v, r), "%s; the rule is left out", wrong)
+		return
+	}
+	k.host.routes[i] = k.route(v, r)
+	k.host.usable = append(k.host.usable, i)
+}
+
+func checkPath(r *Rule) string {
+	switch {
+	case !strings.HasPrefix(r.Path, "/"):
+		return "the path does not begin with /"
+	case len(r.Path) > pathBytesMax:
+		return fmt.Sprintf("the path is longer than %d bytes", pathBytesMax)
+	case strings.IndexByte(r.Path, 0) >= 0:
+		return "the path has a NUL byte"
+	case r.Type > Implementation:
+		return fmt.Sprintf("path type %d is unknown", uint8(r.Type))
+	}
+	return ""
+}
+
+func identityOf(v *VirtualHost, r *Rule) l7.Identity {
+	return l7.Identity{Namespace: r.Owner.Namespace, Ingress: r.Owner.Name, Service: r.Service, Port: r.Port, Host: v.Name, Path: r.Path}
+}
+
+// route compiles a rule. What is wrong with it makes it fail closed.
+func (k *compiler) route(v *VirtualHost, r *Rule) *l7.Route {
+	id := identityOf(v, r)
+	var target, fallback *liveCluster
+	if r.Cluster != "" {
+		if target = k.named(r.Cluster); target == nil {
+			k.hostProblem(r.Owner, ruleField(v, r), "cluster %s does not exist; requests are answered 503", r.Cluster)
+			return k.failing(id)
+		}
+	}
+	if r.Fallback != "" {
+		if fallback = k.named(r.Fallback); fallback == nil {
+			k.hostProblem(r.Owner, ruleField(v, r), "cluster %s, the default backend, does not exist; none is asked", r.Fallback)
+		}
+	}
+	chain := k.ruleChain(r)
+	if chain.failed || r.Deny != "" {
+		return k.failing(id)
+	}
+	route := &l7.Route{ID: id, Request: chain.request, Response: chain.response, Policy: r.Policy, Stats: k.stats(id)}
+	if target == nil {
+		route.Request = endWith(chain.request, unavailable) // what the filters leave unanswered has nowhere to go
+		return route
+	}
+	route.Cluster = target.upstream
+	if fallback != nil {
+		route.Fallback = fallback.upstream
+	}
+	return route
+}
+
+// redirect makes the route that adds the slash which a rule's path has. It comes before the rule's own filters, as in nginx.
+func (k *compiler) redirect(m redirect) *l7.Route {
+	v, common := k.host.source, &k.host.common
+	r := &v.Rules[m.rule]
+	id := identityOf(v, r)
+	if common.failed {
+		return k.failing(id)
+	}
+	return &l7.Route{ID: id, Request: endWith(common.request, addSlash{path: escapePath(r.Path)}), Response: common.response,
+		Policy: r.Policy, Stats: k.stats(id)}
+}
+
+// named finds a cluster by its ID, and remembers that the host depends on it.
+func (k *compiler) named(id string) *liveCluster {
+	h := k.host.Host
+	c := k.next.clusters.get(hashOf(id), id)
+	if c == nil {
+		h.missing = append(h.missing, id)
+		return nil
+	}
+	if n := len(h.clusters); n == 0 || h.clusters[n-1] != c.live {
+		h.clusters = append(h.clusters, c.live)
+	}
+	return c.live
+}
+
+// chain is filters compiled: in the order of their stages, and within a stage of the Config; responses the other way.
+type chain struct {
+	list     []staged
+	request  []l7.RequestFilter
+	response []l7.ResponseFilter
+	failed   bool // at least one could not be compiled
+}
+
+type staged struct {
+	stage filter.Stage
+	l7.Filter
+}
+
+func newChain(list []staged, failed bool) chain {
+	c := chain{list: list, failed: failed}
+	slices.SortStableFunc(c.list, func(a, b staged) int { return int(a.stage) - int(b.stage) })
+	for i := range c.list {
+		if f := c.list[i].Request; f != nil {
+			c.request = append(c.request, f)
+		}
+		if f := c.list[len(c.list)-1-i].Response; f != nil {
+			c.response = append(c.response, f)
+		}
+	}
+	return c
+}
+
+// endWith copies a chain's request filters and appends others: chains are shared.
+func endWith(fs []l7.RequestFilter, last ...l7.RequestFilter) []l7.RequestFilter {
+	return append(slices.Clip(fs), last...)
+}
+
+// ruleChain is a chain with what it was made of.
+type ruleChain struct {
+	chain
+	owner   Object
+	filters []filter.Config
+}
+
+// ruleChain compiles a rule's filters, with the host's before them in each stage.
+func (k *compiler) ruleChain(r *Rule) *chain {
+	if len(r.Filters) == 0 || k.host.common.failed {
+		return &k.host.common
+	}
+	last := &k.host.last
+	if len(last.filters) != len(r.Filters) || &last.filters[0] != &r.Filters[0] || last.owner != r.Owner {
+		own, failed := k.stages(r.Owner, r.Filters)
+		*last = ruleChain{owner: r.Owner, filters: r.Filters, chain: newChain(append(slices.Clip(k.host.common.list), own...), failed)}
+	}
+	return &last.chain
+}
+
+// stages compiles filters; failed tells that one or more could not be.
+func (k *compiler) stages(owner Object, configs []filter.Config) (list []staged, failed bool) {
+	if len(configs) == 0 {
+		return nil, false
+	}
+	state, _ := k.next.identities.states.get(owner, k.next.Generation, func() *filter.State { return new(filter.State) })
+	for _, c := range configs {
+		f, err := compileFilter(c, state)
+		if err != nil {
+			k.hostProblem(owner, filterField(c, err), "%v; requests are answered 503", err)
+			failed = true
+			continue
+		}
+		list = append(list, f)
+	}
+	return list, failed
+}
+
+// compileFilter compiles one. A panic costs only its rule: what was served goes on being served.
+func compileFilter(c filter.Config, s *filter.State) (f staged, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	f.stage = c.Stage()
+	f.Filter, err = c.Compile(s)
+	return f, err
+}
+
+// filterField names the field at fault: what the error says it is, or the behaviour.
+func filterField(c filter.Config, err error) string {
+	var named interface{ Field() string }
+	if errors.As(err, &named) {
+		return named.Field()
+	}
+	name := fmt.Sprintf("%T", c)
+	return strings.ToLower(name[strings.LastIndexByte(name, '.')+1:])
+}

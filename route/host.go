@@ -1,0 +1,44 @@
+package route
+
+import (
+	"crypto/tls"
+
+	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/upstream"
+)
+
+// Host is what a server name leads to. It is immutable, and goes from Snapshot to Snapshot while nothing in it changes.
+type Host struct {
+	// What Match touches comes first: it is one cache line.
+	trie     trie
+	patterns *patterns   // regex mode: instead of the trie
+	routes   []*l7.Route // by rule, then the redirects
+	miss     *l7.Route   // no rule takes the path; nil: 404
+
+	Certificate *tls.Certificate  // nil: ask Snapshot.Certificate
+	Passthrough *upstream.Cluster // nil: terminate
+
+	source   *VirtualHost
+	clusters []*liveCluster // that it names
+	missing  []string       // IDs of those that do not exist
+	problems []Problem
+	refused  bool // its own certificate is unusable: the default one is shown, also where a wildcard has one
+	ownMiss  bool // miss has the host's filters before it
+}
+
+// Name is the host's name as configured: lower case, "*.shop.example", or "" for the catch-all.
+func (h *Host) Name() string { return h.source.Name }
+
+// Match answers the route of a path, which is decoded and normalised; nil: no route, 404. It does not allocate.
+func (h *Host) Match(path []byte) *l7.Route {
+	var rule int
+	if h.patterns == nil {
+		rule = h.trie.match(path)
+	} else {
+		rule = h.patterns.match(path)
+	}
+	if rule == none {
+		return h.miss
+	}
+	return h.routes[rule]
+}

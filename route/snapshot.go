@@ -1,0 +1,115 @@
+package route
+
+import (
+	"bytes"
+	"crypto/tls"
+	"iter"
+	"time"
+
+	"github.com/sluiceproxy/sluice/l7"
+)
+
+// Snapshot is a Config compiled for look-up. It is immutable, and made by Compile only.
+type Snapshot struct {
+	Generation uint64 // 0: nothing was compiled yet
+	CompiledAt time.Time
+
+	exact    table[Host] // the Config's catch-all is there too, by ""
+	wildcard table[Host] // by the parent domain
+	catchAll *Host       // never nil
+	hosts    []*Host     // those of the Config that serve, in its order
+
+	clusters       table[cluster]
+	clusterList    []*cluster // in the Config's order
+	clusterChanges []*cluster // new or changed against the Snapshot before: for Swap
+
+	certificate    *tls.Certificate // the default
+	ownCertificate bool             // … is the Config's
+	settings       *l7.Settings
+	miss           *l7.Route // the default backend; nil: 404
+	problems       []Problem
+	identities     *identities
+	config         *Config
+	sequence       uint64 // ApplyEndpoints calls after this are newer than the Config
+}
+
+// empty is what a Store serves before its first Swap: 404 for everything.
+func empty() *Snapshot {
+	return &Snapshot{
+		catchAll: &Host{source: &VirtualHost{}, trie: new(trieMaker).build("", nil)},
+		settings: l7.DefaultSettings(),
+		config:   &Config{},
+	}
+}
+
+// Host answers what a server name leads to; never nil, because unknown names have the catch-all. The name is lower case,
+// without port and trailing dot; nil and "" are unknown names. It does not allocate.
+func (s *Snapshot) Host(name []byte) *Host {
+	if h := s.exact.find(name); h != nil {
+		return h
+	}
+	if h := s.wildcardOf(name); h != nil {
+		return h
+	}
+	return s.catchAll
+}
+
+// wildcardOf answers the wildcard host that covers a name by one label, or nil.
+func (s *Snapshot) wildcardOf(name []byte) *Host {
+	if s.wildcard.count == 0 {
+		return nil
+	}
+	dot := bytes.IndexByte(name, '.')
+	if dot <= 0 {
+		return nil
+	}
+	return s.wildcard.find(name[dot+1:])
+}
+
+// Certificate picks the certificate for a server name as ingress-nginx does: of the host of that name, else of the wildcard
+// host, else the default. A host whose own certificate is unusable shows the default. Unknown names and clients
+// without SNI get the catch-all host's. nil only before the first compile.
+func (s *Snapshot) Certificate(name []byte) *tls.Certificate {
+	exact, wildcard := s.exact.find(name), s.wildcardOf(name)
+	if exact == nil && wildcard == nil {
+		exact = s.catchAll
+	}
+	for _, h := range [...]*Host{exact, wildcard} {
+		if h == nil {
+			continue
+		}
+		if h.Certificate != nil {
+			return h.Certificate
+		}
+		if h.refused {
+			break
+		}
+	}
+	return s.certificate
+}
+
+// Settings are the process-wide settings of this state; never nil.
+func (s *Snapshot) Settings() *l7.Settings { return s.settings }
+
+// Problems are those that Compile found. Store.Problems adds what became known since.
+func (s *Snapshot) Problems() []Problem { return s.problems }
+
+// Hosts are the hosts that serve, in the Config's order.
+func (s *Snapshot) Hosts() iter.Seq[*Host] {
+	return func(yield func(*Host) bool) {
+		for _, h := range s.hosts {
+			if !yield(h) {
+				return
+			}
+		}
+	}
+}
+
+// Stats are the statistics of all identities that are kept, in no order, with the one that stands for all beyond the
+// maximum last.
+func (s *Snapshot) Stats() []*l7.RouteStats {
+	if s.identities == nil {
+		return nil
+	}
+	return append(s.identities.stats.all(), s.identities.other)
+}

@@ -1,0 +1,106 @@
+package route
+
+import (
+	"cmp"
+	"slices"
+)
+
+// entry is what one text of a trie leads to, by number.
+type entry struct {
+	text  string
+	here  int  // the route of a path that is the text
+	below int  // the route of a path that goes on after it; none: what a shorter text gave …
+	any   bool // … with whatever byte; else with "/" only
+}
+
+const labelMax = 255 // bytes of one node's label; a longer one takes several nodes
+
+// trieMaker makes tries one after another in a buffer that it keeps.
+type trieMaker struct {
+	text []byte
+}
+
+// build makes a trie of entries, which it sorts. Their texts must be distinct and free of NUL, so that no node has more
+// than 255 children.
+func (m *trieMaker) build(name string, entries []entry) trie {
+	m.text = append(m.text[:0], name...)
+	if len(entries) == 0 {
+		m.text = append(m.text, make([]byte, nodeHead)...) // a root that leads nowhere
+	} else {
+		slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.text, b.text) })
+		m.node(entries, 0)
+	}
+	return trie{text: string(m.text), root: uint32(len(name))}
+}
+
+// node appends the node of entries that are sorted and agree in their first depth bytes, and all nodes under it.
+func (m *trieMaker) node(entries []entry, depth int) {
+	end := depth + min(common(entries[0].text[depth:], entries[len(entries)-1].text[depth:]), labelMax)
+	label := entries[0].text[depth:end]
+	head := len(m.text)
+	m.text = append(m.text, byte(len(label)), 0, 0)
+	m.text = append(m.text, label...)
+	if len(entries[0].text) == end {
+		m.text[head+1] = m.routes(entries[0])
+		entries = entries[1:]
+	}
+
+	first := len(m.text)
+	for i, e := range entries {
+		if i == 0 || e.text[end] != entries[i-1].text[end] {
+			m.text = append(m.text, e.text[end])
+		}
+	}
+	kids := len(m.text) - first
+	m.text[head+2] = byte(kids)
+	at := len(m.text)
+	m.text = append(m.text, make([]byte, 4*kids)...)
+
+	for ; len(entries) > 0; at += 4 {
+		same := 1
+		for same < len(entries) && entries[same].text[end] == entries[0].text[end] {
+			same++
+		}
+		putNumber(m.text[at:], len(m.text))
+		m.node(entries[:same], end+1)
+		entries = entries[same:]
+	}
+}
+
+// routes appends an entry's numbers and answers the node's flags.
+func (m *trieMaker) routes(e entry) (flags byte) {
+	m.number(e.here)
+	switch {
+	case e.below == none:
+		return hasHere
+	case e.below == e.here:
+		flags = hasHere | hasBelow | shared
+	default:
+		flags = hasHere | hasBelow
+		m.number(e.below)
+	}
+	if e.any {
+		flags |= anyBelow
+	}
+	return flags
+}
+
+func (m *trieMaker) number(n int) {
+	m.text = append(m.text, 0, 0, 0, 0)
+	putNumber(m.text[len(m.text)-4:], n)
+}
+
+func putNumber(b []byte, n int) {
+	b[0], b[1], b[2], b[3] = byte(n), byte(n>>8), byte(n>>16), byte(n>>24)
+}
+
+// common counts the bytes in which a and b begin alike.
+func common(a, b string) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
+}

@@ -1,0 +1,157 @@
+package sni
+
+import (
+	"errors"
+
+	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/l7/wire"
+)
+
+// arrival is a connection on its way through the door: PROXY header, ClientHello, handshake.
+type arrival struct {
+	door   *Door
+	proxy  *ProxyPolicy // a PROXY header is still due
+	peeks  bool         // input is only peeked at: a pass-through backend may want it untouched
+	raised bool         // SO_RCVLOWAT is raised
+	need   int          // bytes without which another look is in vain: a hello in tiny pieces must not cost us one each
+	accept *l7.Accepted
+}
+
+// greet waits for the first bytes, or goes straight to HTTP where nothing is to be decided.
+func (a *arrival) greet(c *fastpath.Conn) {
+	if !a.door.TLS {
+		a.door.HTTP.ServeHTTP1(c, a.accept)
+		return
+	}
+	a.peeks = len(c.Buffered()) == 0 && a.door.Store.Load().HasPassthrough()
+	c.SetDeadline(c.Loop().Now() + int64(helloTimeout))
+	if c.Readable() || len(c.Buffered()) > 0 {
+		a.OnReadable(c)
+	}
+}
+
+// OnReadable implements fastpath.Handler.
+func (a *arrival) OnReadable(c *fastpath.Conn) {
+	if a.proxy != nil {
+		a.readProxy(c)
+		return
+	}
+	b, err := a.look(c)
+	if err != nil {
+		if err != fastpath.ErrWouldBlock {
+			c.Close()
+		}
+		return
+	}
+	if len(b) >= a.need {
+		a.decide(c, b)
+	}
+}
+
+// look shows the first bytes: peeked, or read when no host is passed through.
+func (a *arrival) look(c *fastpath.Conn) ([]byte, *fastpath.Error) {
+	if a.peeks {
+		return c.Peek()
+	}
+	for {
+		if err := c.Fill(helloBytesMax); err != nil {
+			if err == fastpath.ErrWouldBlock && len(c.Buffered()) > 0 {
+				err = nil
+			}
+			return c.Buffered(), err
+		}
+	}
+}
+
+func (a *arrival) decide(c *fastpath.Conn, b []byte) {
+	d := a.door
+	switch v := d.admit(b, d.Store.Load()); v.To {
+	case Wait:
+		if a.need = v.Hello.Need; a.peeks {
+			c.SetLowWater(a.need)
+			a.raised = true
+		}
+	case PlainHTTP:
+		a.wakeNormally(c)
+		d.HTTP.ServeHTTP1(c, a.accept)
+	case PassThrough:
+		a.wakeNormally(c)
+		d.passThrough(c, v.Host)
+	case Terminate:
+		a.wakeNormally(c)
+		a.terminate(c, v)
+	default:
+		d.Stats.Refused.Add(1)
+		c.Close()
+	}
+}
+
+func (a *arrival) wakeNormally(c *fastpath.Conn) {
+	if a.raised {
+		a.raised = false
+		c.SetLowWater(1)
+	}
+}
+
+// awaitProxy makes a PROXY header the connection's first duty. Who is not trusted to send one is refused.
+func (a *arrival) awaitProxy(c *fastpath.Conn, p *ProxyPolicy) {
+	if len(p.Trusted) > 0 && !contains(p.Trusted, c.Remote().Addr()) {
+		a.door.Stats.Refused.Add(1)
+		c.Close()
+		return
+	}
+	a.proxy = p
+	c.SetDeadline(c.Loop().Now() + int64(proxyHeaderTimeout))
+}
+
+// readProxy takes the PROXY header off the stream. What follows it stays unread, so it can still be peeked at or read.
+func (a *arrival) readProxy(c *fastpath.Conn) {
+	b, err := c.Peek()
+	if err != nil {
+		if err != fastpath.ErrWouldBlock {
+			c.Close()
+		}
+		return
+	}
+	h, n, perr := ParseProxy(b)
+	if errors.Is(perr, ErrShort) {
+		c.SetLowWater(n)
+		a.raised = true
+		return
+	}
+	a.wakeNormally(c)
+	if perr != nil || LooksLikeProxy(b[n:]) {
+		a.door.Stats.Refused.Add(1)
+		c.Close()
+		return
+	}
+	if err := c.Fill(n); err != nil || len(c.Buffered()) != n {
+		c.Close()
+		return
+	}
+	c.Discard(n)
+	a.proxy = nil
+	if !h.Local {
+		c.SetRemote(h.Src)
+		a.accept = &l7.Accepted{Local: h.Dst}
+	}
+	a.greet(c)
+}
+
+// OnWritable implements fastpath.Handler.
+func (a *arrival) OnWritable(*fastpath.Conn) {}
+
+// OnDeadline implements fastpath.Handler: nobody who dawdles at the door is waited for.
+func (a *arrival) OnDeadline(c *fastpath.Conn) {
+	a.door.Stats.Refused.Add(1)
+	c.Close()
+}
+
+// normalName is a server name as routing sees it.
+func normalName(name []byte) []byte {
+	if len(name) == 0 {
+		return nil
+	}
+	return wire.NormaliseHost(make([]byte, 0, len(name)), name)
+}

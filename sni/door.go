@@ -1,0 +1,149 @@
+package sni
+
+import (
+	"context"
+	"crypto/tls"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/route"
+)
+
+// Door is one listening port and the way from it to the first HTTP byte or the first tunnelled one. The least loaded
+// loop takes each connection and owns it from there to its end.
+type Door struct {
+	DoorConfig
+	listener *listener
+	tls      *tls.Config
+	accepted *l7.Accepted  // what all connections have in common that need no look at their first bytes
+	next     atomic.Uint32 // breaks ties round robin
+	Stats    DoorStats
+}
+
+// DoorConfig is what a door needs of the rest of the house.
+type DoorConfig struct {
+	Loops []*fastpath.Loop
+	HTTP  *l7.Server
+	Store *route.Store
+	Work  *fastpath.Work
+	TLS   bool                // the port speaks TLS; else plain HTTP
+	Proxy func() *ProxyPolicy // nil answer: no PROXY protocol on this port
+}
+
+// ProxyPolicy says from whom a PROXY header is required: connections of other peers are refused.
+type ProxyPolicy struct {
+	Trusted []netip.Prefix // empty: everybody
+}
+
+// DoorStats count what happened to connections before HTTP or a tunnel. Written by all loops, but once per connection.
+type DoorStats struct {
+	Accepted, Refused, NoDescriptor       atomic.Uint64
+	Handshakes, HandshakeErrors, Overload atomic.Uint64
+	Passed, PassErrors                    atomic.Uint64
+	Tunnels                               atomic.Int64 // pass-through tunnels that are open
+}
+
+// NewDoor makes a door; Listen opens it.
+func NewDoor(c DoorConfig) *Door {
+	d := &Door{DoorConfig: c}
+	if c.TLS {
+		d.tls = d.newTLSConfig()
+	}
+	return d
+}
+
+// Listen binds the port and begins to accept. It answers the address, with the port that the system chose for port 0.
+func (d *Door) Listen(address string) (netip.AddrPort, error) {
+	ln, err := listen(d, address)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	d.listener, d.accepted = ln, &l7.Accepted{Local: ln.addr}
+	ln.serve()
+	return ln.addr, nil
+}
+
+// Close stops accepting. Connections that are open go on.
+func (d *Door) Close(ctx context.Context) error {
+	if d.listener == nil {
+		return nil
+	}
+	return d.listener.stop(ctx)
+}
+
+// place gives an accepted connection to the loop with the fewest.
+func (d *Door) place(fd int, remote netip.AddrPort) {
+	d.Stats.Accepted.Add(1)
+	n := len(d.Loops)
+	first := int(d.next.Add(1))
+	best, least := d.Loops[first%n], int64(1<<62)
+	for i := range n {
+		l := d.Loops[(first+i)%n]
+		if load := l.Stats.Conns.Load() + l.Stats.Pending.Load(); load < least {
+			best, least = l, load
+		}
+	}
+	best.Give(fd, remote, d.adopt)
+}
+
+// adopt makes the connection its loop's. A plain HTTP port needs no look at the first bytes.
+func (d *Door) adopt(l *fastpath.Loop, fd int, remote netip.AddrPort) {
+	c, err := l.Adopt(fd, remote, nil)
+	if err != nil {
+		d.Stats.Refused.Add(1)
+		return
+	}
+	c.NoDelay()
+	policy := d.Proxy()
+	if !d.TLS && policy == nil {
+		d.HTTP.ServeHTTP1(c, d.accepted)
+		return
+	}
+	a := &arrival{door: d, accept: d.accepted}
+	c.SetHandler(a)
+	if policy != nil {
+		a.awaitProxy(c, policy)
+		return
+	}
+	a.greet(c)
+}
+
+// Decision is where an accepted connection goes.
+type Decision struct {
+	To    Destination
+	Host  *route.Host // PassThrough
+	Hello Hello       // Terminate, PassThrough
+	Err   error       // Refuse
+}
+
+// Destination is the kind of a Decision.
+type Destination uint8
+
+const (
+	Wait        Destination = iota // more bytes are needed: Hello.Need in all
+	Refuse                         // neither TLS nor a request that could be answered
+	PlainHTTP                      // no TLS
+	PassThrough                    // to Host.Passthrough, untouched
+	Terminate                      // TLS ends here
+)
+
+// admit decides where a connection goes, from the bytes that it has shown so far. It consumes nothing.
+func (d *Door) admit(peeked []byte, s *route.Snapshot) Decision {
+	if !d.TLS || !looksLikeTLS(peeked) {
+		return Decision{To: PlainHTTP} // on a TLS port the engine's answer is 400
+	}
+	hello, err := Parse(peeked)
+	if err == ErrShort {
+		return Decision{To: Wait, Hello: hello}
+	}
+	if err != nil {
+		return Decision{To: Refuse, Err: err}
+	}
+	host := s.Host(normalName(hello.ServerName())) // never nil: unknown names have the default host
+	if host.Passthrough != nil {
+		return Decision{To: PassThrough, Host: host, Hello: hello}
+	}
+	return Decision{To: Terminate, Host: host, Hello: hello}
+}

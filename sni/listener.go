@@ -1,0 +1,101 @@
+package sni
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/cloudwego/netpoll"
+
+	"github.com/sluiceproxy/sluice/fastpath"
+)
+
+// listener is the netpoll.Listener of a door. netpoll's poller calls Accept when the port has connections; Accept takes
+// them all, gives each to a loop, and answers (nil, nil), so that netpoll never reads a connection of ours
+// (docs/decisions/0001-own-reactor-netpoll-accepts.md).
+type listener struct {
+	door   *Door
+	file   *os.File
+	inner  net.Listener
+	addr   netip.AddrPort
+	events netpoll.EventLoop
+	paused atomic.Bool
+}
+
+// acceptBatch is how many connections one call takes, so that several doors share the poller fairly.
+const acceptBatch = 64
+
+// acceptPause is how long a door without descriptors waits before it tries again.
+const acceptPause = 50 * time.Millisecond
+
+func listen(d *Door, address string) (*listener, error) {
+	inner, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	file, err := inner.(*net.TCPListener).File() // a duplicate; both are closed by Close
+	if err != nil {
+		_ = inner.Close()
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	if err := syscall.SetNonblock(int(file.Fd()), true); err != nil { // Fd made the duplicate blocking
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	ln := &listener{door: d, file: file, inner: inner, addr: inner.Addr().(*net.TCPAddr).AddrPort()}
+	if ln.events, err = netpoll.NewEventLoop(nil); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	return ln, nil
+}
+
+// serve starts accepting.
+func (ln *listener) serve() {
+	go func() {
+		if err := ln.events.Serve(ln); err != nil {
+			slog.Error("a listener stopped: restart the process", "address", ln.addr, "error", err)
+		}
+	}()
+}
+
+// Accept implements netpoll.Listener, on netpoll's poller.
+func (ln *listener) Accept() (net.Conn, error) {
+	for range acceptBatch {
+		fd, remote, errno := fastpath.Accept(int(ln.file.Fd()))
+		switch errno {
+		case 0:
+			ln.door.place(fd, remote)
+		case syscall.EAGAIN:
+			return nil, nil
+		case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM:
+			ln.door.Stats.NoDescriptor.Add(1)
+			time.Sleep(acceptPause) // only accepting waits; connections that are open go on
+			return nil, nil
+		default: // the connection died in the queue, or a signal came
+		}
+	}
+	return nil, nil
+}
+
+// Fd implements netpoll.Listener.
+func (ln *listener) Fd() int { return int(ln.file.Fd()) }
+
+// Addr implements net.Listener.
+func (ln *listener) Addr() net.Addr { return ln.inner.Addr() }
+
+// Close implements net.Listener.
+func (ln *listener) Close() error {
+	_ = ln.file.Close()
+	return ln.inner.Close()
+}
+
+// stop takes what is still in the queue and closes the port.
+func (ln *listener) stop(ctx context.Context) error {
+	_, _ = ln.Accept()
+	return ln.events.Shutdown(ctx)
+}

@@ -1,0 +1,64 @@
+package sni
+
+import (
+	"crypto/tls"
+	"net/netip"
+
+	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/l7"
+)
+
+// newTLSConfig is what every terminated connection is served with. One Config is one set of session ticket keys; client
+// certificate policies, when they come, get a Config each, so that no session resumes across policies.
+func (d *Door) newTLSConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS12,
+		CipherSuites: aeadSuites,
+		NextProtos:   []string{"http/1.1"}, // no overlap with the client's list: alert 120
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return d.Store.Load().Certificate(normalName([]byte(hello.ServerName))), nil
+		},
+		DynamicRecordSizingDisabled: true, // full records: the loop writes what it has by one call
+	}
+}
+
+// aeadSuites are TLS 1.2's suites with forward secrecy and authenticated encryption; TLS 1.3 has no others.
+var aeadSuites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
+// terminate begins the handshake, off the loop.
+func (a *arrival) terminate(c *fastpath.Conn, v Decision) {
+	d := a.door
+	d.Stats.Handshakes.Add(1)
+	a.accept = &l7.Accepted{Local: a.accept.Local, Server: normalName(v.Hello.ServerName())}
+	if cert := d.Store.Load().Certificate(a.accept.Server); cert != nil {
+		a.accept.Certificate = cert.Leaf
+	}
+	c.SetDeadline(c.Loop().Now() + int64(handshakeTimeout))
+	if err := c.StartTLS(d.tls, true, d.Work); err != nil {
+		d.Stats.Overload.Add(1)
+		c.Close()
+	}
+}
+
+// OnHandshake implements fastpath.Handshaker.
+func (a *arrival) OnHandshake(c *fastpath.Conn, err *fastpath.Error) {
+	if err != nil {
+		a.door.Stats.HandshakeErrors.Add(1)
+		c.Close() // the alert has left already
+		return
+	}
+	a.door.HTTP.ServeHTTP1(c, a.accept)
+}
+
+func contains(nets []netip.Prefix, a netip.Addr) bool {
+	for _, p := range nets {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}

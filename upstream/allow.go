@@ -1,0 +1,102 @@
+package upstream
+
+import (
+	"net"
+	"net/netip"
+	"time"
+)
+
+// Refusal is an address that is not dialled, and why. It becomes a Problem of the object that named it.
+type Refusal struct {
+	Address Address // Addr is what was refused, also when Name led to it
+	Reason  string
+}
+
+var (
+	thisNetwork = netip.MustParsePrefix("0.0.0.0/8") // Linux leads some of it to the host itself
+	broadcast   = netip.MustParseAddr("255.255.255.255")
+	mappedBy    = []netip.Prefix{ // IPv6 forms that carry an IPv4 address in their last bytes
+		netip.MustParsePrefix("::/96"),
+		netip.MustParsePrefix("64:ff9b::/96"),
+	}
+)
+
+// refuse tells why an address may not be dialled; "" when it may. It is asked after every resolution.
+func (env *Env) refuse(to netip.AddrPort, allowLoopback bool) string {
+	if to.Port() == 0 {
+		return "port 0 cannot be dialled"
+	}
+	a := to.Addr().Unmap()
+	for _, p := range env.AllowCIDRs {
+		if p.Contains(a.WithZone("")) {
+			return ""
+		}
+	}
+	if reason := refuseRange(a, allowLoopback); reason != "" {
+		return reason
+	}
+	if !a.IsLoopback() && env.isOwn(a.WithZone("")) {
+		return "it is an address of this node itself; --allow-backend-cidr can allow it"
+	}
+	return ""
+}
+
+func refuseRange(a netip.Addr, allowLoopback bool) string {
+	if !a.IsValid() {
+		return "it is no address"
+	}
+	for _, p := range mappedBy {
+		if p.Contains(a.WithZone("")) && !a.IsLoopback() && !a.IsUnspecified() {
+			b := a.As16()
+			a = netip.AddrFrom4([4]byte(b[12:]))
+		}
+	}
+	switch {
+	case a.IsUnspecified() || thisNetwork.Contains(a):
+		return "unspecified addresses are not dialled: they lead to this node itself"
+	case a.IsLoopback() && !allowLoopback:
+		return "loopback addresses are not dialled: they lead to this node itself; --allow-backend-cidr can allow them"
+	case a.IsLinkLocalUnicast():
+		return "link-local addresses are not dialled: metadata services live there; --allow-backend-cidr can allow them"
+	case a.IsMulticast() || a == broadcast:
+		return "multicast and broadcast addresses are not dialled"
+	}
+	return ""
+}
+
+// isOwn tells whether a is an address of the node. Interfaces come and go, so the list is read again now and then; when
+// it cannot be read, the last one holds.
+func (env *Env) isOwn(a netip.Addr) bool {
+	env.mu.Lock()
+	defer env.mu.Unlock()
+	if env.own == nil || time.Since(env.ownAge) > ownAddressesFresh {
+		read := env.OwnAddresses
+		if read == nil {
+			read = interfaceAddresses
+		}
+		if list, err := read(); err == nil {
+			env.own = make(map[netip.Addr]bool, len(list))
+			for _, own := range list {
+				env.own[own.Unmap().WithZone("")] = true
+			}
+			env.ownAge = time.Now()
+		} else {
+			env.log().Warn("the node's own addresses cannot be read; backends are checked against the last list", "error", err)
+		}
+	}
+	return env.own[a]
+}
+
+func interfaceAddresses() ([]netip.Addr, error) {
+	nets, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, err
+	}
+	var list []netip.Addr
+	for _, n := range nets {
+		if p, err := netip.ParsePrefix(n.String()); err == nil {
+			list = append(list, p.Addr())
+		}
+	}
+	return list, nil
+}

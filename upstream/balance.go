@@ -1,0 +1,123 @@
+package upstream
+
+import (
+	"math/rand/v2"
+	"slices"
+
+	"github.com/sluiceproxy/sluice/fastpath"
+)
+
+// A balancer chooses among v.ready an endpoint that is up and that w has not tried; nil: there is none. It runs on loop
+// w.Loop, whose clusterLoop it may change; it neither locks nor allocates.
+type balancer func(v *view, l *clusterLoop, w Wish) *Endpoint
+
+// balancers are the algorithms.
+var balancers = [...]struct {
+	pick   balancer
+	active bool // it compares streams under way, which are counted across loops only then
+	ring   bool // it needs view.ring
+}{
+	RoundRobin:       {pick: roundRobin},
+	EWMA:             {pick: ewma, active: true},
+	LeastConnections: {pick: leastConnections, active: true},
+	ConsistentHash:   {pick: consistentHash, ring: true},
+}
+
+// view is what a Pick looks at: a cluster's endpoints and settings at one moment. Immutable.
+type view struct {
+	*compiled
+	pick        balancer
+	ready       []*Endpoint
+	terminating []*Endpoint
+	byIdentity  map[uint64]*Endpoint // ready ones, for affinity
+	ring        []ringPoint          // for ConsistentHash
+}
+
+func newView(c *compiled, ready, terminating []*Endpoint) *view {
+	v := &view{compiled: c, ready: ready, terminating: terminating, byIdentity: make(map[uint64]*Endpoint, len(ready))}
+	b := &balancers[c.Algorithm]
+	v.pick = b.pick
+	for _, e := range ready {
+		v.byIdentity[e.identity] = e
+	}
+	if b.ring {
+		v.ring = newRing(ready)
+	}
+	return v
+}
+
+// clusterLoop is what one loop remembers of a cluster between two picks. It is touched by that loop only.
+type clusterLoop struct {
+	clock  func() int64 // the loop's time
+	index  uint32       // of count loops
+	count  uint32
+	next   uint32 // round robin: the next endpoint's index
+	spare  uint32 // the same for endpoints that are no balancer's choice
+	random rand.PCG
+	_      [64]byte
+}
+
+const unseeded = ^uint32(0)
+
+func newClusterLoop(l *fastpath.Loop, index, count int) clusterLoop {
+	c := clusterLoop{clock: func() int64 { return 0 }, index: uint32(index), count: uint32(count), next: unseeded}
+	if l != nil {
+		c.clock = l.Now
+	}
+	c.random.Seed(rand.Uint64(), uint64(index))
+	return c
+}
+
+// up tells whether e is not ejected.
+func (l *clusterLoop) up(e *Endpoint) bool {
+	until := e.ejectedUntil.Load()
+	return until == 0 || until <= l.clock()
+}
+
+// usable tells whether e is what a balancer may choose.
+func (l *clusterLoop) usable(e *Endpoint, w Wish) bool {
+	return l.up(e) && !slices.Contains(w.Tried, e)
+}
+
+// below is a random number below n.
+func (l *clusterLoop) below(n int) int { return int(l.random.Uint64() >> 32 * uint64(n) >> 32) }
+
+// Pick chooses an endpoint; nil: the cluster has none at all. It is called on loop w.Loop.
+func (c *Cluster) Pick(w Wish) *Endpoint {
+	v, l := c.current.Load(), &c.loops[w.Loop]
+	if w.Sticky != 0 {
+		if e := v.byIdentity[w.Sticky]; e != nil && l.usable(e, w) {
+			return e
+		}
+	}
+	if e := v.pick(v, l, w); e != nil {
+		return e
+	}
+	return v.otherwise(l, w)
+}
+
+// otherwise chooses when no endpoint is ready, up and untried. One that is terminating but serves comes first, then one
+// that was tried already, then ejected ones: an ejection is a guess, and a guess must not make a cluster empty.
+func (v *view) otherwise(l *clusterLoop, w Wish) *Endpoint {
+	for _, c := range [...]struct {
+		among       []*Endpoint
+		up, untried bool
+	}{
+		{v.terminating, true, true},
+		{v.ready, true, false},
+		{v.terminating, true, false},
+		{v.ready, false, true},
+		{v.terminating, false, true},
+		{v.ready, false, false},
+		{v.terminating, false, false},
+	} {
+		for range c.among {
+			l.spare++
+			e := c.among[l.spare%uint32(len(c.among))]
+			if (!c.up || l.up(e)) && (!c.untried || !slices.Contains(w.Tried, e)) {
+				return e
+			}
+		}
+	}
+	return nil
+}

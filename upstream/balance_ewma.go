@@ -1,0 +1,93 @@
+package upstream
+
+import (
+	"math"
+	"time"
+
+	"github.com/sluiceproxy/sluice/fastpath"
+)
+
+// ewmaDecay is the time in which an observation's weight falls to 1/e.
+const ewmaDecay = 10 * time.Second
+
+// ewma takes two endpoints by chance and of these the one with the lower cost: its exponentially weighted response time,
+// times the streams under way and the new one. Response times are each loop's own observations.
+func ewma(v *view, l *clusterLoop, w Wish) *Endpoint {
+	n := len(v.ready)
+	if n == 0 {
+		return nil
+	}
+	i := l.below(n)
+	a := v.ready[i]
+	if n == 1 {
+		return usableOrNil(l, a, w)
+	}
+	j := l.below(n - 1)
+	if j >= i {
+		j++
+	}
+	b := v.ready[j]
+	switch aOK, bOK := l.usable(a, w), l.usable(b, w); {
+	case aOK && bOK:
+		return cheaper(a, b, w.Loop)
+	case aOK:
+		return a
+	case bOK:
+		return b
+	}
+	for range n { // two bad draws: the first usable one behind them
+		if i++; i == n {
+			i = 0
+		}
+		if l.usable(v.ready[i], w) {
+			return v.ready[i]
+		}
+	}
+	return nil
+}
+
+func usableOrNil(l *clusterLoop, e *Endpoint, w Wish) *Endpoint {
+	if l.usable(e, w) {
+		return e
+	}
+	return nil
+}
+
+// cheaper compares costs. While one of the two was never observed, both count as equally fast: a new endpoint must
+// neither be flooded nor starve.
+func cheaper(a, b *Endpoint, loop int) *Endpoint {
+	ta, tb := &a.loops[loop].time, &b.loops[loop].time
+	ca, cb := float64(a.active.Load()+1), float64(b.active.Load()+1)
+	if ta.at != 0 && tb.at != 0 {
+		ca *= ta.mean
+		cb *= tb.mean
+	}
+	if cb < ca {
+		return b
+	}
+	return a
+}
+
+// responseTime is one loop's exponentially weighted mean of an endpoint's response times.
+type responseTime struct {
+	mean float64 // nanoseconds
+	at   int64   // loop time of the last observation; 0: none
+}
+
+// observe weighs by the time since the last observation, not by their number: a burst says no more than its moment.
+func (t *responseTime) observe(now, rtt int64) {
+	if t.at == 0 {
+		t.mean, t.at = float64(rtt), now
+		return
+	}
+	old := math.Exp(-float64(now-t.at) / float64(ewmaDecay))
+	t.mean = t.mean*old + float64(rtt)*(1-old)
+	t.at = now
+}
+
+// Observe tells how many nanoseconds the endpoint took for the head of an answer. On loop l.
+func (e *Endpoint) Observe(l *fastpath.Loop, rtt int64) {
+	if e.cluster.current.Load().Algorithm == EWMA {
+		e.loops[l.ID].time.observe(l.Now(), rtt)
+	}
+}

@@ -1,0 +1,107 @@
+package upstream
+
+import (
+	"crypto/tls"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluiceproxy/sluice/fastpath"
+)
+
+// Endpoint is one backend of a cluster: its idle sessions, its health, its counters. It lives as long as its address is
+// in the cluster, whatever else changes. What a loop does with it happens in that loop's endpointLoop.
+type Endpoint struct {
+	cluster  *Cluster
+	addr     netip.AddrPort
+	identity uint64
+	loops    []endpointLoop
+
+	tls     atomic.Pointer[tls.Config] // nil: plain
+	removed atomic.Bool                // no longer of the cluster: sessions end with their present exchange
+	idle    idleLimit
+
+	failing      atomic.Bool  // outlier is not at rest
+	ejectedUntil atomic.Int64 // loop time; 0: not ejected
+	lastFailure  atomic.Pointer[fastpath.Error]
+	outlier      outlier
+
+	_      [64]byte
+	active atomic.Int64 // streams under way on all loops, while the balancer asks for them
+	_      [64]byte
+}
+
+// endpointLoop is one loop's part of an endpoint. The loop alone writes it; counters are read by anybody.
+type endpointLoop struct {
+	idle []*session // by time of release: the last one is taken first
+	time responseTime
+
+	requests counter // streams asked for
+	ended    counter // … and over
+	opened   counter // sessions connected
+	closed   counter // … and gone
+	connects counter // connections made, those for tunnels included
+	failures counter
+	reused   counter // streams on a session that had carried one before
+	_        [64]byte
+}
+
+// counter only grows. Its loop writes it without a lock, anybody reads it.
+type counter struct{ n atomic.Uint64 }
+
+func (c *counter) inc() { c.n.Store(c.n.Load() + 1) }
+
+func newEndpoint(c *Cluster, addr netip.AddrPort) *Endpoint {
+	return &Endpoint{cluster: c, addr: addr, identity: identityOf(addr), loops: make([]endpointLoop, len(c.loops))}
+}
+
+// identityOf is FNV-1a over the address and port: the same in every process, and never 0.
+func identityOf(addr netip.AddrPort) uint64 {
+	const offset, prime = 14695981039346656037, 1099511628211
+	h := uint64(offset)
+	for _, b := range addr.Addr().As16() {
+		h = (h ^ uint64(b)) * prime
+	}
+	h = (h ^ uint64(addr.Port()>>8)) * prime
+	h = (h ^ uint64(addr.Port()&0xff)) * prime
+	return max(mix(h), 1)
+}
+
+// Addr is where the endpoint listens.
+func (e *Endpoint) Addr() netip.AddrPort { return e.addr }
+
+// Identity is a number that follows from the address alone, for affinity cookies. Never 0.
+func (e *Endpoint) Identity() uint64 { return e.identity }
+
+// Cluster is the cluster that e belongs to, or belonged to.
+func (e *Endpoint) Cluster() *Cluster { return e.cluster }
+
+// Dial starts a raw connection for a tunnel; h.OnConnect follows. The caller tells how it went by Connected or Failed,
+// and, when a balancer shall count the tunnel, when it is over by TunnelBegan and TunnelEnded. timeout 0: the cluster's.
+func (e *Endpoint) Dial(l *fastpath.Loop, h fastpath.Connector, timeout time.Duration) (*fastpath.Conn, *fastpath.Error) {
+	if timeout <= 0 {
+		timeout = e.cluster.current.Load().ConnectTimeout
+	}
+	return l.Dial(e.addr, timeout, h)
+}
+
+// TunnelBegan counts a tunnel to e for balancers that compare what is under way. TunnelEnded must follow, once.
+func (e *Endpoint) TunnelBegan() { e.active.Add(1) }
+
+// TunnelEnded ends what TunnelBegan began.
+func (e *Endpoint) TunnelEnded() { e.active.Add(-1) }
+
+// drain closes e's idle sessions of loop l; with stale, only those that were made under other settings.
+func (e *Endpoint) drain(l *fastpath.Loop, stale bool) {
+	p := &e.loops[l.ID]
+	keep := p.idle[:0]
+	for _, s := range p.idle {
+		if stale && s.tls == e.tls.Load() {
+			keep = append(keep, s)
+			continue
+		}
+		s.close()
+	}
+	clear(p.idle[len(keep):])
+	p.idle = keep
+}

@@ -1,0 +1,35 @@
+package upstream
+
+import "time"
+
+// Everything here that a backend or a configuration can stretch has its maximum or default in this block.
+const (
+	connectTimeoutDefault = 5 * time.Second  // proxy-connect-timeout; it bounds the TLS handshake too
+	idleMaxDefault        = 320              // upstream-keepalive-connections
+	idleTimeoutDefault    = 60 * time.Second // upstream-keepalive-timeout
+	requestsMaxDefault    = 10_000           // upstream-keepalive-requests
+
+	idleOverflow      = time.Second            // how long a session beyond IdleMax is kept: a tide of answers must not close what the next requests need
+	idleHintMargin    = time.Second            // a session is given up this much before the backend said that it would
+	idleLimitAssumed  = 200 * time.Millisecond // idle limit of an endpoint that has neither shown nor announced one
+	idleLimitShare    = 4                      // a request that must not be lost takes a session idle for less than this part of the limit
+	sessionsFreeMax   = 1024                   // ended session values that a loop keeps for reuse
+	scratchBytesMax   = 64 << 10               // of a loop's scratch buffer for heads; a larger one is not kept
+	interimMax        = 10                     // 1xx heads before a final one
+	headFillBytes     = 16 << 10               // what is read at once while a head is awaited
+	bodyFillBytes     = 64 << 10               // … and of a body
+	tlsTicketsMax     = 4                      // TLS session tickets kept per endpoint
+	ejectAfter        = 2                      // connect failures in a row that eject an endpoint
+	ejectFirst        = 5 * time.Second        // for how long, the first time; doubled each time it fails again at once
+	ejectMax          = 60 * time.Second
+	leastWindowMax    = 128 // endpoints that one pick by least connections compares
+	ringPoints        = 160 // points of an endpoint on the hash ring
+	ringPointsMax     = 1 << 17
+	ringWalkMax       = 512              // points that one pick walks past unusable endpoints
+	resolveDefault    = 30 * time.Second // between two resolutions, when the resolver gives no TTL
+	resolveMin        = 5 * time.Second
+	resolveMax        = 5 * time.Minute
+	resolveTimeout    = 10 * time.Second
+	resolvedMax       = 256              // addresses taken of one name
+	ownAddressesFresh = 30 * time.Second // how old the list of the node's own addresses may be
+)

@@ -1,0 +1,47 @@
+package upstream
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+)
+
+// config compiles TLS settings, once per change of them. Whatever cannot be honoured is an error: the cluster then fails
+// closed.
+func (t *TLS) config() (*tls.Config, error) {
+	cfg := &tls.Config{
+		MinVersion:                  tls.VersionTLS12,
+		NextProtos:                  []string{"http/1.1"},
+		ServerName:                  t.ServerName,
+		InsecureSkipVerify:          !t.Verify,
+		DynamicRecordSizingDisabled: true, // backends are near: full records cost less
+	}
+	if t.Verify && t.ServerName == "" {
+		return nil, errors.New("TLS verification needs the name to verify (proxy-ssl-name)")
+	}
+	if t.RootsPEM != "" {
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM([]byte(t.RootsPEM)) {
+			return nil, errors.New("ca.crt holds no certificate")
+		}
+	}
+	if t.CertPEM != "" || t.KeyPEM != "" {
+		pair, err := tls.X509KeyPair([]byte(t.CertPEM), []byte(t.KeyPEM))
+		if err != nil {
+			return nil, fmt.Errorf("client certificate: %w", err)
+		}
+		cfg.Certificates = []tls.Certificate{pair}
+	}
+	return cfg, nil
+}
+
+// forEndpoint is the configuration with a ticket cache of its own: equal backends rarely share their ticket keys.
+func forEndpoint(cfg *tls.Config) *tls.Config {
+	if cfg == nil {
+		return nil
+	}
+	own := cfg.Clone()
+	own.ClientSessionCache = tls.NewLRUClientSessionCache(tlsTicketsMax)
+	return own
+}

@@ -1,0 +1,49 @@
+package translate
+
+import (
+	"crypto/tls"
+	"net/netip"
+	"time"
+)
+
+// Process is what the ConfigMap says about listeners and the process rather than about routes and exchanges
+// (docs/hardening.md 3.3). It is immutable, and the same pointer while it says the same.
+type Process struct {
+	BindAddress  netip.Addr    // bind-address; invalid: all addresses of both families. The flag wins over it
+	DrainTimeout time.Duration // worker-shutdown-timeout: how long a drain waits for exchanges and tunnels
+
+	ProxyProtocol ProxyProtocol
+
+	HelloTimeout     time.Duration // from accept to a complete ClientHello
+	HelloBytesMax    int           // of a ClientHello
+	HandshakeTimeout time.Duration
+	HandshakesMax    int    // under way or queued, all clients together
+	TLSMin, TLSMax   uint16 // ssl-protocols: tls.VersionTLS12 or tls.VersionTLS13
+
+	ConnectionsMax       int // client connections; 0: derived from the limit of open files
+	ConnectionsSourceMax int // … of one address; 0: a share of ConnectionsMax
+	ConnectionBuffer     int // bytes buffered of one HTTP/1.1 connection, each way
+}
+
+// ProxyProtocol is how listeners read PROXY headers.
+type ProxyProtocol struct {
+	Enabled       bool           // use-proxy-protocol
+	Trusted       []netip.Prefix // proxy-real-ip-cidr: who may send a header; empty: every peer must, and that is said at start
+	HeaderTimeout time.Duration  // proxy-protocol-header-timeout
+	HeaderMax     int            // bytes of a version 2 header; version 1 has its own 107
+}
+
+// DefaultProcess is what holds without a ConfigMap.
+func DefaultProcess() *Process {
+	return &Process{
+		DrainTimeout:     240 * time.Second,
+		ProxyProtocol:    ProxyProtocol{HeaderTimeout: 3 * time.Second, HeaderMax: 4 << 10},
+		HelloTimeout:     5 * time.Second,
+		HelloBytesMax:    64 << 10,
+		HandshakeTimeout: 10 * time.Second,
+		HandshakesMax:    1024,
+		TLSMin:           tls.VersionTLS12,
+		TLSMax:           tls.VersionTLS13,
+		ConnectionBuffer: 16 << 10,
+	}
+}
