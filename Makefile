@@ -51,7 +51,7 @@ fuzz: ## every fuzz target, one after another (FUZZTIME=30s, FUZZ=FuzzHello for 
 	while IFS=: read -r file name; do \
 		dir=$$(dirname "$$file"); name=$${name#func }; \
 		echo "== $$name in $$dir, $(FUZZTIME)"; \
-		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$dir" </dev/null; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x "$$dir" </dev/null; \
 	done
 
 .PHONY: bench

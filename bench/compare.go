@@ -41,14 +41,18 @@ func compareCommand(ctx context.Context, args []string, out, progress io.Writer)
 		r.logf("%s (%d of %d): %s", s.name, i+1, len(o.scenarios), s.about)
 		rep.Rows = append(rep.Rows, r.runScenario(ctx, s, proxies))
 		if ctx.Err() != nil {
-			break // what was measured is still reported
+			rep.Partial = true // what was measured is still reported
+			break
 		}
 	}
 	rep.finish()
 	if err := rep.publish(o, out, progress); err != nil {
 		return err
 	}
-	return errors.Join(ctx.Err(), rep.failure())
+	if rep.Partial {
+		return errors.New("interrupted")
+	}
+	return rep.failure()
 }
 
 // newRig makes the run's directory, certificate and origin.

@@ -19,6 +19,7 @@ type report struct {
 	Rounds   int               `json:"rounds"`
 	Seconds  float64           `json:"secondsPerRound"`
 	Quick    bool              `json:"quick,omitempty"`
+	Partial  bool              `json:"interrupted,omitempty"`
 	Rows     []row             `json:"scenarios"`
 
 	clock cpuClock

@@ -38,12 +38,16 @@ func (r *report) preamble(b *strings.Builder) {
 		maker = "wrk " + m.Wrk + ", else own generator (" + m.Go + ")"
 	}
 	fmt.Fprintf(b, "%s; load: %s.\n", strings.Join(versions, ", "), maker)
-	fmt.Fprintf(b, "%d rounds of %g s, proxies in turn; ratios are medians of ratios within a round (smallest–largest).\n", r.Rounds, r.Seconds)
+	fmt.Fprintf(b, "%d rounds of %g s, proxies in turn; ", r.Rounds, r.Seconds)
+	b.WriteString("ratios are medians of ratios within a round (smallest–largest).\n")
 	b.WriteString("CPU is that of the proxy's process tree in the round's window, work what the origin served in it.\n")
-	b.WriteString("p50 and p99 are of a closed loop at saturation. Differences under 10 % are noise, and more is where others,\n")
-	b.WriteString("the share of the machine that foreign processes used, is not near 0.\n")
+	b.WriteString("p50 and p99 are of a closed loop at saturation. \"others\" is the share of the machine that foreign processes used.\n")
+	b.WriteString("Differences under 10 % are noise; where others is not near 0, larger ones are too.\n")
 	if r.Quick {
 		b.WriteString("\n**A smoke test: these numbers mean little.**\n")
+	}
+	if r.Partial {
+		b.WriteString("\n**Interrupted: rounds and scenarios are missing.**\n")
 	}
 	if v, ok := r.Versions["nginx"]; ok && olderThanMainline(v) {
 		fmt.Fprintf(b, "\nnginx %s is older than mainline %d.%d: each bound against it is stricter by %g.\n",
@@ -61,6 +65,9 @@ func (r *report) musts(b *strings.Builder) {
 	b.WriteString("| scenario | figure | / nginx | must | | / HAProxy | must | |\n|---|---|---|---|---|---|---|---|\n")
 	for i := range r.Rows {
 		row := &r.Rows[i]
+		if row.cost == (bounds{}) {
+			continue
+		}
 		row.mustLine(b, row.Unit.Name, row.cost, func(c comparison) (spread, *must) { return c.Cost, c.CostMust })
 		if row.rate != (bounds{}) {
 			row.mustLine(b, "requests/s", row.rate, func(c comparison) (spread, *must) { return c.Rate, c.RateMust })
@@ -167,7 +174,9 @@ func (c *column) figures(u unit) []string {
 		fmt.Sprintf("%.*f+%.*f", u.Digits, cost-system, u.Digits, system),
 		fmt.Sprintf("%.0f", median(rateOf)),
 		fmt.Sprintf("%.1f", median(func(m measurement) float64 { return m.MBPerSecond })),
-		fmt.Sprintf("%.0f/%.0f", median(func(m measurement) float64 { return m.P50 }), median(func(m measurement) float64 { return m.P99 })),
+		fmt.Sprintf("%.0f/%.0f",
+			median(func(m measurement) float64 { return m.P50 }),
+			median(func(m measurement) float64 { return m.P99 })),
 		fmt.Sprintf("%.2f", median(func(m measurement) float64 { return m.Switches })),
 		fmt.Sprintf("%.0f %%", median(func(m measurement) float64 { return m.Others })),
 	}, faults...)

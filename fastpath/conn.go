@@ -48,6 +48,7 @@ const (
 	flagShut     // our sending side is shut down
 	flagHungry   // reading stopped for waiting output (TLS); told OnReadable when it has left
 	flagTold     // Room was 0 when asked: OnWritable is owed
+	flagPanicked // closed by a panic: its owner may still hold it, so the value is not used again
 )
 
 // Conn is a non-blocking stream socket owned by one loop.
@@ -116,6 +117,9 @@ func (c *Conn) SetHandler(h Handler) { c.handler = h }
 
 // SetDeadline asks for OnDeadline at t (see Loop.Now), once; 0 asks for none. Moving a deadline later is a store.
 func (c *Conn) SetDeadline(t int64) {
+	if c.flags&flagClosed != 0 {
+		return // the wheel must not hold a value that is used again
+	}
 	c.deadline = t
 	if t != 0 && (c.armed == 0 || t>>wheelShift < c.armed-1) {
 		c.loop.wheel.arm(c)
@@ -157,6 +161,9 @@ func (c *Conn) retire() {
 // Fill reads at most max more bytes behind what is unread; nil: there is more now. ErrWouldBlock: OnReadable follows.
 // ErrEOF is the peer's orderly end. Room for unread input is bounded; over it Fill answers ErrOverload.
 func (c *Conn) Fill(max int) *Error {
+	if c.flags&flagClosed != 0 {
+		return ErrClosed
+	}
 	if c.tls != nil {
 		return c.tls.fill(max)
 	}
@@ -175,6 +182,8 @@ func (c *Conn) Fill(max int) *Error {
 // ended is what Fill answers when the socket has nothing.
 func (c *Conn) ended() *Error {
 	switch {
+	case c.flags&flagClosed != 0:
+		return ErrClosed
 	case c.flags&flagEOF != 0:
 		return ErrEOF
 	case c.err != nil:
@@ -193,16 +202,31 @@ func (c *Conn) recv(dst []byte) (int, *Error) {
 			c.flags &^= flagReadable
 		}
 		return n, nil
+	case e == 0 && len(dst) == 0:
+		return 0, nil // nothing was asked for: no end
 	case e == 0:
-		c.flags = c.flags&^flagReadable | flagEOF
-		return 0, ErrEOF
-	case e == syscall.EAGAIN || e == syscall.EINTR:
+		return 0, c.foundEnd()
+	case e == syscall.EAGAIN:
 		c.flags &^= flagReadable
 		return 0, ErrWouldBlock
 	}
+	return 0, c.foundReset()
+}
+
+// foundEnd judges a read of 0 bytes. A reset that a failed write was told of reads like a FIN afterwards: the kernel tells
+// it once only.
+func (c *Conn) foundEnd() *Error {
+	if c.err != nil {
+		return c.foundReset()
+	}
+	c.flags = c.flags&^flagReadable | flagEOF
+	return ErrEOF
+}
+
+func (c *Conn) foundReset() *Error {
 	c.flags = c.flags&^flagReadable | flagBroken
 	c.err = ErrReset
-	return 0, ErrReset
+	return ErrReset
 }
 
 // room returns the memory that follows the unread input.
@@ -266,13 +290,12 @@ func (c *Conn) Peek() ([]byte, *Error) {
 	case e == 0 && n > 0:
 		return c.loop.read[:n], nil
 	case e == 0:
-		return nil, ErrEOF
-	case e == syscall.EAGAIN || e == syscall.EINTR:
+		return nil, c.foundEnd()
+	case e == syscall.EAGAIN:
 		c.flags &^= flagReadable
 		return nil, ErrWouldBlock
 	}
-	c.flags |= flagBroken
-	return nil, ErrReset
+	return nil, c.foundReset()
 }
 
 // NoDelay switches Nagle's algorithm off: the loop itself gathers what belongs together.
@@ -285,6 +308,9 @@ func (c *Conn) SetLowWater(n int) { setsockopt(c.fd, unix.SOL_SOCKET, unix.SO_RC
 
 // Room is how many bytes Write takes now. When it is 0, OnWritable follows.
 func (c *Conn) Room() int {
+	if c.tls != nil {
+		c.tls.sendPending() // only what the socket refuses makes an owner wait: no event follows anything else
+	}
 	if c.flags&(flagBlocked|flagConnecting) != 0 && len(c.out) > 0 || c.tls != nil && len(c.tls.pending) > 0 {
 		c.flags |= flagTold
 		return 0
@@ -302,7 +328,7 @@ func (c *Conn) Pending() bool { return len(c.out) > 0 || c.tls != nil && len(c.t
 // Write takes all of b and sends it before the turn ends. Callers ask Room first; what goes beyond it (framing, a head) is
 // taken too. Errors of the socket are reported by Fill and Broken.
 func (c *Conn) Write(b []byte) {
-	if c.err != nil || c.flags&(flagClosed|flagShut) != 0 {
+	if c.err != nil || c.flags&(flagClosed|flagWriteEnd) != 0 {
 		return
 	}
 	if len(b) >= directWriteBytes && c.flags&(flagBlocked|flagConnecting) == 0 && (c.tls == nil || c.tls.open()) {
@@ -377,7 +403,7 @@ func (c *Conn) writeThrough(b []byte) {
 
 // took removes from b, a queue of c's, what the socket took. The rest waits for EPOLLOUT.
 func (c *Conn) took(b []byte, n int, e syscall.Errno) []byte {
-	if e != 0 && e != syscall.EAGAIN && e != syscall.EINTR {
+	if e != 0 && e != syscall.EAGAIN {
 		c.fail()
 		return nil
 	}
@@ -418,9 +444,6 @@ func (c *Conn) CloseWrite() {
 	if c.flags&(flagWriteEnd|flagClosed) != 0 {
 		return
 	}
-	if c.tls != nil {
-		c.tls.closeNotify()
-	}
 	c.flags |= flagWriteEnd
 	c.Flush()
 }
@@ -449,35 +472,46 @@ func (c *Conn) CloseLinger() {
 	if c.Closed() {
 		return
 	}
+	if c.flags&flagConnecting != 0 || c.tls != nil && c.tls.handshaking {
+		c.Close() // nothing was said yet
+		return
+	}
 	c.CloseWrite()
+	c.Discard(len(c.in))
 	c.handler = &lingerer{left: lingerBytesMax}
-	c.SetDeadline(c.loop.now + int64(lingerTimeout))
+	limit := lingerTimeout
+	if c.Pending() {
+		limit = lingerSendTimeout // a slow reader shall have its whole answer
+		c.flags |= flagTold
+	}
+	c.SetDeadline(c.loop.now + int64(limit))
 	c.Again()
 }
 
-// lingerer drains a connection that is at its end.
+// lingerer drains a connection that is at its end. It reads the socket itself: a TLS layer would stop reading while output
+// waits, and nobody looks at what comes.
 type lingerer struct{ left int }
 
 func (g *lingerer) OnReadable(c *Conn) {
-	for {
-		c.Discard(len(c.Buffered()))
-		err := c.Fill(16 << 10)
-		if err == ErrWouldBlock && !c.Broken() {
-			return
-		}
-		if g.left -= len(c.Buffered()); err != nil || g.left < 0 {
-			if c.Pending() && !c.Broken() && g.left >= 0 {
-				return // the peer's end is here; ours still has output
-			}
+	for c.flags&flagReadable != 0 {
+		c.loop.lend(nil)
+		n, _ := c.recv(c.loop.read)
+		if g.left -= n; g.left < 0 {
 			c.Close()
 			return
 		}
 	}
-}
-
-func (g *lingerer) OnWritable(c *Conn) {
-	if c.EOF() && !c.Pending() {
+	if c.Broken() || c.EOF() && !c.Pending() {
 		c.Close()
 	}
 }
+
+func (g *lingerer) OnWritable(c *Conn) {
+	if c.EOF() {
+		c.Close()
+		return
+	}
+	c.SetDeadline(c.loop.now + int64(lingerTimeout))
+}
+
 func (g *lingerer) OnDeadline(c *Conn) { c.Close() }

@@ -17,7 +17,9 @@ const (
 	eventsPerWait    = 256       // events taken from one epoll_wait
 	lingerBytesMax   = 64 << 10  // bytes drained from a peer whose connection was ended by an error
 	lingerTimeout    = time.Second
-	turnBytes        = 64 << 10 // what a connection may move in one turn before others have theirs
-	rcvLowatMax      = 128 << 10
-	rcvLowatReset    = 20 * time.Millisecond // a backend that dawdles must not hold its bytes back
+	// what such a peer has for the output that still waits for it, before lingerTimeout begins
+	lingerSendTimeout = 30 * time.Second
+	turnBytes         = 64 << 10 // what a connection may move in one turn before others have theirs
+	rcvLowatMax       = 128 << 10
+	rcvLowatReset     = 20 * time.Millisecond // a backend that dawdles must not hold its bytes back
 )

@@ -122,25 +122,30 @@ func (l *Loop) Run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for !l.stopping {
-		n := epollWait(l.ep, l.events, l.sleep())
-		l.asleep.Store(false)
-		l.now = int64(time.Since(base))
-		l.Stats.Turns.Store(l.Stats.Turns.Load() + 1)
-		l.Stats.Events.Store(l.Stats.Events.Load() + uint64(n))
-		for i := range l.events[:n] {
-			l.dispatch(&l.events[i])
-		}
-		if l.queued.Load() {
-			l.runPosted()
-		}
-		l.wheel.advance(l.now, l.fired)
-		l.runReady()
-		if len(l.lowats) > 0 {
-			l.resetLowats()
-		}
-		l.recycle()
+		l.round(l.sleep())
 	}
 	l.closeAll()
+}
+
+// round waits for events, at most ms milliseconds, and leads all that is due.
+func (l *Loop) round(ms int) {
+	n := epollWait(l.ep, l.events, ms)
+	l.asleep.Store(false)
+	l.now = int64(time.Since(base))
+	l.Stats.Turns.Store(l.Stats.Turns.Load() + 1)
+	l.Stats.Events.Store(l.Stats.Events.Load() + uint64(n))
+	for i := range l.events[:n] {
+		l.dispatch(&l.events[i])
+	}
+	if l.queued.Load() {
+		l.runPosted()
+	}
+	l.wheel.advance(l.now, l.fired)
+	l.runReady()
+	if len(l.lowats) > 0 {
+		l.resetLowats()
+	}
+	l.recycle()
 }
 
 // sleep says how long epoll_wait may block. Once asleep is set, Post writes the eventfd.
@@ -194,6 +199,11 @@ func (l *Loop) closeAll() {
 			c.Close()
 		}
 	}
+	for _, p := range l.pipes {
+		closeFD(p.r)
+		closeFD(p.w)
+	}
+	l.pipes = nil
 	_ = unix.Close(l.ep)
 	_ = unix.Close(l.wakeFD)
 }
@@ -252,8 +262,13 @@ func (c *Conn) drained() {
 		c.tls.flushHandshake()
 		return
 	}
+	c.settle()
+}
+
+// settle sends what waits, and tells the owner what it is owed once everything has left.
+func (c *Conn) settle() {
 	c.Flush()
-	if c.flags&flagBlocked != 0 || c.Pending() {
+	if c.flags&(flagBlocked|flagClosed) != 0 || c.Pending() {
 		return
 	}
 	if c.flags&flagTold != 0 {
@@ -272,11 +287,16 @@ func (l *Loop) recovered(c *Conn) {
 	if p == nil {
 		return
 	}
-	l.Stats.Panics.Add(1)
-	slog.Error("a handler panicked; its connection is closed, everything else serves on: please report this", "panic", p, "stack", string(debug.Stack()))
+	l.panicked(p)
 	if c != nil {
+		c.flags |= flagPanicked
 		c.Abort()
 	}
+}
+
+func (l *Loop) panicked(p any) {
+	l.Stats.Panics.Add(1)
+	slog.Error("a handler panicked; its connection is closed, everything else serves on: please report this", "panic", p, "stack", string(debug.Stack()))
 }
 
 func (l *Loop) guard(c *Conn, f func()) {
@@ -409,9 +429,10 @@ func (l *Loop) drop(c *Conn) {
 	c.in = nil
 	c.retire()
 	c.releaseOut()
-	c.flags |= flagClosed
+	c.flags = c.flags&^flagReadable | flagClosed
 	l.conns[c.fd] = nil
 	closeFD(c.fd)
+	c.fd = -1 // the number may be another connection's in a moment
 	l.Stats.Conns.Add(-1)
 	l.closed = append(l.closed, c)
 }
@@ -421,7 +442,7 @@ func (l *Loop) recycle() {
 	for i, c := range l.closed {
 		c.handler, c.tls = nil, nil
 		c.gen = 0
-		if len(l.free) < connsIdleMax {
+		if len(l.free) < connsIdleMax && c.flags&flagPanicked == 0 {
 			l.free = append(l.free, c)
 		}
 		l.closed[i] = nil
@@ -488,6 +509,7 @@ func (c *Conn) connected(ev uint32) {
 	}
 	c.Flush()
 	c.handler.(Connector).OnConnect(c, nil)
+	c.settle()
 	if c.flags&(flagClosed|flagReadable) == flagReadable {
 		c.Again()
 	}

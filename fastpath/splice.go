@@ -127,15 +127,12 @@ func (s *Splicer) take() *Error {
 		s.lowWater(n)
 		return nil
 	case e == 0:
-		c.flags = c.flags&^flagReadable | flagEOF
-		return ErrEOF
-	case e == syscall.EAGAIN || e == syscall.EINTR: // the pipe is empty, so it is the socket that has nothing
+		return c.foundEnd()
+	case e == syscall.EAGAIN: // the pipe is empty, so it is the socket that has nothing
 		c.flags &^= flagReadable
 		return ErrWouldBlock
 	}
-	c.flags = c.flags&^flagReadable | flagBroken
-	c.err = ErrReset
-	return ErrReset
+	return c.foundReset()
 }
 
 // give empties the pipe into the destination.
@@ -152,7 +149,7 @@ func (s *Splicer) give() (int, *Error) {
 		s.moved += int64(n)
 		c.sent += uint64(n)
 		return n, nil
-	case e == syscall.EAGAIN || e == syscall.EINTR:
+	case e == syscall.EAGAIN:
 		c.flags |= flagBlocked | flagTold
 		return 0, ErrWouldBlock
 	}

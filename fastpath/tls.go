@@ -3,8 +3,10 @@ package fastpath
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"syscall"
 	"time"
@@ -14,7 +16,9 @@ import (
 // goroutine, so that its computing never delays the loop; afterwards the loop drives the tls.Conn itself. The descriptor
 // is the loop's throughout.
 type tlsState struct {
-	c           ref
+	c           ref // the handshake's goroutine never looks into it: the value may be another connection's by then
+	loop        *Loop
+	remote      netip.AddrPort
 	conn        *tls.Conn
 	hs          *handshake // nil once the loop drives conn
 	handshaking bool       // the loop's own knowledge of hs != nil
@@ -25,6 +29,9 @@ type tlsState struct {
 	drained bool   // conn has nothing left to give without more records
 	rawEOF  bool   // conn saw the end of the TCP stream, not only close_notify
 	sealing bool   // records that conn writes go to loop.sealed
+
+	notified bool  // close_notify was sealed
+	err      error // why the handshake failed
 }
 
 // handshake is what the loop and the handshake's goroutine share.
@@ -45,7 +52,7 @@ type handshake struct {
 // Handshaker, hears of its end. Input that was read already and is unread belongs to the handshake. w bounds how many
 // run and compute at once; over it the answer is ErrOverload and the owner closes.
 func (c *Conn) StartTLS(cfg *tls.Config, server bool, w *Work) *Error {
-	t := &tlsState{c: ref{c, c.gen}, hs: &handshake{work: w}, handshaking: true}
+	t := &tlsState{c: ref{c, c.gen}, loop: c.loop, remote: c.remote, hs: &handshake{work: w}, handshaking: true}
 	t.hs.wake.L = &t.hs.mu
 	if server {
 		t.conn = tls.Server((*memoryConn)(t), cfg)
@@ -69,19 +76,32 @@ func (c *Conn) StartTLS(cfg *tls.Config, server bool, w *Work) *Error {
 func (t *tlsState) run() {
 	hs := t.hs
 	hs.work.enter()
-	hs.err = t.conn.Handshake()
+	hs.err = t.handshake()
 	hs.work.leave()
-	t.c.c.loop.Post(t.finish)
+	t.loop.Post(t.finish)
 }
 
-// finish gives the tls.Conn to the loop.
+// handshake turns a panic, of a certificate callback say, into a failed handshake.
+func (t *tlsState) handshake() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			t.loop.panicked(p)
+			err = fmt.Errorf("panic in the TLS handshake: %v", p)
+		}
+	}()
+	return t.conn.Handshake()
+}
+
+// finish gives the tls.Conn to the loop. Another turn follows: what came behind the handshake stands in memory, where no
+// event tells of it.
 func (t *tlsState) finish() {
 	if !t.c.live() {
 		return
 	}
 	c, hs := t.c.c, t.hs
+	defer c.loop.recovered(c)
 	t.flushHandshake()
-	t.hs, t.handshaking = nil, false
+	t.hs, t.handshaking, t.err = nil, false, hs.err
 	if len(hs.feed) > 0 {
 		t.own = append(c.loop.buffers.get(len(hs.feed)), hs.feed...)
 		t.view = t.own
@@ -94,14 +114,18 @@ func (t *tlsState) finish() {
 		err = ErrTLS
 	}
 	c.handler.(Handshaker).OnHandshake(c, err)
+	if err == nil && t.c.live() {
+		c.settle() // what was written meanwhile
+		c.Again()
+	}
 }
 
 // HandshakeError is why OnHandshake reported ErrTLS, for the log.
 func (c *Conn) HandshakeError() error {
-	if c.tls == nil || c.tls.hs == nil {
+	if c.tls == nil {
 		return nil
 	}
-	return c.tls.hs.err
+	return c.tls.err
 }
 
 // feedSocket gives waiting records to the handshake.
@@ -190,7 +214,7 @@ func (t *tlsState) fill(max int) *Error {
 	if t.handshaking {
 		return ErrWouldBlock
 	}
-	if len(t.pending) > 0 { // also bounds what a flood of KeyUpdates can make us answer
+	if t.sendPending(); len(t.pending) > 0 { // also bounds what a flood of KeyUpdates can make us answer
 		c.flags |= flagHungry
 		return ErrWouldBlock
 	}
@@ -270,6 +294,10 @@ func (t *tlsState) flush(b []byte) {
 	if len(b) > 0 {
 		t.seal(b)
 	}
+	if c.flags&flagWriteEnd != 0 && !t.notified {
+		t.notified = true
+		_ = t.conn.CloseWrite() // an error: there is no session to end
+	}
 	t.sealing = false
 	if len(l.sealed) > 0 {
 		n, e := send(c.fd, l.sealed, 0)
@@ -300,17 +328,6 @@ func (t *tlsState) sendPending() {
 	}
 	n, e := send(c.fd, t.pending, 0)
 	t.pending = c.took(t.pending, n, e)
-}
-
-// closeNotify queues the alert that ends our sending side in order.
-func (t *tlsState) closeNotify() {
-	if t.handshaking {
-		return
-	}
-	t.flush(nil)
-	if len(t.c.c.out) == 0 {
-		_ = t.conn.CloseWrite() // into pending; an error means that the peer is gone already
-	}
 }
 
 // lendRecords gives the shared record buffer to t; who held it before keeps what was not taken.
@@ -379,7 +396,7 @@ func (t *tlsState) readHandshake(b []byte) (int, error) {
 	hs.feed = hs.feed[:copy(hs.feed, hs.feed[n:])]
 	if hs.full && len(hs.feed) == 0 {
 		hs.full = false
-		t.c.c.loop.Post(func() {
+		t.loop.Post(func() {
 			if t.c.live() && t.handshaking {
 				t.feedSocket()
 			}
@@ -398,6 +415,9 @@ func (m *memoryConn) Write(b []byte) (int, error) {
 	if t.sealing {
 		l.sealed = append(l.sealed, b...)
 		return len(b), nil
+	}
+	if c.flags&flagShut != 0 {
+		return len(b), nil // answers to a KeyUpdate after our end: nobody reads them
 	}
 	t.pending = append(l.buffers.grow(t.pending, len(b)), b...)
 	if c.flags&flagDirty == 0 {
@@ -420,7 +440,7 @@ func (t *tlsState) writeHandshake(b []byte) (int, error) {
 	hs.out = append(hs.out, b...)
 	if !hs.posted {
 		hs.posted = true
-		t.c.c.loop.Post(func() {
+		t.loop.Post(func() {
 			if t.c.live() && t.handshaking {
 				t.flushHandshake()
 			}
@@ -430,8 +450,8 @@ func (t *tlsState) writeHandshake(b []byte) (int, error) {
 }
 
 func (m *memoryConn) Close() error                     { return nil }
-func (m *memoryConn) LocalAddr() net.Addr              { return net.TCPAddrFromAddrPort(m.c.c.remote) }
-func (m *memoryConn) RemoteAddr() net.Addr             { return net.TCPAddrFromAddrPort(m.c.c.remote) }
+func (m *memoryConn) LocalAddr() net.Addr              { return net.TCPAddrFromAddrPort(m.remote) }
+func (m *memoryConn) RemoteAddr() net.Addr             { return net.TCPAddrFromAddrPort(m.remote) }
 func (m *memoryConn) SetDeadline(time.Time) error      { return nil }
 func (m *memoryConn) SetReadDeadline(time.Time) error  { return nil }
 func (m *memoryConn) SetWriteDeadline(time.Time) error { return nil }

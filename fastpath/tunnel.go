@@ -64,6 +64,7 @@ func (t *Tunnel) OnReadable(c *Conn) {
 
 // OnWritable implements Handler: what waits for c comes from the other side.
 func (t *Tunnel) OnWritable(c *Conn) {
+	t.last = c.loop.now // what was staged has left: that is no idle tunnel
 	d := &t.ba
 	if c == t.b {
 		d = &t.ab
@@ -88,7 +89,9 @@ func (t *Tunnel) move(d *direction) {
 	if d.ended {
 		if d.from.Broken() {
 			t.abort(ErrReset)
+			return
 		}
+		t.settle()
 		return
 	}
 	n, err := d.pump()
@@ -107,18 +110,22 @@ func (t *Tunnel) move(d *direction) {
 	}
 }
 
-// ended passes the source's end on, and closes the tunnel after the second.
+// ended passes the source's end on.
 func (t *Tunnel) ended(d *direction) {
 	d.ended = true
 	d.to.CloseWrite()
+	t.b.SetDeadline(t.last + int64(min(t.idle, t.half)))
+	t.settle()
+}
+
+// settle closes the tunnel when both ends were passed on and nothing that was staged before them waits.
+func (t *Tunnel) settle() {
 	if !t.ab.ended || !t.ba.ended {
-		t.b.SetDeadline(t.last + int64(min(t.idle, t.half)))
 		return
 	}
 	if t.a.Pending() || t.b.Pending() {
-		t.a.CloseLinger()
-		t.b.CloseLinger()
-		t.finish(nil)
+		t.a.flags |= flagTold
+		t.b.flags |= flagTold
 		return
 	}
 	t.a.Close()
@@ -127,6 +134,9 @@ func (t *Tunnel) ended(d *direction) {
 }
 
 func (t *Tunnel) abort(err *Error) {
+	if t.a == nil {
+		return // it ended before
+	}
 	t.a.Abort()
 	t.b.Abort()
 	t.finish(err)
@@ -136,11 +146,10 @@ func (t *Tunnel) finish(err *Error) {
 	ab, ba := t.Bytes()
 	t.ab.splice.Stop()
 	t.ba.splice.Stop()
-	t.ab.copied, t.ba.copied = ab, ba
-	if e := t.end; e != nil {
-		t.end = nil
-		e.OnTunnelEnd(t, err)
-	}
+	t.ab = direction{copied: ab, ended: true}
+	t.ba = direction{copied: ba, ended: true}
+	t.a, t.b = nil, nil // their values will be other connections
+	t.end.OnTunnelEnd(t, err)
 }
 
 // pump moves what can be moved now. nil is never returned: a direction goes on until its end.

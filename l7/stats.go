@@ -101,9 +101,8 @@ type LoopStats struct {
 	Active  Gauge // exchanges under way, tunnels included
 	Tunnels Gauge // upgraded connections
 
-	Accepted Counter // connections that the door gave to the loop
-	Handled  Counter // of these, those that an engine took up
-	Shed     Counter // of these, those closed at once because a limit of ours was reached
+	Opened   Counter // connections that an engine took up; the door counts those that it accepted
+	Shed     Counter // idle connections that were closed because a limit of the process was near
 	Upgraded Counter // tunnels begun
 
 	Exchanges       Counter // ended exchanges
@@ -136,17 +135,14 @@ func NewStats(loops int) *Stats {
 // Loops are the blocks, one a loop, for reading.
 func (s *Stats) Loops() []LoopStats { return s.loops }
 
-// ConnAccepted counts a connection that the door gave to the loop, whatever becomes of it.
-func (s *Stats) ConnAccepted(loop int) { s.loops[loop].Accepted.Inc() }
-
-// ConnShed counts a connection that was closed at once because a limit of ours was reached.
-func (s *Stats) ConnShed(loop int) { s.loops[loop].Shed.Inc() }
-
 // ConnOpened counts a connection that an engine took up; ConnClosed follows.
 func (s *Stats) ConnOpened(loop int) {
-	s.loops[loop].Handled.Inc()
+	s.loops[loop].Opened.Inc()
 	s.loops[loop].Open.Add(1)
 }
+
+// ConnShed counts an idle connection that is closed because a limit of the process is near; ConnClosed follows.
+func (s *Stats) ConnShed(loop int) { s.loops[loop].Shed.Inc() }
 
 // ConnClosed is the end of a connection that was told to ConnOpened.
 func (s *Stats) ConnClosed(loop int) { s.loops[loop].Open.Add(-1) }

@@ -24,13 +24,14 @@ type liveCluster struct {
 	mu        sync.Mutex
 	settings  upstream.Settings
 	endpoints []upstream.Address // as last applied, by a Config or by ApplyEndpoints
-	refusals  []upstream.Refusal
 }
 
 // clusterControl is what this room does to a living cluster.
 type clusterControl interface {
 	SetSettings(upstream.Settings)
+	Problem() error // why the settings cannot be used
 	Apply([]upstream.Address) []upstream.Refusal
+	Refusals() []upstream.Refusal
 	Close()
 }
 
@@ -38,14 +39,9 @@ type clusterControl interface {
 func (l *liveCluster) setSettings(s upstream.Settings) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if sameSettings(l.settings, s) {
-		return
-	}
-	verdicts := l.settings.AllowLoopback != s.AllowLoopback
-	l.settings = s
-	l.control.SetSettings(s)
-	if verdicts {
-		l.refusals = l.control.Apply(l.endpoints)
+	if !sameSettings(l.settings, s) {
+		l.settings = s
+		l.control.SetSettings(s)
 	}
 }
 
@@ -53,19 +49,20 @@ func (l *liveCluster) setSettings(s upstream.Settings) {
 func (l *liveCluster) setEndpoints(endpoints []upstream.Address) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if slices.Equal(l.endpoints, endpoints) {
-		return
+	if !slices.Equal(l.endpoints, endpoints) {
+		l.endpoints = endpoints
+		l.control.Apply(endpoints)
 	}
-	l.endpoints = endpoints
-	l.refusals = l.control.Apply(endpoints)
 }
 
-// problems are the endpoints that may not be dialled (docs/hardening.md 3.1 rule 7).
+// problems are settings that cannot be used, and endpoints that may not be dialled (docs/hardening.md 3.1 rule 7). Both
+// may come and go without a compile.
 func (c *cluster) problems() []Problem {
-	c.live.mu.Lock()
-	defer c.live.mu.Unlock()
 	var list []Problem
-	for _, r := range c.live.refusals {
+	if err := c.live.control.Problem(); err != nil {
+		list = append(list, Problem{Object: c.source.Owner, Field: "cluster " + c.source.ID, Reason: err.Error() + "; requests are answered 503"})
+	}
+	for _, r := range c.live.control.Refusals() {
 		list = append(list, Problem{Object: c.source.Owner, Field: "endpoint " + addressText(r.Address), Reason: r.Reason})
 	}
 	return list
@@ -78,9 +75,13 @@ func sameSettings(a, b upstream.Settings) bool {
 	return a == b
 }
 
+// addressText reads "192.0.2.1:80", or the name and what it led to as far as that is known.
 func addressText(a upstream.Address) string {
-	if a.Name != "" {
-		return net.JoinHostPort(a.Name, strconv.Itoa(int(a.Port)))
+	switch {
+	case a.Name == "":
+		return a.Addr.String()
+	case a.Addr.IsValid():
+		return a.Name + " (" + a.Addr.String() + ")"
 	}
-	return a.Addr.String()
+	return net.JoinHostPort(a.Name, strconv.Itoa(int(a.Port)))
 }

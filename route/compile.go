@@ -13,11 +13,11 @@ import (
 
 // Env is what Compile may not make itself.
 type Env struct {
-	Loops       int                                                                      // event loops of the process: state has a share for each
-	NewCluster  func(id string, loops int, settings upstream.Settings) *upstream.Cluster // nil: upstream.NewCluster
-	SelfSigned  *tls.Certificate                                                         // the default where the Config has none that is usable
-	Now         func() time.Time                                                         // nil: time.Now
-	StatsByHost bool                                                                     // statistics per host name too (--metrics-per-host)
+	NewCluster  func(id string, settings upstream.Settings) *upstream.Cluster // without endpoints; Swap brings them
+	Loops       int                                                           // event loops of the process: statistics have a share for each
+	SelfSigned  *tls.Certificate                                              // the default where the Config has none that is usable
+	StatsByHost bool                                                          // statistics per host name too (--metrics-per-host)
+	Now         func() time.Time                                              // nil: time.Now
 
 	control func(*upstream.Cluster) clusterControl // tests listen to clusters here
 }
@@ -55,9 +55,6 @@ type compiler struct {
 func newCompiler(c *Config, previous *Snapshot, env Env) *compiler {
 	if previous == nil {
 		previous = empty()
-	}
-	if env.NewCluster == nil {
-		env.NewCluster = upstream.NewCluster
 	}
 	if env.control == nil {
 		env.control = func(c *upstream.Cluster) clusterControl { return c }

@@ -39,7 +39,7 @@ func (k *compiler) compileCluster(source *Cluster) {
 		return
 	}
 	if c.live == nil {
-		living := k.env.NewCluster(source.ID, k.env.Loops, source.Settings)
+		living := k.env.NewCluster(source.ID, source.Settings)
 		c.live = &liveCluster{upstream: living, control: k.env.control(living), settings: source.Settings}
 		k.added[source.ID] = true
 	}

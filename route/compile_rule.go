@@ -91,7 +91,7 @@ func (k *compiler) named(id string) *liveCluster {
 		h.missing = append(h.missing, id)
 		return nil
 	}
-	if n := len(h.clusters); n == 0 || h.clusters[n-1] != c.live {
+	if recent := h.clusters[max(0, len(h.clusters)-8):]; !slices.Contains(recent, c.live) {
 		h.clusters = append(h.clusters, c.live)
 	}
 	return c.live
@@ -142,11 +142,16 @@ func (k *compiler) ruleChain(r *Rule) *chain {
 		return &k.host.common
 	}
 	last := &k.host.last
-	if len(last.filters) != len(r.Filters) || &last.filters[0] != &r.Filters[0] || last.owner != r.Owner {
+	if !sameSlice(last.filters, r.Filters) || last.owner != r.Owner {
 		own, failed := k.stages(r.Owner, r.Filters)
 		*last = ruleChain{owner: r.Owner, filters: r.Filters, chain: newChain(append(slices.Clip(k.host.common.list), own...), failed)}
 	}
 	return &last.chain
+}
+
+// sameSlice tells whether a and b are the same elements in the same place.
+func sameSlice[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 // stages compiles filters; failed tells that one or more could not be.

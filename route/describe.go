@@ -153,7 +153,7 @@ func (c *cluster) describe() DescribedCluster {
 		}
 		d.Endpoints = append(d.Endpoints, text)
 	}
-	for _, r := range c.live.refusals {
+	for _, r := range c.live.control.Refusals() {
 		d.Refused = append(d.Refused, addressText(r.Address)+": "+r.Reason)
 	}
 	return d

@@ -36,12 +36,16 @@ type recordedCluster struct {
 	settings []upstream.Settings
 	applied  [][]upstream.Address
 	closed   int
+	refused  []upstream.Refusal
 }
+
+var upstreamEnv = &upstream.Env{}
 
 func newTestEnv() *testEnv {
 	e := &testEnv{clusters: map[*upstream.Cluster]*recordedCluster{}}
 	e.Env = Env{
 		Loops:      2,
+		NewCluster: func(id string, s upstream.Settings) *upstream.Cluster { return upstream.NewCluster(id, upstreamEnv, s) },
 		SelfSigned: &tls.Certificate{},
 		Now:        func() time.Time { return time.Unix(1_700_000_000, 0) },
 		control: func(c *upstream.Cluster) clusterControl {
@@ -68,23 +72,45 @@ func (r *recordedCluster) SetSettings(s upstream.Settings) {
 	r.settings = append(r.settings, s)
 }
 
-// Apply refuses what ends in port 1.
-func (r *recordedCluster) Apply(list []upstream.Address) (refused []upstream.Refusal) {
+// Problem finds fault with a server name.
+func (r *recordedCluster) Problem() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.applied = append(r.applied, list)
+	if n := len(r.settings); n > 0 && r.settings[n-1].TLS != nil && r.settings[n-1].TLS.ServerName == "bad" {
+		return errBehaviour
+	}
+	return nil
+}
+
+// Apply refuses port 1.
+func (r *recordedCluster) Apply(list []upstream.Address) []upstream.Refusal {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.applied, r.refused = append(r.applied, list), nil
 	for _, a := range list {
 		if a.Addr.Port() == 1 {
-			refused = append(refused, upstream.Refusal{Address: a, Reason: "may not be dialled"})
+			r.refused = append(r.refused, upstream.Refusal{Address: a, Reason: "may not be dialled"})
 		}
 	}
-	return refused
+	return r.refused
+}
+
+func (r *recordedCluster) Refusals() []upstream.Refusal {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.refused
 }
 
 func (r *recordedCluster) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed++
+}
+
+func (r *recordedCluster) closes() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.closed
 }
 
 func (r *recordedCluster) last() []upstream.Address {

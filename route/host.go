@@ -19,7 +19,7 @@ type Host struct {
 	Passthrough *upstream.Cluster // nil: terminate
 
 	source   *VirtualHost
-	clusters []*liveCluster // that it names
+	clusters []*liveCluster // that it names; some more than once
 	missing  []string       // IDs of those that do not exist
 	problems []Problem
 	refused  bool // its own certificate is unusable: the default one is shown, also where a wildcard has one

@@ -77,6 +77,10 @@ func TestMatchRegex(t *testing.T) {
 		{"a part with its own case", rules("Impl", "/(?-i)abc"), map[string]string{"/abc": "0", "/ABC": ""}},
 		{"letters that Unicode folds together", rules("Impl", "/k[0-9]", "Impl", "/sale"), map[string]string{"/\u212a1": "0", "/\u017fale": "1"}},
 		{"not ASCII", rules("Impl", "/caf\u00e9"), map[string]string{"/CAF\u00c9/a": "0", "/cafe": ""}},
+		{"an element or the end", rules("Impl", "/a(?:$|/)", "Impl", "/b(/|$)(.*)", "Impl", "/(c|d)/?"),
+			map[string]string{"/A": "0", "/a/": "0", "/ab": "", "/b": "1", "/b/x": "1", "/bb": "", "/c": "2", "/dx": "2", "/e": ""}},
+		{"what may be missing", rules("Impl", "/a/?(.*)", "Impl", "/b(x{0,2})*(|y)", "Impl", "/c(x+)", "Impl", "/d$"),
+			map[string]string{"/ab": "0", "/b": "1", "/bz": "1", "/c": "", "/cxy": "2", "/d": "3", "/d/": ""}},
 		{"shorter than the literal", rules("Impl", "/abcdefghijk"), map[string]string{"/abcdefghij": "", "/ABCDEFGHIJK": "0", "/abc": ""}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -187,6 +191,7 @@ func FuzzMatch(f *testing.F) {
 	f.Add("2/foo\n1/foo\n0/foo/\n1/foo/bar/\n2/foo/barrow", "/foo/bar", false)
 	f.Add("1/api/v1/users\n1/api/v1/orders\n1/api/v2\n2/api/v1/u\n0/api/", "/api/v1/users/7", false)
 	f.Add("2/api(/|$)(.*)\n2/[a-z]+/x\n1/\n0/API/k", "/\u212aPI/x", true)
+	f.Add("2/a/?(.*)\n2/b(/|$)x*\n2/c(?:$|/)\n2/d(x|y?)\n2/e(|f)+(?m:$)\n2/f\\b", "/b/xx", true)
 	f.Add("2/a|/b\n2/(?-i)A\n2/(\n2/a{1,2}b*c?$", "/aab", true)
 	f.Add("1//\n2/a//\n1/a/", "/a", false)
 	f.Fuzz(func(t *testing.T, text, path string, regex bool) {

@@ -12,10 +12,20 @@ import (
 // pattern is one path of a host in regex mode: `(?i)^<path>`.
 type pattern struct {
 	literal string // how every match begins, in lower case and ASCII
-	whole   bool   // the literal is all there is: no need to run re
+	then    then   // what must follow it
 	re      *regexp.Regexp
 	rule    int
 }
+
+// then is what must follow a pattern's literal. Most patterns are a literal and captures of whatever follows, so that the
+// regular expression itself need not run to know that it matches.
+type then uint8
+
+const (
+	thenRegex    then = iota // what the regular expression says
+	thenAnything             // /foo, /foo(.*), /foo/?(.*)
+	thenElement              // /foo(/|$)(.*): a slash, or the end
+)
 
 // patterns are a host's in the order of their tries. Before any of them runs, the first eight bytes of its literal are
 // compared with the path's: of a hundred patterns that leaves the few that have a chance.
@@ -41,33 +51,70 @@ func newPattern(path string, rule int) (pattern, error) {
 	}
 	p := pattern{re: re, rule: rule}
 	if parsed, err := syntax.Parse(text, syntax.Perl); err == nil {
-		p.literal, p.whole = literalOf(parsed)
+		p.literal, p.then = literalOf(parsed)
 	}
 	return p, nil
 }
 
-// literalOf finds the literal that every match of a parsed regex begins with, and whether it is the whole regex.
-func literalOf(re *syntax.Regexp) (literal string, whole bool) {
+// literalOf finds the literal that every match of a parsed regular expression begins with, and what must follow.
+func literalOf(re *syntax.Regexp) (string, then) {
 	if re.Op != syntax.OpConcat || re.Sub[0].Op != syntax.OpBeginText {
-		return "", false // also an alternative beyond the anchor, as in ^/a|/b
+		return "", thenRegex // also an alternative beyond the anchor, as in ^/a|/b
+	}
+	subs, follows := re.Sub[1:], thenAnything
+	for len(subs) > 0 && matchesEmpty(subs[len(subs)-1]) {
+		subs = subs[:len(subs)-1] // whether it matches at all does not hang on its end
+	}
+	if n := len(subs); n > 0 && isElementEnd(subs[n-1]) {
+		subs, follows = subs[:n-1], thenElement
 	}
 	var b []byte
-	for _, sub := range re.Sub[1:] {
+	for _, sub := range subs {
 		if sub.Op != syntax.OpLiteral {
-			return string(b), false
+			return string(b), thenRegex
 		}
 		for _, r := range sub.Rune {
-			if r >= utf8.RuneSelf {
-				return string(b), false
-			}
 			c := lower(byte(r))
-			if 'a' <= c && c <= 'z' && sub.Flags&syntax.FoldCase == 0 {
-				return string(b), false // (?-i) inside: the regex has to look at the case
+			ownCase := 'a' <= c && c <= 'z' && sub.Flags&syntax.FoldCase == 0 // (?-i) inside
+			if r >= utf8.RuneSelf || ownCase {
+				return string(b), thenRegex
 			}
 			b = append(b, c)
 		}
 	}
-	return string(b), true
+	return string(b), follows
+}
+
+// matchesEmpty tells whether re certainly matches the empty text wherever it stands.
+func matchesEmpty(re *syntax.Regexp) bool {
+	switch re.Op {
+	case syntax.OpEmptyMatch, syntax.OpStar, syntax.OpQuest:
+		return true
+	case syntax.OpRepeat:
+		return re.Min == 0 || matchesEmpty(re.Sub[0])
+	case syntax.OpCapture, syntax.OpPlus:
+		return matchesEmpty(re.Sub[0])
+	case syntax.OpAlternate:
+		return slices.ContainsFunc(re.Sub, matchesEmpty)
+	case syntax.OpConcat:
+		return !slices.ContainsFunc(re.Sub, func(sub *syntax.Regexp) bool { return !matchesEmpty(sub) })
+	}
+	return false
+}
+
+// isElementEnd recognises (/|$).
+func isElementEnd(re *syntax.Regexp) bool {
+	if re.Op == syntax.OpCapture {
+		re = re.Sub[0]
+	}
+	if re.Op != syntax.OpAlternate || len(re.Sub) != 2 {
+		return false
+	}
+	slash, end := re.Sub[0], re.Sub[1]
+	if slash.Op == syntax.OpEndText {
+		slash, end = end, slash
+	}
+	return slash.Op == syntax.OpLiteral && string(slash.Rune) == "/" && end.Op == syntax.OpEndText
 }
 
 // newPatterns sets a host's patterns in order: longest path first, then by text descending, as ingress-nginx writes them.
@@ -124,7 +171,13 @@ func (p *pattern) takes(path []byte) bool {
 			return false
 		}
 	}
-	return p.whole || p.re.Match(path)
+	switch p.then {
+	case thenAnything:
+		return true
+	case thenElement:
+		return len(path) == len(p.literal) || path[len(p.literal)] == '/'
+	}
+	return p.re.Match(path)
 }
 
 // firstEight reads up to eight bytes, the first one lowest.

@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/sluiceproxy/sluice/l7"
 	"github.com/sluiceproxy/sluice/upstream"
@@ -12,6 +13,8 @@ import (
 // Store publishes the current Snapshot. Readers load one atomic pointer and never wait; writers wait for each other.
 type Store struct {
 	current atomic.Pointer[Snapshot]
+
+	lingering atomic.Int64 // clusters that wait for their end
 
 	mu   sync.Mutex
 	late map[string]lateEndpoints // by cluster ID: changes that a Snapshot under way may not know
@@ -45,7 +48,7 @@ func (s *Store) Settings() *l7.Settings { return s.current.Load().settings }
 
 // Swap publishes a Snapshot that was compiled with the current one as its previous. Clusters take their changed settings
 // and endpoints before it is visible, so that no route leads to an empty cluster; those that it does not name any
-// more are closed after.
+// more are closed some time after.
 func (s *Store) Swap(next *Snapshot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,7 +74,7 @@ func (s *Store) Swap(next *Snapshot) {
 			c.live.setEndpoints(list)
 		}
 	}
-	closeUnnamed(s.current.Swap(next), next)
+	s.retireUnnamed(s.current.Swap(next), next)
 }
 
 func (s *Store) lateFor(id string, sequence uint64) (lateEndpoints, bool) {
@@ -79,13 +82,28 @@ func (s *Store) lateFor(id string, sequence uint64) (lateEndpoints, bool) {
 	return l, ok && l.sequence > sequence
 }
 
-// closeUnnamed retires the clusters of old that next does not have.
-func closeUnnamed(old, next *Snapshot) {
+// retireUnnamed closes the clusters of old that next does not have, once the exchanges that know them are over.
+func (s *Store) retireUnnamed(old, next *Snapshot) {
+	if sameSlice(old.clusterList, next.clusterList) {
+		return
+	}
 	for _, c := range old.clusterList {
 		if n := next.clusters.get(c.hash, c.source.ID); n == nil || n.live != c.live {
-			c.live.control.Close()
+			s.retire(c.live)
 		}
 	}
+}
+
+func (s *Store) retire(l *liveCluster) {
+	if s.lingering.Load() >= lingerMax {
+		l.control.Close()
+		return
+	}
+	s.lingering.Add(1)
+	time.AfterFunc(clusterLinger, func() {
+		l.control.Close()
+		s.lingering.Add(-1)
+	})
 }
 
 // ApplyEndpoints replaces the endpoints of one cluster without a compile, and answers the Problems of those that may not

@@ -54,14 +54,14 @@ func NewCluster(id string, env *Env, s Settings) *Cluster {
 func (c *Cluster) ID() string { return c.id }
 
 // SetSettings replaces the settings. Endpoints keep their state; sessions live on unless they were made under other TLS
-// settings. The error says why the new ones cannot be used; the cluster then fails closed.
-func (c *Cluster) SetSettings(s Settings) error {
+// settings. When the new ones cannot be used, the cluster fails closed, and Problem says why.
+func (c *Cluster) SetSettings(s Settings) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	before := c.settings
 	c.settings = compile(s, len(c.loops), before)
 	if c.closed {
-		return c.settings.err
+		return
 	}
 	if c.settings.tls != before.tls {
 		for _, e := range c.byAddr {
@@ -70,7 +70,6 @@ func (c *Cluster) SetSettings(s Settings) error {
 		}
 	}
 	c.rebuild()
-	return c.settings.err
 }
 
 // Problem is why the settings cannot be used; nil: they can.
@@ -134,6 +133,7 @@ func (c *Cluster) rebuild() {
 			c.remove(e)
 		}
 	}
+	c.fold()
 }
 
 // endpoint finds or makes the endpoint of an address.

@@ -38,6 +38,8 @@ type endpointLoop struct {
 
 	requests counter // streams asked for
 	ended    counter // … and over
+	dials    counter // sessions begun to be dialled
+	dialled  counter // … and there, or given up
 	opened   counter // sessions connected
 	closed   counter // … and gone
 	connects counter // connections made, those for tunnels included

@@ -14,6 +14,7 @@ import (
 type outlier struct {
 	failures  int           // connect failures in a row
 	backOff   time.Duration // the last ejection's length; 0: none since the last success
+	until     time.Time     // its end, for the eyes of operators
 	ejections uint64
 }
 
@@ -36,6 +37,7 @@ func (e *Endpoint) Failed(l *fastpath.Loop, err *fastpath.Error) {
 	o := &e.outlier
 	o.backOff = min(max(2*o.backOff, ejectFirst), ejectMax)
 	o.ejections++
+	o.until = time.Now().Add(o.backOff)
 	e.ejectedUntil.Store(now + int64(o.backOff))
 	go c.env.log().Warn("endpoint ejected: connections to it fail; other endpoints take its requests",
 		"cluster", c.id, "endpoint", e.addr.String(), "error", err.Text, "for", o.backOff)
@@ -51,7 +53,7 @@ func (e *Endpoint) Connected(l *fastpath.Loop) {
 	c.judging.Lock()
 	defer c.judging.Unlock()
 	e.failing.Store(false)
-	e.outlier.failures, e.outlier.backOff = 0, 0
+	e.outlier.failures, e.outlier.backOff, e.outlier.until = 0, 0, time.Time{}
 	e.ejectedUntil.Store(0)
 }
 

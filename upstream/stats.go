@@ -34,13 +34,13 @@ func (s *Stats) add(o Stats) {
 func (e *Endpoint) Stats() (s Stats) {
 	for i := range e.loops {
 		p := &e.loops[i]
-		ended, closed := p.ended.n.Load(), p.closed.n.Load() // before what they are taken from: never negative
-		parked := p.parked.n.Load()
-		taken := p.taken.n.Load()
-		s.Requests += p.requests.n.Load()
-		s.Active += int64(p.requests.n.Load() - ended)
-		s.Open += int64(p.opened.n.Load() - closed)
-		s.Idle += max(0, int64(parked)-int64(taken))
+		ended, closed, dialled := p.ended.n.Load(), p.closed.n.Load(), p.dialled.n.Load() // before what they are taken from
+		requests, opened := p.requests.n.Load(), p.opened.n.Load()
+		active, open, dialling := int64(requests-ended), int64(opened-closed), int64(p.dials.n.Load()-dialled)
+		s.Requests += requests
+		s.Active += active
+		s.Open += open
+		s.Idle += max(0, open-(active-dialling))
 		s.Reused += p.reused.n.Load()
 		s.Connects += p.connects.n.Load()
 		s.ConnectFailures += p.failures.n.Load()
@@ -56,10 +56,16 @@ func (e *Endpoint) Stats() (s Stats) {
 func (c *Cluster) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var now Stats
+	now := c.fold()
 	for _, e := range c.byAddr {
 		now.add(e.Stats())
 	}
+	now.add(c.past)
+	return now
+}
+
+// fold moves the counters of removed endpoints that are at rest to c.past, and adds up the others'. c.mu is held.
+func (c *Cluster) fold() (now Stats) {
 	kept := c.gone[:0]
 	for _, e := range c.gone {
 		s := e.Stats()
@@ -72,7 +78,6 @@ func (c *Cluster) Stats() Stats {
 	}
 	clear(c.gone[len(kept):])
 	c.gone = kept
-	now.add(c.past)
 	return now
 }
 
@@ -85,15 +90,15 @@ type State struct {
 	Stats       Stats
 }
 
-// Endpoints are the cluster's present endpoints, ready ones first. now is loop time, as of any loop.
-func (c *Cluster) Endpoints(now int64) []State {
+// Endpoints are the cluster's present endpoints, ready ones first. From any goroutine but a loop's.
+func (c *Cluster) Endpoints() []State {
 	v := c.current.Load()
 	list := make([]State, 0, len(v.ready)+len(v.terminating))
 	for i, e := range append(v.ready[:len(v.ready):len(v.ready)], v.terminating...) {
 		s := State{Endpoint: e, Terminating: i >= len(v.ready), LastFailure: e.lastFailure.Load(), Stats: e.Stats()}
-		if left := e.ejectedUntil.Load() - now; left > 0 {
-			s.Ejected = time.Duration(left)
-		}
+		c.judging.Lock()
+		s.Ejected = max(0, time.Until(e.outlier.until))
+		c.judging.Unlock()
 		list = append(list, s)
 	}
 	return list

@@ -197,16 +197,16 @@ func (c *ChunkReader) takeTrailer(b []byte, a *Arena) flaw {
 	if c.count++; c.count > TrailersMax {
 		return flawTrailers
 	}
-	l := fieldLine(b, 0)
-	if l.flaw != flawNone || l.next != len(b) {
+	nameEnd, start, end, next, _, f := fieldLine(b, 0)
+	if f != flawNone || next != len(b) {
 		return flawTrailer
 	}
 	if a == nil {
 		return flawNone
 	}
 	b = a.Copy(b)
-	name := b[:l.name:l.name]
-	c.trailers = append(c.trailers, Field{Name: name, Value: b[l.value:l.valueEnd:l.valueEnd], ID: IDOf(name)})
+	name := b[:nameEnd:nameEnd]
+	c.trailers = append(c.trailers, Field{Name: name, Value: b[start:end:end], ID: IDOf(name)})
 	return flawNone
 }
 

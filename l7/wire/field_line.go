@@ -1,47 +1,51 @@
 package wire
 
-// line is one field line of a head, as offsets: name is head[start:name], value head[value:valueEnd].
-type line struct {
-	name, value, valueEnd, next int
-	class                       uint8
-	flaw                        flaw
-}
+import "slices"
 
-// fieldLine reads the field line that begins at head[i]. The name is looked at byte by byte, the value eight bytes at a
-// time; the first control character that is not HTAB must be the line's CRLF.
-func fieldLine(head []byte, i int) (l line) {
-	start := i
+// fieldLine reads the field line that begins at head[start], as offsets: its name is head[start:name], its value
+// head[value:end], the line after it begins at next. The name is looked at byte by byte, and class says what bytes it has;
+// the value is looked at eight bytes at a time, and the first control character that is not HTAB must be the line's CRLF.
+func fieldLine(head []byte, start int) (name, value, end, next int, class uint8, f flaw) {
+	i := start
 	for i < len(head) {
-		class := chars[head[i]]
-		if class&charToken == 0 {
+		c := chars[head[i]]
+		if c&charToken == 0 {
 			break
 		}
-		l.class |= class
+		class |= c
 		i++
 	}
 	if i == start || i >= len(head) || head[i] != ':' {
-		l.flaw = nameFlaw(head, start, i)
-		return l
+		return 0, 0, 0, 0, 0, nameFlaw(head, start, i)
 	}
-	l.name = i
+	name = i
 	i++
 	for i < len(head) && (head[i] == ' ' || head[i] == '\t') {
 		i++
 	}
-	l.value = i
+	value = i
 	for i = indexControl(head, i); i < len(head) && head[i] == '\t'; {
 		i = indexControl(head, i+1)
 	}
 	if i+1 >= len(head) || head[i] != '\r' || head[i+1] != '\n' {
-		l.flaw = flawValue
-		return l
+		return 0, 0, 0, 0, 0, flawValue
 	}
-	l.next = i + 2
-	for i > l.value && (head[i-1] == ' ' || head[i-1] == '\t') {
-		i--
+	end = i
+	for end > value && (head[end-1] == ' ' || head[end-1] == '\t') {
+		end--
 	}
-	l.valueEnd = i
-	return l
+	return name, value, end, i + 2, class, flawNone
+}
+
+// addField makes room for one more field and gives it to be filled: writing the members one by one is much faster than
+// appending a whole Field.
+func addField(fields []Field) ([]Field, *Field) {
+	n := len(fields)
+	if n == cap(fields) {
+		fields = slices.Grow(fields, 1)
+	}
+	fields = fields[:n+1]
+	return fields, &fields[n]
 }
 
 // nameFlaw says what is wrong with the line from start, whose byte at i neither belongs to a name nor ends one.

@@ -101,7 +101,8 @@ func (r *Request) Reset() { *r = Request{Fields: r.Fields[:0], Listed: r.Listed[
 // WebSocket tells whether a WebSocket handshake is asked for, and is valid.
 func (r *Request) WebSocket() bool { return equalFold(r.Upgrade, "websocket") }
 
-// Response is a strictly parsed response head.
+// Response is a strictly parsed response head. All slices are views of the head given to the parser; Fields' and Listed's
+// own arrays are reused by the next Parse. One that no parser made begins with Reset, which sets ContentLength to -1.
 type Response struct {
 	Status int    // 100..599
 	Reason []byte // may be empty; canonical text is used when serialising

@@ -102,19 +102,17 @@ func (r *Request) parseFields(head []byte, next int, lim *Limits, s *requestStat
 		if count == most {
 			return ErrTooManyFields
 		}
-		l := fieldLine(head, next)
-		if l.flaw != flawNone {
-			return clientFlaws[l.flaw]
+		nameEnd, start, end, after, class, flaw := fieldLine(head, next)
+		if flaw != flawNone {
+			return clientFlaws[flaw]
 		}
-		name, value := head[next:l.name:l.name], head[l.value:l.valueEnd:l.valueEnd]
-		next = l.next
-		if l.class&charUnder != 0 {
-			if lim.Underscores && !Reserved(name) {
-				r.Fields = append(r.Fields, Field{Name: name, Value: value})
-			}
+		name, value, id := head[next:nameEnd:nameEnd], head[start:end:end], FieldOther
+		next = after
+		if class&charUnder == 0 {
+			id = IDOf(name)
+		} else if !lim.Underscores || Reserved(name) {
 			continue
 		}
-		id := IDOf(name)
 		if use := fieldUse[id]; use != useKeep {
 			if err := s.note(id, value, r); err != nil {
 				return err
@@ -123,7 +121,9 @@ func (r *Request) parseFields(head []byte, next int, lim *Limits, s *requestStat
 				continue
 			}
 		}
-		r.Fields = append(r.Fields, Field{Name: name, Value: value, ID: id})
+		var f *Field
+		r.Fields, f = addField(r.Fields)
+		f.Name, f.Value, f.ID = name, value, id
 	}
 	if next+2 != len(head) || head[next+1] != '\n' {
 		return ErrHeadEnd

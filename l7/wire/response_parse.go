@@ -67,12 +67,12 @@ func (r *Response) parseFields(head []byte, next int, lim *Limits, s *responseSt
 		if count == most {
 			return ErrResponseFields
 		}
-		l := fieldLine(head, next)
-		if l.flaw != flawNone {
-			return backendFlaws[l.flaw]
+		nameEnd, start, end, after, _, flaw := fieldLine(head, next)
+		if flaw != flawNone {
+			return backendFlaws[flaw]
 		}
-		name, value := head[next:l.name:l.name], head[l.value:l.valueEnd:l.valueEnd]
-		next = l.next
+		name, value := head[next:nameEnd:nameEnd], head[start:end:end]
+		next = after
 		id := IDOf(name)
 		if fieldUse[id] == useTyped {
 			if err := r.note(id, value, s); err != nil {
@@ -80,7 +80,9 @@ func (r *Response) parseFields(head []byte, next int, lim *Limits, s *responseSt
 			}
 			continue
 		}
-		r.Fields = append(r.Fields, Field{Name: name, Value: value, ID: id})
+		var f *Field
+		r.Fields, f = addField(r.Fields)
+		f.Name, f.Value, f.ID = name, value, id
 	}
 	if next+2 != len(head) || head[next+1] != '\n' {
 		return ErrResponseHeadEnd

@@ -170,7 +170,7 @@ func appendFields(dst []byte, fields []Field, trailer bool) (_ []byte, ok bool) 
 	for i := range fields {
 		f := &fields[i]
 		id := f.ID
-		if id == FieldOther {
+		if id == FieldOther && len(f.Name) > 0 && hopLetters>>(f.Name[0]&31)&1 != 0 {
 			id = IDOf(f.Name)
 		}
 		if id.HopByHop() || id == FieldTrailer && !trailer {
@@ -184,7 +184,19 @@ func appendFields(dst []byte, fields []Field, trailer bool) (_ []byte, ok bool) 
 	return dst, true
 }
 
-func sendableField(f *Field) bool { return IsToken(f.Name) && ValidValue(f.Value) }
+// hopLetters has a bit for each first letter of the names that never pass: for others there is nothing to look up.
+var hopLetters = func() (set uint32) {
+	for id, name := range fieldNames {
+		if id := FieldID(id); id.HopByHop() || id == FieldTrailer {
+			set |= 1 << (name[0] & 31)
+		}
+	}
+	return set
+}()
+
+func sendableField(f *Field) bool {
+	return (string(f.Name) == fieldNames[f.ID] && f.ID != FieldOther || IsToken(f.Name)) && ValidValue(f.Value)
+}
 
 // appendField appends one line; dst has the room.
 func appendField(dst, name, value []byte) []byte {

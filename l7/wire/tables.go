@@ -98,11 +98,25 @@ func blanks(w uint64) uint64 {
 	return ((w-0x21*ones)&^w | (del-ones)&^del) & tops
 }
 
+// plain tells whether no byte of two words is below 0x20 or at least 0x7f, in the fewest steps; it may say no when the
+// answer is yes.
+func plain(v, w uint64) bool {
+	return ((v-0x20*ones)|(v+ones)|(w-0x20*ones)|(w+ones))&tops == 0
+}
+
 // indexControl finds the first byte of b[i:] that is below 0x20 or 0x7f, else len(b).
 func indexControl(b []byte, i int) int {
-	for ; i+8 <= len(b); i += 8 {
-		if m := controls(binary.LittleEndian.Uint64(b[i:])); m != 0 {
+	for ; i+16 <= len(b); i += 16 {
+		pair := b[i : i+16]
+		v, w := binary.LittleEndian.Uint64(pair), binary.LittleEndian.Uint64(pair[8:])
+		if plain(v, w) {
+			continue
+		}
+		if m := controls(v); m != 0 {
 			return i + bits.TrailingZeros64(m)>>3
+		}
+		if m := controls(w); m != 0 {
+			return i + 8 + bits.TrailingZeros64(m)>>3
 		}
 	}
 	for ; i < len(b); i++ {
@@ -138,17 +152,31 @@ func IsToken(b []byte) bool {
 	return len(b) > 0
 }
 
-// ValidValue tells whether b may be a field's value: no control character but HTAB.
+// ValidValue tells whether b may be a field's value: no control character but HTAB. Its words overlap at the end, which
+// spares it a tail; what is not plain ASCII is looked at byte by byte.
 func ValidValue(b []byte) bool {
-	for i := 0; ; i++ {
-		i = indexControl(b, i)
-		if i == len(b) {
-			return true
+	n := len(b)
+	if n < 8 {
+		return validBytes(b)
+	}
+	i := 0
+	for ; i+16 < n; i += 16 {
+		pair := b[i : i+16]
+		if !plain(binary.LittleEndian.Uint64(pair), binary.LittleEndian.Uint64(pair[8:])) {
+			return validBytes(b)
 		}
-		if b[i] != '\t' {
+	}
+	i = min(i, n-8)
+	return plain(binary.LittleEndian.Uint64(b[i:]), binary.LittleEndian.Uint64(b[n-8:])) || validBytes(b)
+}
+
+func validBytes(b []byte) bool {
+	for _, c := range b {
+		if c < ' ' && c != '\t' || c == 0x7f {
 			return false
 		}
 	}
+	return true
 }
 
 // equalFold compares b with a lower-case ASCII text, whatever b's case.

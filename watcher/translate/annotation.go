@@ -140,7 +140,9 @@ type dialect struct {
 	defaultBackend string              // name of a Service; "": none
 	algorithm      *upstream.Algorithm // nil: the default; the first Ingress that names a backend decides
 	ownAlgorithm   bool                // … by our own key, which wins
-	connectTimeout *int                // seconds; for the cluster, beside the policy
+
+	globalAuth bool // enable-global-auth
+	firewall   bool // enable-modsecurity
 
 	policy l7.Policy
 	denied string // why the Ingress's paths answer 503; "": they do not
@@ -152,6 +154,7 @@ func newDialect(o *Options, d *defaults) dialect {
 		sslRedirect: d.sslRedirect, forceSSLRedirect: d.forceSSLRedirect, preserveTrailingSlash: d.preserveTrailingSlash,
 		temporalRedirectCode: temporalCodeDefault, permanentRedirectCode: permanentCodeDefault,
 		allow: d.allow, deny: d.deny,
+		globalAuth: true, firewall: d.firewall,
 		policy: d.policy,
 	}
 }
@@ -173,6 +176,18 @@ func (t *Translator) readAnnotations(f *fragment) {
 			f.refuse(annotationField(full), "is not read: this proxy's annotations begin with %s (--annotations-prefix)",
 				t.options.AnnotationsPrefix)
 		}
+	}
+	f.dialect.protect()
+}
+
+// protect denies what the ConfigMap wants protected in a way that is not built.
+func (d *dialect) protect() {
+	switch {
+	case d.denied != "":
+	case d.defaults.globalAuth && d.globalAuth:
+		d.denied = "the ConfigMap's global-auth-url is not supported yet"
+	case d.defaults.firewall && d.firewall:
+		d.denied = "the ConfigMap's enable-modsecurity is not supported yet"
 	}
 }
 
@@ -240,6 +255,9 @@ func (f *fragment) reject(a *annotation, field string, err error) {
 // suggestion is the remedy for an unknown key: the known one that is spelled most like it.
 func suggestion(name string, mine bool) string {
 	best, least := "", 1+len(name)/4
+	if len(name) > nameMax {
+		least = -1
+	}
 	for i := range annotations {
 		a := &annotations[i]
 		for _, known := range append([]string{a.key}, a.aliases...) {
@@ -258,6 +276,8 @@ func suggestion(name string, mine bool) string {
 	}
 	return "did you mean " + best + "?"
 }
+
+const nameMax = 63 // of an annotation, without its prefix (Kubernetes)
 
 // distance is the number of characters to insert, delete or exchange between two names (Levenshtein).
 func distance(a, b string) int {

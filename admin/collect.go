@@ -1,0 +1,381 @@
+package admin
+
+import (
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/l7/wire"
+)
+
+// collector makes the series of a scrape from the sources. It keeps nothing between two scrapes.
+type collector struct {
+	*metrics
+	options *Options
+	sources *Sources
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range c.all {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	s := scrape{collector: c, out: out}
+	s.build()
+	s.configuration()
+	s.problemCounts()
+	s.routes()
+	s.http()
+	s.doorCounts()
+	s.connections()
+	s.certificates()
+	s.clusters()
+	s.log()
+	s.loops()
+	s.work()
+}
+
+// scrape is one scrape under way.
+type scrape struct {
+	*collector
+	out chan<- prometheus.Metric
+}
+
+func (s scrape) count(d *prometheus.Desc, n uint64, labels ...string) {
+	m, err := prometheus.NewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	s.send(d, m, err)
+}
+
+func (s scrape) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	m, err := prometheus.NewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	s.send(d, m, err)
+}
+
+// histogram shows counts, which are not cumulative, by the upper bounds of their buckets.
+func (s scrape) histogram(d *prometheus.Desc, bounds []time.Duration, counts []uint64, total uint64, sum time.Duration, labels ...string) {
+	buckets, below := make(map[float64]uint64, len(bounds)), uint64(0)
+	for i, bound := range bounds {
+		below += counts[i]
+		buckets[bound.Seconds()] = below
+	}
+	m, err := prometheus.NewConstHistogram(d, total, sum.Seconds(), buckets, labels...)
+	s.send(d, m, err)
+}
+
+// size shows a sum of bytes as ingress-nginx's histograms of sizes, without their buckets.
+func (s scrape) size(d *prometheus.Desc, count, bytes uint64, labels ...string) {
+	m, err := prometheus.NewConstHistogram(d, count, float64(bytes), nil, labels...)
+	s.send(d, m, err)
+}
+
+// send passes a metric on; one that cannot be made (a label that is not UTF-8) is an error of the scrape, which shows
+// all others.
+func (s scrape) send(d *prometheus.Desc, m prometheus.Metric, err error) {
+	if err != nil {
+		m = prometheus.NewInvalidMetric(d, err)
+	}
+	s.out <- m
+}
+
+func (s scrape) build() {
+	s.gauge(s.buildInfo, 1, s.options.Version, runtime.Version())
+	if s.nginxBuild != nil {
+		s.gauge(s.nginxBuild, 1, "", s.options.Version, "")
+	}
+}
+
+func (s scrape) configuration() {
+	if s.sources.Applies == nil {
+		return
+	}
+	a := s.sources.Applies.sums()
+	if a.applied > 0 {
+		s.gauge(s.snapshotAge, s.options.Now().Sub(a.last).Seconds())
+	}
+	s.histogram(s.applyDuration, applyBuckets[:], a.counts[:], a.applied, a.total)
+	s.count(s.applies, a.applied, "applied")
+	s.count(s.applies, a.failed, "failed")
+	if s.nginxReloads == nil {
+		return
+	}
+	s.count(s.nginxReloads, a.applied)
+	s.count(s.nginxReloadErrors, a.failed)
+	s.gauge(s.nginxReloadOK, truth(a.applied > 0 && !a.lastFailed))
+	s.gauge(s.nginxConfigHash, float64(a.hash))
+	if a.applied > 0 {
+		s.gauge(s.nginxReloadTime, float64(a.last.UnixMilli())/1e3)
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (s scrape) problemCounts() {
+	if s.sources.Problems == nil {
+		return
+	}
+	byKind := map[string]int{}
+	for _, p := range s.sources.Problems() {
+		byKind[p.Object.Kind]++
+	}
+	for kind, n := range byKind {
+		s.gauge(s.problems, float64(n), kind)
+	}
+}
+
+// routes shows exchanges by route. Identities that a scraper could not tell apart are added up: ingress-nginx's series
+// have no port.
+func (s scrape) routes() {
+	var all []*l7.RouteStats
+	if s.sources.Routes != nil {
+		all = s.sources.Routes()
+	}
+	if s.sources.HTTP != nil {
+		all = append(all[:len(all):len(all)], s.sources.HTTP.NoRoute)
+	}
+	sums := make(map[l7.Identity]*l7.RouteCounts, len(all))
+	for _, r := range all {
+		id := r.ID.StatsIdentity(true)
+		if !s.options.OwnNames {
+			id.Port = ""
+		}
+		if sums[id] == nil {
+			sums[id] = new(l7.RouteCounts)
+		}
+		r.AddTo(sums[id])
+	}
+	for id, c := range sums {
+		if len(c.Requests) > 0 {
+			s.route(id, c)
+		}
+	}
+}
+
+func (s scrape) route(id l7.Identity, c *l7.RouteCounts) {
+	labels := []string{id.Namespace, id.Ingress, id.Service, id.Host}
+	ours := []string{id.Namespace, id.Ingress, id.Service, id.Port, id.Host}
+	if s.options.OwnNames {
+		labels = ours
+	}
+	var ended uint64
+	for o, n := range c.Requests {
+		ended += n
+		s.requestCount(labels, o, n)
+	}
+	s.times(s.requestDuration, &c.Duration, labels)
+	s.times(s.responseDuration, &c.Response, labels)
+	if s.options.OwnNames {
+		s.count(s.requestSize, c.RequestBytes, labels...)
+		s.count(s.bytesSent, c.BytesSent, labels...)
+	} else {
+		s.size(s.requestSize, ended, c.RequestBytes, labels...)
+		s.size(s.responseSize, ended, c.BytesSent, labels...)
+		s.size(s.bytesSent, ended, c.BytesSent, labels...)
+	}
+	s.count(s.retries, c.Retries, ours...)
+	for kind, n := range c.BackendErrors {
+		if n > 0 {
+			s.count(s.backendErrors, n, append(ours, fastpath.Kind(kind).String())...)
+		}
+	}
+}
+
+func (s scrape) requestCount(labels []string, o l7.Outcome, n uint64) {
+	method, status := methodName(o.Method), "other"
+	if o != l7.OutcomeOther {
+		status = strconv.Itoa(o.Status)
+	}
+	if s.options.OwnNames {
+		s.count(s.requests, n, append(labels, method, status)...)
+	} else {
+		s.count(s.requests, n, append(labels, "", method, status, "")...)
+	}
+}
+
+func (s scrape) times(d *prometheus.Desc, h *l7.Histogram, labels []string) {
+	var total uint64
+	for _, n := range h.Counts {
+		total += n
+	}
+	s.histogram(d, l7.TimeBuckets[:], h.Counts[:], total, h.Sum, labels...)
+}
+
+// methodNames are few, whatever clients send.
+var methodNames = [...]string{wire.MethodGet: "GET", wire.MethodHead: "HEAD", wire.MethodPost: "POST", wire.MethodPut: "PUT",
+	wire.MethodDelete: "DELETE", wire.MethodOptions: "OPTIONS", wire.MethodPatch: "PATCH", wire.MethodTrace: "TRACE",
+	wire.MethodConnect: "CONNECT"}
+
+func methodName(m wire.Method) string {
+	if int(m) < len(methodNames) && methodNames[m] != "" {
+		return methodNames[m]
+	}
+	return "OTHER"
+}
+
+func (s scrape) http() {
+	if s.sources.HTTP == nil {
+		return
+	}
+	loops := s.sources.HTTP.Loops()
+	sum := func(of func(*l7.LoopStats) uint64) (n uint64) {
+		for i := range loops {
+			n += of(&loops[i])
+		}
+		return n
+	}
+	s.httpErrors(loops, sum)
+	s.count(s.exchanges, sum(func(l *l7.LoopStats) uint64 { return l.Exchanges.Load() }))
+	s.gauge(s.active, float64(s.sources.HTTP.Active()))
+	s.gauge(s.clients, float64(openClients(loops)))
+	s.count(s.clientsOpened, sum(func(l *l7.LoopStats) uint64 { return l.Opened.Load() }))
+	s.count(s.clientsShed, sum(func(l *l7.LoopStats) uint64 { return l.Shed.Load() }))
+	s.count(s.clientBytes, sum(func(l *l7.LoopStats) uint64 { return l.BytesReceived.Load() }), "received")
+	s.count(s.clientBytes, sum(func(l *l7.LoopStats) uint64 { return l.BytesSent.Load() }), "sent")
+	s.gauge(s.tunnels, float64(s.sources.HTTP.Tunnels()))
+	s.count(s.tunnelsBegun, sum(func(l *l7.LoopStats) uint64 { return l.Upgraded.Load() }))
+	s.count(s.tunnelBytes, sum(func(l *l7.LoopStats) uint64 { return l.TunnelBytesUp.Load() }), "received")
+	s.count(s.tunnelBytes, sum(func(l *l7.LoopStats) uint64 { return l.TunnelBytesDown.Load() }), "sent")
+	if s.nginxRequests != nil {
+		s.count(s.nginxRequests, sum(func(l *l7.LoopStats) uint64 { return l.Exchanges.Load() }))
+	}
+}
+
+// httpErrors shows what went wrong, by its kind.
+func (s scrape) httpErrors(loops []l7.LoopStats, sum func(func(*l7.LoopStats) uint64) uint64) {
+	if len(loops) == 0 {
+		return
+	}
+	for kind := range loops[0].Refused {
+		if n := sum(func(l *l7.LoopStats) uint64 { return l.Refused[kind].Load() }); n > 0 {
+			s.count(s.refused, n, fastpath.Kind(kind).String())
+		}
+	}
+	for fault := range loops[0].Errors {
+		for kind := range loops[0].Errors[fault] {
+			if n := sum(func(l *l7.LoopStats) uint64 { return l.Errors[fault][kind].Load() }); n > 0 {
+				s.count(s.exchangeErrors, n, fastpath.Fault(fault).String(), fastpath.Kind(kind).String())
+			}
+		}
+	}
+}
+
+func openClients(loops []l7.LoopStats) (n int64) {
+	for i := range loops {
+		n += loops[i].Open.Load()
+	}
+	return n
+}
+
+func (s scrape) doorCounts() {
+	if s.sources.Doors == nil {
+		return
+	}
+	for _, d := range s.sources.Doors() {
+		s.count(s.doorAccepted, d.Accepted, d.Name)
+		s.count(s.doorRefused, d.Refused, d.Name)
+		s.count(s.doorExhausted, d.NoDescriptor, d.Name)
+		s.count(s.handshakes, d.Handshakes, d.Name)
+		s.count(s.handshakeErrors, d.HandshakeErrors, d.Name)
+		s.count(s.handshakesRefused, d.Overload, d.Name)
+		s.count(s.passedThrough, d.Passed, d.Name)
+		s.count(s.passErrors, d.PassErrors, d.Name)
+		s.gauge(s.passingThrough, float64(d.Tunnels), d.Name)
+	}
+}
+
+// connections shows nginx's view of client connections. "reading" is not told from "waiting": an incomplete head is a
+// moment.
+func (s scrape) connections() {
+	if s.nginxConnections == nil || s.sources.HTTP == nil || s.sources.Doors == nil {
+		return
+	}
+	var accepted, refused uint64
+	var passing int64
+	for _, d := range s.sources.Doors() {
+		accepted += d.Accepted
+		refused += d.Refused
+		passing += d.Tunnels
+	}
+	active, open := s.sources.HTTP.Active(), openClients(s.sources.HTTP.Loops())
+	s.gauge(s.nginxConnections, float64(open+passing), "active")
+	s.gauge(s.nginxConnections, float64(active), "writing")
+	s.gauge(s.nginxConnections, float64(max(open-active, 0)), "waiting")
+	s.count(s.nginxConnectionSum, accepted, "accepted")
+	s.count(s.nginxConnectionSum, accepted-min(refused, accepted), "handled")
+}
+
+func (s scrape) certificates() {
+	if s.sources.Certificates == nil {
+		return
+	}
+	for _, c := range s.sources.Certificates() {
+		end := float64(c.NotAfter.Unix())
+		if s.options.OwnNames {
+			s.gauge(s.certificateEnd, end, c.Host, c.Secret)
+		} else {
+			s.gauge(s.certificateEnd, end, s.options.Controller.Namespace, s.options.Controller.Class, c.Host, c.Secret)
+		}
+	}
+}
+
+func (s scrape) clusters() {
+	if s.sources.Clusters == nil {
+		return
+	}
+	for _, c := range s.sources.Clusters() {
+		s.gauge(s.endpoints, float64(c.Ready), c.ID, "ready")
+		s.gauge(s.endpoints, float64(c.Ejected), c.ID, "ejected")
+		s.gauge(s.endpoints, float64(c.Terminating), c.ID, "terminating")
+		s.gauge(s.endpoints, float64(c.Refused), c.ID, "refused")
+		s.gauge(s.sessions, float64(max(c.Open-c.Idle, 0)), c.ID, "busy")
+		s.gauge(s.sessions, float64(c.Idle), c.ID, "idle")
+		s.gauge(s.streams, float64(c.Active), c.ID)
+		s.count(s.streamsTotal, c.Requests, c.ID)
+		s.count(s.streamsReused, c.Reused, c.ID)
+		s.count(s.connects, c.Connects, c.ID)
+		s.count(s.connectFailures, c.ConnectFailures, c.ID)
+		s.count(s.ejections, c.Ejections, c.ID)
+	}
+}
+
+func (s scrape) log() {
+	if s.sources.Log == nil {
+		return
+	}
+	s.count(s.logDropped, s.sources.Log.Dropped())
+	s.count(s.logErrors, s.sources.Log.Errors())
+}
+
+func (s scrape) loops() {
+	for _, l := range s.sources.Loops {
+		id := strconv.Itoa(l.ID)
+		s.count(s.loopTurns, l.Stats.Turns.Load(), id)
+		s.count(s.loopEvents, l.Stats.Events.Load(), id)
+		s.count(s.loopPanics, l.Stats.Panics.Load(), id)
+		s.gauge(s.loopConns, float64(l.Stats.Conns.Load()), id)
+		s.gauge(s.loopPending, float64(l.Stats.Pending.Load()), id)
+	}
+}
+
+func (s scrape) work() {
+	w := s.sources.Work
+	if w == nil {
+		return
+	}
+	s.gauge(s.workRunning, float64(w.Running(fastpath.WorkHandshake)), "handshake")
+	s.gauge(s.workRunning, float64(w.Running(fastpath.WorkCompile)), "compile")
+	s.gauge(s.workRunning, float64(w.Running(fastpath.WorkCompute)), "compute")
+	s.count(s.workRefused, w.Refused.Load())
+}

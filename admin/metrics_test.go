@@ -1,0 +1,278 @@
+package admin
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/l7/wire"
+	"github.com/sluiceproxy/sluice/route"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden file")
+
+// scrapeOf reads /metrics as a scraper does: it must be valid, and of a page that is complete.
+func scrapeOf(t *testing.T, o Options, s Sources) map[string]*dto.MetricFamily {
+	t.Helper()
+	o.Now = func() time.Time { return started }
+	status, body := get(t, open(t, o, s)+"/metrics")
+	if status != 200 {
+		t.Fatalf("status is %d: %s", status, body)
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(body))
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, body)
+	}
+	return families
+}
+
+// series shows a family's values by their labels: `{a="b"} 1`; of a histogram count and sum.
+func series(f *dto.MetricFamily) []string {
+	var list []string
+	for _, m := range f.GetMetric() {
+		var labels []string
+		for _, l := range m.GetLabel() {
+			if l.GetValue() != "" {
+				labels = append(labels, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
+			}
+		}
+		value := ""
+		switch {
+		case m.Histogram != nil:
+			value = fmt.Sprintf("%d %v", m.Histogram.GetSampleCount(), m.Histogram.GetSampleSum())
+		case m.Counter != nil:
+			value = fmt.Sprint(m.Counter.GetValue())
+		default:
+			value = fmt.Sprint(m.Gauge.GetValue())
+		}
+		list = append(list, "{"+strings.Join(labels, ",")+"} "+value)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// TestMetricNames holds the contract with operators: a name or a help text changes only together with the golden file,
+// and every name that is made has a value in sources that have everything.
+func TestMetricNames(t *testing.T) {
+	var lines []string
+	for _, own := range []bool{false, true} {
+		for name, f := range scrapeOf(t, Options{OwnNames: own}, full(t)) {
+			if strings.HasPrefix(name, ownPrefix) || strings.HasPrefix(name, nginxPrefix) {
+				lines = append(lines, fmt.Sprintf("%s %s %s", name, strings.ToLower(f.GetType().String()), f.GetHelp()))
+			}
+		}
+		for _, d := range newMetrics(own, nil).all {
+			name, _, _ := strings.Cut(strings.TrimPrefix(d.String(), `Desc{fqName: "`), `"`)
+			if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, name+" ") }) {
+				t.Errorf("%s never has a value", name)
+			}
+		}
+	}
+	slices.Sort(lines)
+	got := strings.Join(slices.Compact(lines), "\n") + "\n"
+	const golden = "testdata/metrics.txt"
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("names, types or help texts changed. Dashboards and alerts depend on them; if that is meant, go test ./admin -update rewrites %s:\n%s", golden, got)
+	}
+}
+
+func TestMetricValues(t *testing.T) {
+	controller := Controller{Class: "k8s.io/ingress-nginx", Namespace: "ingress", Pod: "sluice-1"}
+	const who = `controller_class="k8s.io/ingress-nginx",controller_namespace="ingress",controller_pod="sluice-1"`
+	const web, webRoute = who + `,ingress="web",namespace="shop",service="front"`, who + `,ingress="web",`
+	nginx := scrapeOf(t, Options{Controller: controller, Version: "v1"}, full(t))
+	own := scrapeOf(t, Options{Controller: controller, OwnNames: true}, full(t))
+	for _, c := range []struct {
+		from map[string]*dto.MetricFamily
+		name string
+		want []string
+	}{
+		// both ports of the Service in one series: ingress-nginx's labels cannot tell them apart
+		{nginx, "nginx_ingress_controller_requests", []string{`{` + webRoute + `method="GET",namespace="shop",service="front",status="200"} 2`,
+			`{` + webRoute + `method="OTHER",namespace="shop",service="front",status="502"} 1`, `{` + who + `,method="OTHER",status="400"} 1`}},
+		{nginx, "nginx_ingress_controller_request_duration_seconds", []string{`{` + web + `} 3 62.007`, `{` + who + `} 1 0`}},
+		{nginx, "nginx_ingress_controller_response_duration_seconds", []string{`{` + web + `} 1 1`, `{` + who + `} 0 0`}},
+		{nginx, "nginx_ingress_controller_request_size", []string{`{` + web + `} 3 110`, `{` + who + `} 1 0`}},
+		{nginx, "nginx_ingress_controller_bytes_sent", []string{`{` + web + `} 3 1050`, `{` + who + `} 1 0`}},
+		{nginx, "nginx_ingress_controller_config_last_reload_successful", []string{`{` + who + `} 1`}},
+		{nginx, "nginx_ingress_controller_config_hash", []string{`{` + who + `} 8`}},
+		{nginx, "nginx_ingress_controller_success", []string{`{` + who + `} 2`}},
+		{nginx, "nginx_ingress_controller_ssl_expire_time_seconds", []string{
+			`{class="k8s.io/ingress-nginx",host="shop.example",namespace="ingress",secret_name="tls"} 1.8033612e+09`,
+			`{class="k8s.io/ingress-nginx",namespace="ingress"} 1.8269484e+09`}},
+		{nginx, "nginx_ingress_controller_nginx_process_connections", []string{`{` + who + `,state="active"} 4`,
+			`{` + who + `,state="waiting"} 1`, `{` + who + `,state="writing"} 1`}},
+		{nginx, "nginx_ingress_controller_nginx_process_connections_total", []string{`{` + who + `,state="accepted"} 12`,
+			`{` + who + `,state="handled"} 9`}},
+
+		{own, "sluice_requests_total", []string{`{ingress="web",method="GET",namespace="shop",port="80",service="front",status="200"} 1`,
+			`{ingress="web",method="GET",namespace="shop",port="8080",service="front",status="200"} 1`,
+			`{ingress="web",method="OTHER",namespace="shop",port="80",service="front",status="502"} 1`, `{method="OTHER",status="400"} 1`}},
+		{own, "sluice_backend_errors_total", []string{`{ingress="web",kind="refused",namespace="shop",port="80",service="front"} 1`,
+			`{ingress="web",kind="reset",namespace="shop",port="80",service="front"} 1`}},
+		{own, "sluice_retries_total", []string{`{ingress="web",namespace="shop",port="80",service="front"} 1`,
+			`{ingress="web",namespace="shop",port="8080",service="front"} 0`, `{} 0`}},
+		{own, "sluice_refused_requests_total", []string{`{kind="malformed"} 1`}},
+		{own, "sluice_request_errors_total", []string{`{fault="client",kind="malformed"} 1`, `{fault="client",kind="reset"} 1`}},
+		{own, "sluice_exchanges_active", []string{`{} 1`}},
+		{own, "sluice_snapshot_age_seconds", []string{`{} 60`}},
+		{own, "sluice_apply_duration_seconds", []string{`{} 2 3600.03`}},
+		{own, "sluice_problems", []string{`{kind="Ingress"} 2`, `{kind="Secret"} 1`}},
+		{own, "sluice_endpoints", []string{`{cluster="shop/front:80",state="ejected"} 1`, `{cluster="shop/front:80",state="ready"} 3`,
+			`{cluster="shop/front:80",state="refused"} 4`, `{cluster="shop/front:80",state="terminating"} 2`}},
+		{own, "sluice_backend_connections", []string{`{cluster="shop/front:80",state="busy"} 4`, `{cluster="shop/front:80",state="idle"} 3`}},
+	} {
+		if got := series(c.from[c.name]); !slices.Equal(got, c.want) {
+			t.Errorf("%s\ngot  %q\nwant %q", c.name, got, c.want)
+		}
+	}
+	for name := range own {
+		if strings.HasPrefix(name, nginxPrefix) {
+			t.Errorf("%s is shown beside our own names", name)
+		}
+	}
+}
+
+func TestTimeBucketsAreCumulative(t *testing.T) {
+	f := scrapeOf(t, Options{}, full(t))["nginx_ingress_controller_request_duration_seconds"]
+	for _, m := range f.GetMetric() {
+		if len(m.GetLabel()) > 0 && m.Histogram.GetSampleCount() == 3 {
+			var got []string
+			for _, b := range m.Histogram.GetBucket() {
+				got = append(got, fmt.Sprintf("%v:%d", b.GetUpperBound(), b.GetCumulativeCount()))
+			}
+			const want = "0.005:0 0.01:1 0.025:1 0.05:1 0.1:1 0.25:1 0.5:1 1:1 2.5:2 5:2 10:2 +Inf:3"
+			if s := strings.Join(got, " "); s != want {
+				t.Errorf("buckets are %s, want %s", s, want)
+			}
+			return
+		}
+	}
+	t.Error("no histogram of three requests")
+}
+
+// TestScrapeOfNothing: what a process shows that has just begun, or that was told nothing at all.
+func TestScrapeOfNothing(t *testing.T) {
+	for name, s := range map[string]Sources{"no sources": {}, "no loops": {HTTP: l7.NewStats(0), Applies: &Applies{}}} {
+		t.Run(name, func(t *testing.T) {
+			families := scrapeOf(t, Options{}, s)
+			if families["sluice_build_info"] == nil || families["go_goroutines"] == nil || families["process_open_fds"] == nil {
+				t.Error("no build info, or nothing of the runtime and the process")
+			}
+			if f := families["sluice_snapshot_age_seconds"]; f != nil {
+				t.Errorf("a snapshot that is not there has an age: %v", series(f))
+			}
+			if f := families["nginx_ingress_controller_config_last_reload_successful"]; f != nil && series(f)[0] != "{} 0" {
+				t.Errorf("a reload that was not is successful: %v", series(f))
+			}
+		})
+	}
+}
+
+// TestBadLabelCostsItsSeries: a name that is not UTF-8 must not hide everything else.
+func TestBadLabelCostsItsSeries(t *testing.T) {
+	s := full(t)
+	s.Problems = func() []route.Problem { return []route.Problem{{Object: route.Object{Kind: "\xff"}}} }
+	families := scrapeOf(t, Options{}, s)
+	if families["sluice_problems"] != nil || families["sluice_exchanges_active"] == nil {
+		t.Errorf("%d families are shown", len(families))
+	}
+}
+
+func TestLastApplyFailed(t *testing.T) {
+	s := full(t)
+	s.Applies.Failed()
+	families := scrapeOf(t, Options{}, s)
+	for name, want := range map[string]string{"nginx_ingress_controller_config_last_reload_successful": "{} 0",
+		"nginx_ingress_controller_errors": "{} 1", "nginx_ingress_controller_config_hash": "{} 8", "sluice_snapshot_age_seconds": "{} 60"} {
+		if got := series(families[name]); len(got) != 1 || got[0] != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestMethodNames(t *testing.T) {
+	for m, want := range map[wire.Method]string{wire.MethodGet: "GET", wire.MethodConnect: "CONNECT", wire.MethodOther: "OTHER", 200: "OTHER"} {
+		if got := methodName(m); got != want {
+			t.Errorf("method %d is %s, want %s", m, got, want)
+		}
+	}
+}
+
+// TestScrapeBesideTraffic scrapes while a loop counts; it is for the race detector, and holds that counters never fall.
+func TestScrapeBesideTraffic(t *testing.T) {
+	s := full(t)
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		r := s.Routes()[0]
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				s.HTTP.ExchangeBegan(0)
+				s.HTTP.Record(0, r, &l7.Record{Method: wire.Method(i % 10), Status: 100 + i%500, Duration: int64(i), RequestBytes: 1, BytesSent: 1})
+			}
+		}
+	}()
+	base := open(t, Options{}, s)
+	last := -1.0
+	for range 5 {
+		_, body := get(t, base+"/metrics")
+		parser := expfmt.NewTextParser(model.UTF8Validation)
+		families, err := parser.TextToMetricFamilies(strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := families["sluice_exchanges_total"].GetMetric()[0].GetCounter().GetValue()
+		if n < last {
+			t.Errorf("exchanges fell from %v to %v", last, n)
+		}
+		last = n
+	}
+	close(stop)
+	<-done
+}
+
+// BenchmarkScrape is a scrape of 10,000 Ingresses that all have traffic.
+func BenchmarkScrape(b *testing.B) {
+	stats := l7.NewStats(2)
+	var routes []*l7.RouteStats
+	for i := range 10_000 {
+		r := l7.NewRouteStats(l7.Identity{Namespace: fmt.Sprint("team-", i%100), Ingress: fmt.Sprint("web-", i), Service: "front", Port: "80"}, 2)
+		for loop := range 2 {
+			r.Record(loop, &l7.Record{Method: wire.MethodGet, Status: 200, Duration: 1e6})
+			r.Record(loop, &l7.Record{Method: wire.MethodPost, Status: 404, Duration: 1e7})
+		}
+		routes = append(routes, r)
+	}
+	a := New(Options{}, Sources{HTTP: stats, Routes: func() []*l7.RouteStats { return routes }})
+	addr, err := a.Listen("127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer a.Shutdown(b.Context())
+	for b.Loop() {
+		b.SetBytes(int64(scrapeBytes(b, "http://"+addr.String()+"/metrics")))
+	}
+}

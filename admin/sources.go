@@ -1,0 +1,109 @@
+package admin
+
+import (
+	"sync"
+	"time"
+
+	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/route"
+	"github.com/sluiceproxy/sluice/upstream"
+)
+
+// Sources are what the admin room may look at. Functions are called from the server's goroutines, several at a time.
+// Nil members are left out of the pages, but for Alive and Ready: who cannot say that it is, is not.
+type Sources struct {
+	Alive func() (bool, string) // false in the grace period before the process ends; the text says what is going on
+	Ready func() (bool, string) // false before the first snapshot and while draining
+
+	Loops   []*fastpath.Loop
+	Work    *fastpath.Work
+	HTTP    *l7.Stats
+	Log     *l7.AccessLog
+	Applies *Applies
+
+	Routes       func() []*l7.RouteStats // by identity, without HTTP.NoRoute
+	Problems     func() []route.Problem
+	Snapshot     func() any // the compiled routes for people; encoded as JSON, so nothing secret may be in it
+	Doors        func() []Door
+	Clusters     func() []Cluster
+	Certificates func() []Certificate
+}
+
+// Door is what happened at one listening port before HTTP or a tunnel.
+type Door struct {
+	Name                        string // "http", "https"
+	Accepted, Refused           uint64
+	NoDescriptor                uint64 // accepting failed for want of descriptors
+	Handshakes, HandshakeErrors uint64 // begun; of these, failed
+	Overload                    uint64 // handshakes that were not begun because too many are under way
+	Passed, PassErrors          uint64 // passed through; not, for want of an endpoint
+	Tunnels                     int64  // pass-through tunnels that are open
+}
+
+// Cluster is one cluster's health and its counters.
+type Cluster struct {
+	ID                          string
+	Ready, Ejected, Terminating int // endpoints; the ejected ones are not among the ready
+	Refused                     int // endpoints that may not be dialled
+	upstream.Stats
+}
+
+// Certificate is what is shown of a certificate that is served.
+type Certificate struct {
+	Host     string // "" is the default certificate's
+	Secret   string // its name; "" for the self-signed one
+	NotAfter time.Time
+}
+
+// Applies remembers how applying configurations went. The zero value is ready; any goroutine may call it.
+type Applies struct {
+	mu  sync.Mutex
+	sum applySums
+}
+
+// applySums are Applies at one moment.
+type applySums struct {
+	applied, failed uint64
+	hash            uint64
+	last            time.Time // of the last one that succeeded
+	lastFailed      bool
+	counts          [len(applyBuckets)]uint64 // not cumulative; what is above all bounds is in none
+	total           time.Duration
+}
+
+// applyBuckets are the upper bounds of the apply latency's histogram.
+var applyBuckets = [...]time.Duration{time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond,
+	50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second,
+	2500 * time.Millisecond, 5 * time.Second, 10 * time.Second}
+
+// Applied notes that a configuration was put in place at the time now, took after its source had delivered it. hash
+// names its content, or at least tells it from the one before.
+func (a *Applies) Applied(now time.Time, took time.Duration, hash uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := &a.sum
+	s.applied++
+	s.hash, s.last, s.lastFailed = hash, now, false
+	s.total += took
+	for i, bound := range applyBuckets {
+		if took <= bound {
+			s.counts[i]++
+			return
+		}
+	}
+}
+
+// Failed notes that a configuration was not put in place at all.
+func (a *Applies) Failed() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sum.failed++
+	a.sum.lastFailed = true
+}
+
+func (a *Applies) sums() applySums {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.sum
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestNginxStream(t *testing.T) {
+	dir := t.TempDir()
+	module := filepath.Join(dir, "ngx_stream_module.so")
+	if err := os.WriteFile(module, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const preread = " --with-stream_ssl_preread_module"
+	tests := []struct {
+		name, arguments, modules, file string
+		err                            error
+	}{
+		{"built in", "--with-stream" + preread, "", "", nil},
+		{"dynamic, at its place", "--modules-path=" + dir + " --with-stream=dynamic" + preread, "", module, nil},
+		{"dynamic, at a given place", "--modules-path=/nowhere --with-stream=dynamic" + preread, dir, module, nil},
+		{"dynamic, not installed", "--modules-path=/nowhere --with-stream=dynamic" + preread, "", "", errNoStream},
+		{"no preread", "--with-stream", "", "", errNoStream},
+		{"none", "--with-threads", "", "", errNoStream},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			file, err := nginxStream("nginx version: nginx/1.22.1\nconfigure arguments: "+test.arguments, test.modules)
+			if file != test.file || !errors.Is(err, test.err) {
+				t.Errorf("%q, %v", file, err)
+			}
+		})
+	}
+}
+
+func TestCurvesFor(t *testing.T) {
+	const hybrid = "X25519MLKEM768:X25519"
+	tests := []struct {
+		name, printed string
+		modern        bool
+		want          string
+	}{
+		{"old nginx", "built with OpenSSL 3.0.22 25 Aug 2026 (running with OpenSSL 3.0.19 27 Jan 2026)", true, "X25519"},
+		{"new nginx, what runs counts", "built with OpenSSL 3.0.2 1 Jan (running with OpenSSL 3.5.1 1 Jul)", true, hybrid},
+		{"new nginx, one number", "built with OpenSSL 3.6.0 1 Oct 2025", true, hybrid},
+		{"new HAProxy", "Built with OpenSSL version : OpenSSL 3.5.0 8 Apr\nRunning on OpenSSL version : OpenSSL 3.5.0 8 Apr", true, hybrid},
+		{"not asked for", "built with OpenSSL 3.6.0 1 Oct 2025", false, "X25519"},
+		{"another library", "built with LibreSSL 4.0.0", true, "X25519"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := curvesFor(test.printed, test.modern); got != test.want {
+				t.Errorf("got %s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestTemplatesRender(t *testing.T) {
+	dir := t.TempDir()
+	c, err := newCertificate(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := deployment{
+		Dir: dir, Plain: 1, TLS: 2, Pass: 3, Admin: 4, OriginPlain: 5, OriginTLS: 6,
+		HostBench: hostBench, HostPass: hostPass, Certificate: c,
+	}
+	tests := []struct {
+		template string
+		data     any
+		wants    []string
+	}{
+		{"rivals/nginx.conf.tmpl", nginxConfig{deployment: d, Curves: "X25519", Stream: true, Module: "m.so"},
+			[]string{"load_module m.so;", "127.0.0.1:1 ", "ssl_preread on;", c.keyFile, "NumTickets 0"}},
+		{"rivals/haproxy.cfg.tmpl", haproxyConfig{d, "X25519"}, []string{"bind 127.0.0.1:1", c.bothFile, "no-tls-tickets"}},
+		{"manifests/bench.yaml.tmpl", d, []string{hostBench, "targetPort: 5", "port: 6", c.CertBase64(), `ssl-session-tickets: "false"`}},
+	}
+	for _, test := range tests {
+		file := filepath.Join(dir, "out")
+		if err := render(test.template, test.data, file); err != nil {
+			t.Errorf("%s: %v", test.template, err)
+			continue
+		}
+		text, _ := os.ReadFile(file)
+		for _, want := range test.wants {
+			if !strings.Contains(string(text), want) {
+				t.Errorf("%s: no %q", test.template, want)
+			}
+		}
+	}
+}
+
+func TestFreePorts(t *testing.T) {
+	ports, err := freePorts(20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[int]bool{}
+	for _, port := range ports {
+		l, err := net.Listen("tcp", local(port))
+		if err != nil || seen[port] || port < portLow || port >= portHigh {
+			t.Errorf("port %d: %v", port, err)
+			continue
+		}
+		defer l.Close()
+		seen[port] = true
+	}
+}

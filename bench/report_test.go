@@ -1,0 +1,134 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// testReport is two rounds of one scenario with figures that are easy to divide.
+func testReport() *report {
+	s := scenario{
+		name: "h1-c64", about: "about it", unit: unitRequest,
+		cost: atMost(0.80, 0.65), rate: atLeast(1.1, 1.1),
+	}
+	proxies := []candidate{
+		{name: "sluice", version: "0.1"}, {name: "nginx", version: "1.22.1"}, {name: "haproxy", version: "2.6.12"},
+	}
+	r := &report{
+		Time: time.Unix(1_700_000_000, 0), Versions: map[string]string{}, Load: "own", Rounds: 2, Seconds: 2,
+		Machine: machine{CPU: "Abacus", Cores: 2, Kernel: "6.1"},
+		Rows:    []row{newRow(s, proxies)},
+	}
+	for i, costs := range [][2]float64{{15, 30}, {20, 40}, {25, 50}} {
+		r.Versions[proxies[i].name] = proxies[i].version
+		for round, cost := range costs {
+			r.Rows[0].Proxies[i].Rounds = append(r.Rows[0].Proxies[i].Rounds, measurement{
+				Round: round + 1, Cost: cost, Rate: 1000 / cost, SystemShare: 0.8, Requests: 1000,
+			})
+		}
+	}
+	return r
+}
+
+func TestReportJudges(t *testing.T) {
+	r := testReport()
+	r.finish()
+	against := r.Rows[0].Proxies[0].Against
+	if got := against["nginx"].Cost; got != (spread{0.75, 0.75, 0.75, 2}) {
+		t.Errorf("cost against nginx: %v", got)
+	}
+	for name, want := range map[string][2]string{
+		"nginx":   {verdictMet, verdictMet}, // 0.75 <= 0.80 * 0.95; 1.33 >= 1.1 / 0.95
+		"haproxy": {verdictMet, verdictMet}, // 0.60 <= 0.65
+	} {
+		if c := against[name]; c.CostMust.Verdict != want[0] || c.RateMust.Verdict != want[1] {
+			t.Errorf("%s: %+v %+v", name, c.CostMust, c.RateMust)
+		}
+	}
+	if c := r.Rows[0].Proxies[1].Against["haproxy"]; c.CostMust != nil {
+		t.Error("a rival was judged")
+	}
+}
+
+func TestReportMissesAndVoids(t *testing.T) {
+	r := testReport()
+	r.Rows[0].Proxies[0].Rounds[0].Cost = 100
+	r.Rows[0].Proxies[0].Rounds[1].Cost = 100
+	r.Rows[0].Proxies[2].Rounds[1].Bad = 1
+	r.finish()
+	against := r.Rows[0].Proxies[0].Against
+	if v := against["nginx"].CostMust.Verdict; v != verdictMissed {
+		t.Errorf("five times nginx: %s", v)
+	}
+	if v := against["haproxy"].CostMust.Verdict; v != verdictVoid {
+		t.Errorf("a rival that answers wrongly: %s", v)
+	}
+	if err := r.failure(); err == nil || !strings.Contains(err.Error(), "haproxy") {
+		t.Errorf("failure: %v", err)
+	}
+}
+
+func TestReportMarkdown(t *testing.T) {
+	r := testReport()
+	r.Rows[0].Proxies[2].Skipped = "it cannot"
+	r.Rows[0].Proxies[2].Rounds = nil
+	r.finish()
+	text := r.markdown()
+	for _, want := range []string{
+		"Abacus, 2 cores",
+		"haproxy 2.6.12, nginx 1.22.1, sluice 0.1",
+		"older than mainline 1.31: each bound against it is stricter by 0.95",
+		"| h1-c64 | CPU µs/request | **0.75** (0.75–0.75) | ≤ 0.76 | met | – | ≤ 0.65 | not measured |",
+		"| h1-c64 | requests/s | **1.33** (1.33–1.33) | ≥ 1.16 | met |",
+		"| sluice | **22.5** (15.0–30.0) | – | **0.75** (0.75–0.75) | – | 4.5+18.0 |",
+		"- haproxy: it cannot",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	checkTables(t, text)
+}
+
+// checkTables wants every line of a table to have as many cells as its head.
+func checkTables(t *testing.T, text string) {
+	t.Helper()
+	cells := 0
+	for line := range strings.Lines(text) {
+		n := strings.Count(line, "|")
+		if n > 0 && cells > 0 && n != cells {
+			t.Errorf("%d bars where the head has %d: %s", n, cells, line)
+		}
+		cells = n
+	}
+}
+
+func TestReportIsPublished(t *testing.T) {
+	for name, quick := range map[string]bool{"compare-20231114-221320": false, "tmp-compare-20231114-221320": true} {
+		r := testReport()
+		r.Quick = quick
+		r.finish()
+		dir := filepath.Join(t.TempDir(), "results")
+		var out strings.Builder
+		if err := r.publish(options{out: dir}, &out, &strings.Builder{}); err != nil {
+			t.Fatal(err)
+		}
+		data, err1 := os.ReadFile(filepath.Join(dir, name+".json"))
+		text, err2 := os.ReadFile(filepath.Join(dir, name+".md"))
+		if err := errors.Join(err1, err2); err != nil {
+			t.Fatal(err)
+		}
+		var back report
+		if err := json.Unmarshal(data, &back); err != nil || len(back.Rows) != 1 || back.Rows[0].Proxies[0].Against["nginx"].CostMust == nil {
+			t.Errorf("JSON: %v\n%s", err, data)
+		}
+		if out.String() != string(text) {
+			t.Error("what is printed is not what is written")
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package route
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/sluiceproxy/sluice/upstream"
+)
+
+// What has not changed is the same object in the next Snapshot.
+func TestReuse(t *testing.T) {
+	e := newTestEnv()
+	a, b := host("a.example", rules("Prefix", "/")...), host("*.b.example", rules("Prefix", "/")...)
+	c := config(a, b)
+	first := compiled(t, c, nil, e)
+	changed := *b
+	second := compiled(t, &Config{Hosts: []*VirtualHost{&changed, a}, Clusters: c.Clusters}, first, e)
+	if first.Host([]byte("a.example")) != second.Host([]byte("a.example")) {
+		t.Error("the unchanged host was compiled anew")
+	}
+	if first.Host([]byte("x.b.example")) == second.Host([]byte("x.b.example")) {
+		t.Error("the changed host was not compiled")
+	}
+	if second.Generation != first.Generation+1 || !second.CompiledAt.Equal(e.Now()) {
+		t.Errorf("generation %d compiled at %v", second.Generation, second.CompiledAt)
+	}
+	third := compiled(t, &Config{Hosts: []*VirtualHost{a}, Clusters: c.Clusters}, second, e)
+	if got := third.Host([]byte("x.b.example")); got != third.catchAll {
+		t.Errorf("the removed host is still served: %q", got.Name())
+	}
+	if e.made != 1 {
+		t.Errorf("%d clusters were made, want 1", e.made)
+	}
+}
+
+// A host is compiled anew when a cluster that it names comes or goes, though the host itself did not change.
+func TestClusterComesAndGoes(t *testing.T) {
+	e := newTestEnv()
+	v, other := host("shop.example", rules("Prefix", "/")...), host("other.example")
+	v.Rules[0].Fallback = "spare"
+	web, spare := service("web"), service("spare")
+	lead := func(s *Snapshot) string { return led(at(s, "shop.example", "/")) }
+
+	none, _ := Compile(&Config{Hosts: []*VirtualHost{v, other}}, nil, e.Env)
+	if lead(none) != "503" {
+		t.Fatalf("without its cluster the host leads to %q", lead(none))
+	}
+	both := compiled(t, &Config{Hosts: []*VirtualHost{v, other}, Clusters: []*Cluster{web, spare}}, none, e)
+	if lead(both) != "0" || at(both, "shop.example", "/").Fallback == nil {
+		t.Fatalf("when its cluster came, the host leads to %q", lead(both))
+	}
+	if none.Host([]byte("other.example")) != both.Host([]byte("other.example")) {
+		t.Error("a host that names no cluster was compiled anew")
+	}
+	gone, problems := Compile(&Config{Hosts: []*VirtualHost{v, other}, Clusters: []*Cluster{spare}}, both, e.Env)
+	if lead(gone) != "503" || len(problems) != 1 {
+		t.Errorf("when its cluster went, the host leads to %q with problems %q", lead(gone), texts(problems))
+	}
+	back := compiled(t, &Config{Hosts: []*VirtualHost{v, other}, Clusters: []*Cluster{spare, web}}, gone, e)
+	if lead(back) != "0" || at(back, "shop.example", "/").Cluster == at(both, "shop.example", "/").Cluster {
+		t.Error("a cluster that came back is not a new one")
+	}
+	if at(back, "shop.example", "/").Fallback != at(both, "shop.example", "/").Fallback {
+		t.Error("the cluster that stayed is not the same")
+	}
+}
+
+// A cluster keeps its state; settings and endpoints change beside it, at Swap and not before.
+func TestClusterState(t *testing.T) {
+	e, store := newTestEnv(), NewStore()
+	v, web := host("shop.example", rules("Prefix", "/")...), service("web")
+	first := compiled(t, &Config{Hosts: []*VirtualHost{v}, Clusters: []*Cluster{web}}, nil, e)
+	rec := e.of(first, "web")
+	if len(rec.applied) != 0 {
+		t.Fatal("endpoints were applied by Compile")
+	}
+	store.Swap(first)
+	if !slices.Equal(rec.last(), web.Endpoints) {
+		t.Fatalf("endpoints %v, want %v", rec.last(), web.Endpoints)
+	}
+
+	changed := *web
+	changed.Settings = upstream.Settings{Algorithm: upstream.EWMA, TLS: &upstream.TLS{ServerName: "web"}}
+	second := compiled(t, &Config{Hosts: []*VirtualHost{v}, Clusters: []*Cluster{&changed}}, first, e)
+	if len(rec.settings) != 0 {
+		t.Fatal("settings were changed by Compile")
+	}
+	if first.hosts[0] != second.hosts[0] {
+		t.Error("changed settings made the host be compiled anew")
+	}
+	store.Swap(second)
+	if len(rec.settings) != 1 || rec.settings[0] != changed.Settings || len(rec.applied) != 1 {
+		t.Errorf("settings %v, applied %v", rec.settings, rec.applied)
+	}
+
+	equal := changed
+	equal.Settings.TLS = &upstream.TLS{ServerName: "web"}
+	third := compiled(t, &Config{Hosts: []*VirtualHost{v}, Clusters: []*Cluster{&equal}}, second, e)
+	store.Swap(third)
+	if len(rec.settings) != 1 || len(rec.applied) != 1 {
+		t.Errorf("equal settings were set again: %d, %d", len(rec.settings), len(rec.applied))
+	}
+
+	more := equal
+	more.Endpoints = addresses("192.0.2.1:80", "192.0.2.2:80")
+	store.Swap(compiled(t, &Config{Hosts: []*VirtualHost{v}, Clusters: []*Cluster{&more}}, third, e))
+	if !slices.Equal(rec.last(), more.Endpoints) || rec.closes() != 0 {
+		t.Errorf("endpoints %v, want %v; closed %d times", rec.last(), more.Endpoints, rec.closes())
+	}
+}
+
+func TestCertificates(t *testing.T) {
+	e := newTestEnv()
+	exact, wild, fallback := keyPair(t, "exact", "a.shop.example"), keyPair(t, "wild", "*.shop.example"), keyPair(t, "fallback")
+	mismatch := *keyPair(t, "mismatch")
+	mismatch.KeyPEM = keyPair(t, "x").KeyPEM
+	garbage := &Certificate{Owner: Object{Kind: "Secret", Namespace: "shop", Name: "garbage"}, CertPEM: []byte("no"), KeyPEM: exact.KeyPEM}
+	with := func(name string, c *Certificate) *VirtualHost {
+		return &VirtualHost{Name: name, Owner: shop, Certificate: c}
+	}
+	c := &Config{DefaultCertificate: fallback, Hosts: []*VirtualHost{
+		with("a.shop.example", exact), with("*.shop.example", wild), with("b.shop.example", nil),
+		with("c.shop.example", &mismatch), with("d.shop.example", garbage), with("plain.example", nil),
+	}}
+	s, problems := Compile(c, nil, e.Env)
+	want := []string{
+		"Secret shop/mismatch: tls.key: private key does not match public key; the default certificate is shown instead",
+		"Secret shop/garbage: tls.crt: failed to find any PEM data in certificate input; the default certificate is shown instead",
+	}
+	if got := texts(problems); !slices.Equal(got, want) {
+		t.Errorf("problems %q, want %q", got, want)
+	}
+	check := func(s *Snapshot, want map[string]string) {
+		t.Helper()
+		for name, secret := range want {
+			if got := shown(s.Certificate([]byte(name))); got != secret {
+				t.Errorf("%q is shown %s, want %s", name, got, secret)
+			}
+		}
+	}
+	check(s, map[string]string{"a.shop.example": "exact", "b.shop.example": "wild", "x.shop.example": "wild", "x.y.shop.example": "fallback",
+		"c.shop.example": "fallback", "d.shop.example": "fallback", "plain.example": "fallback", "other.test": "fallback", "": "fallback"})
+
+	again, _ := Compile(&Config{DefaultCertificate: fallback, Hosts: []*VirtualHost{with("new.example", exact), with("", wild)}}, s, e.Env)
+	check(again, map[string]string{"new.example": "exact", "other.test": "wild", "": "wild", "plain.example": "wild"})
+	if again.Certificate([]byte("new.example")) != s.Certificate([]byte("a.shop.example")) {
+		t.Error("a certificate was parsed again")
+	}
+	if again.certificate != s.certificate {
+		t.Error("the default certificate was parsed again")
+	}
+
+	broken, problems := Compile(&Config{DefaultCertificate: garbage}, s, e.Env)
+	if len(problems) != 1 {
+		t.Errorf("problems %q", texts(problems))
+	}
+	check(broken, map[string]string{"a.shop.example": "self-signed"})
+}

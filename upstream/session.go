@@ -1,0 +1,274 @@
+package upstream
+
+import (
+	"crypto/tls"
+	"time"
+
+	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/l7/wire"
+)
+
+// session is one HTTP/1.1 connection to an endpoint, and the Stream of whoever uses it at the moment. It belongs to one
+// loop and is in one of these states:
+//
+//	         Open                       OnHandshake
+//	(free) ───────► dialling ─► shaking ────────────► busy ◄──────► idle
+//	   ▲               │           │                    │  Release     │
+//	   └───────────────┴───────────┴────────────────────┴──────────────┘ close
+//
+// A peer is called as the last thing that a method does: it may release the stream, and the value may then be another
+// session already.
+type session struct {
+	state    sessionState
+	endpoint *Endpoint
+	loop     *fastpath.Loop
+	conn     *fastpath.Conn
+	peer     Peer        // busy and before
+	tls      *tls.Config // what it was made with
+	counted  bool        // endpoint.active counts its stream
+
+	connectBy int64 // end of the time for connecting and the handshake
+	requests  int   // sent on it
+	idleSince int64
+	expires   int64 // idle: when it is given up
+	idled     int64 // how long it had been idle when it was taken; -1: it is fresh
+
+	stream1
+}
+
+type sessionState uint8
+
+const (
+	sessionFree sessionState = iota
+	sessionDialling
+	sessionShaking // hands, for TLS
+	sessionBusy
+	sessionIdle
+)
+
+var (
+	_ Stream              = (*session)(nil)
+	_ fastpath.Connector  = (*session)(nil)
+	_ fastpath.Handshaker = (*session)(nil)
+)
+
+// Open gives p a stream to e: on an idle session of loop l at once (ready), or on one that is being dialled. Then
+// p.OnStream follows, unless the stream is released before.
+func (e *Endpoint) Open(l *fastpath.Loop, p Peer, o OpenOptions) (s Stream, ready bool, err *fastpath.Error) {
+	v := e.cluster.current.Load()
+	if v.err != nil {
+		return nil, false, ErrSettings
+	}
+	if !o.Fresh {
+		if s := e.take(l, o.NonIdempotent); s != nil {
+			e.loops[l.ID].reused.inc()
+			s.begin(p, v.countActive)
+			return s, true, nil
+		}
+	}
+	timeout := o.ConnectTimeout
+	if timeout <= 0 {
+		timeout = v.ConnectTimeout
+	}
+	fresh := localOf(l).get()
+	fresh.endpoint, fresh.loop, fresh.tls, fresh.idled = e, l, e.tls.Load(), -1
+	fresh.state, fresh.connectBy = sessionDialling, l.Now()+int64(timeout)
+	if fresh.conn, err = l.Dial(e.addr, timeout, fresh); err != nil {
+		localOf(l).put(fresh)
+		e.Failed(l, err)
+		return nil, false, err
+	}
+	e.loops[l.ID].dials.inc()
+	fresh.begin(p, v.countActive)
+	return fresh, false, nil
+}
+
+// begin makes s the stream of p.
+func (s *session) begin(p Peer, count bool) {
+	s.peer = p
+	s.endpoint.loops[s.loop.ID].requests.inc()
+	if s.counted = count; count {
+		s.endpoint.active.Add(1)
+	}
+}
+
+// end is begin's other half.
+func (s *session) end() {
+	s.peer = nil
+	s.endpoint.loops[s.loop.ID].ended.inc()
+	if s.counted {
+		s.counted = false
+		s.endpoint.active.Add(-1)
+	}
+}
+
+// OnConnect implements fastpath.Connector.
+func (s *session) OnConnect(c *fastpath.Conn, err *fastpath.Error) {
+	if err != nil {
+		s.refused(err)
+		return
+	}
+	if s.tls == nil {
+		s.connected()
+		return
+	}
+	s.state = sessionShaking
+	c.SetDeadline(s.connectBy)
+	if err := c.StartTLS(s.tls, false, s.endpoint.cluster.env.Work); err != nil {
+		s.refused(err)
+	}
+}
+
+// OnHandshake implements fastpath.Handshaker.
+func (s *session) OnHandshake(c *fastpath.Conn, err *fastpath.Error) {
+	if err != nil {
+		s.refused(ErrHandshake)
+		return
+	}
+	c.SetDeadline(0)
+	s.connected()
+}
+
+// connected gives the stream to its peer.
+func (s *session) connected() {
+	p := &s.endpoint.loops[s.loop.ID]
+	p.dialled.inc()
+	p.opened.inc()
+	s.state = sessionBusy
+	s.endpoint.Connected(s.loop)
+	s.peer.OnStream(s, nil)
+}
+
+// refused tells the peer that there is no session.
+func (s *session) refused(err *fastpath.Error) {
+	p, e, l := s.peer, s.endpoint, s.loop
+	s.end()
+	s.close()
+	e.Failed(l, err)
+	p.OnStream(nil, err)
+}
+
+// close ends the session, whatever its state; a stream on it has ended before.
+func (s *session) close() {
+	p := &s.endpoint.loops[s.loop.ID]
+	switch s.state {
+	case sessionDialling, sessionShaking:
+		p.dialled.inc()
+	default:
+		p.closed.inc()
+	}
+	s.conn.Close()
+	localOf(s.loop).put(s)
+}
+
+// OnReadable implements fastpath.Handler.
+func (s *session) OnReadable(c *fastpath.Conn) {
+	switch s.state {
+	case sessionBusy:
+		s.peer.OnResponse()
+	case sessionIdle:
+		s.readIdle()
+	}
+}
+
+// OnWritable implements fastpath.Handler.
+func (s *session) OnWritable(c *fastpath.Conn) {
+	if s.state == sessionBusy {
+		s.peer.OnRoom()
+	}
+}
+
+// OnDeadline implements fastpath.Handler.
+func (s *session) OnDeadline(c *fastpath.Conn) {
+	switch s.state {
+	case sessionShaking:
+		s.refused(ErrHandshakeTimeout)
+	case sessionBusy:
+		s.peer.OnStreamTimeout()
+	case sessionIdle:
+		s.endpoint.idle.survived(s.loop.Now() - s.idleSince)
+		s.leave()
+		s.close()
+	}
+}
+
+// SetTimeout implements Stream.
+func (s *session) SetTimeout(d time.Duration) {
+	if d <= 0 {
+		s.conn.SetDeadline(0)
+		return
+	}
+	s.conn.SetDeadline(s.loop.Now() + int64(d))
+}
+
+// Endpoint implements Stream.
+func (s *session) Endpoint() *Endpoint { return s.endpoint }
+
+// Reused implements Stream.
+func (s *session) Reused() bool { return s.idled >= 0 }
+
+// Again implements Stream.
+func (s *session) Again() { s.conn.Again() }
+
+// Release implements Stream.
+func (s *session) Release() {
+	switch s.state {
+	case sessionFree, sessionIdle:
+		return
+	case sessionBusy:
+		if s.complete() && s.park() {
+			return
+		}
+	}
+	s.end()
+	s.close()
+}
+
+// Detach implements Stream.
+func (s *session) Detach() *fastpath.Conn {
+	c := s.conn
+	s.end()
+	s.endpoint.loops[s.loop.ID].closed.inc()
+	localOf(s.loop).put(s)
+	c.SetDeadline(0)
+	return c
+}
+
+// local is what the sessions of a loop share.
+type local struct {
+	free    []*session
+	scratch []byte // a head on its way into a connection's output
+}
+
+func localOf(l *fastpath.Loop) *local {
+	if p, ok := l.Local[fastpath.LocalSessions].(*local); ok {
+		return p
+	}
+	p := &local{}
+	l.Local[fastpath.LocalSessions] = p
+	return p
+}
+
+// get gives a session without a past.
+func (p *local) get() *session {
+	n := len(p.free)
+	if n == 0 {
+		s := &session{}
+		s.chunks = wire.ChunkReader{Response: true}
+		return s
+	}
+	s := p.free[n-1]
+	p.free[n-1] = nil
+	p.free = p.free[:n-1]
+	return s
+}
+
+// put takes back a session that nobody calls any more.
+func (p *local) put(s *session) {
+	chunks := s.chunks
+	chunks.Reset()
+	*s = session{stream1: stream1{chunks: chunks}}
+	if len(p.free) < sessionsFreeMax {
+		p.free = append(p.free, s)
+	}
+}

@@ -1,0 +1,279 @@
+package upstream
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"math/big"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluiceproxy/sluice/fastpath"
+)
+
+// authority is a CA that signs what tests need.
+type authority struct {
+	t    testing.TB
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	pem  string
+}
+
+func newAuthority(t testing.TB) *authority {
+	t.Helper()
+	a := &authority{t: t}
+	a.cert, a.key, a.pem, _ = a.issue(&x509.Certificate{Subject: pkix.Name{CommonName: "test CA"}, IsCA: true,
+		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true})
+	return a
+}
+
+func (a *authority) issue(c *x509.Certificate) (cert *x509.Certificate, key *ecdsa.PrivateKey, certPEM, keyPEM string) {
+	a.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	c.SerialNumber = big.NewInt(time.Now().UnixNano())
+	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	parent, signer := a.cert, a.key
+	if parent == nil {
+		parent, signer = c, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, signer)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if cert, err = x509.ParseCertificate(der); err != nil {
+		a.t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return cert, key, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
+}
+
+// pair is a certificate for name, as a server's or client's configuration has it.
+func (a *authority) pair(name string) (pair tls.Certificate, certPEM, keyPEM string) {
+	a.t.Helper()
+	_, _, certPEM, keyPEM = a.issue(&x509.Certificate{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}})
+	pair, err := tls.X509KeyPair([]byte(certPEM), []byte(keyPEM))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return pair, certPEM, keyPEM
+}
+
+// secure is serve behind a TLS server; seen hears of every handshake that succeeded.
+func secure(cfg *tls.Config, seen chan<- tls.ConnectionState, serve func(net.Conn, int)) func(net.Conn, int) {
+	return func(raw net.Conn, i int) {
+		c := tls.Server(raw, cfg)
+		if c.Handshake() != nil {
+			return
+		}
+		if seen != nil {
+			seen <- c.ConnectionState()
+		}
+		serve(c, i)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	ca, other := newAuthority(t), newAuthority(t)
+	server, _, _ := ca.pair("web.shop")
+	_, certPEM, keyPEM := ca.pair("sluice")
+	pool := x509.NewCertPool()
+	pool.AddCert(ca.cert)
+	plain := &tls.Config{Certificates: []tls.Certificate{server}, NextProtos: []string{"h2", "http/1.1"}}
+	mutual := plain.Clone()
+	mutual.ClientAuth, mutual.ClientCAs = tls.RequireAndVerifyClientCert, pool
+	for _, tt := range []struct {
+		name   string
+		server *tls.Config
+		tls    TLS
+		err    *fastpath.Error
+	}{
+		{"not verified, no name", plain, TLS{}, nil},
+		{"not verified, name", plain, TLS{ServerName: "web.shop"}, nil},
+		{"verified", plain, TLS{Verify: true, ServerName: "web.shop", RootsPEM: ca.pem}, nil},
+		{"another name", plain, TLS{Verify: true, ServerName: "api.shop", RootsPEM: ca.pem}, ErrHandshake},
+		{"another CA", plain, TLS{Verify: true, ServerName: "web.shop", RootsPEM: other.pem}, ErrHandshake},
+		{"the system's CAs", plain, TLS{Verify: true, ServerName: "web.shop"}, ErrHandshake},
+		{"client certificate", mutual, TLS{CertPEM: certPEM, KeyPEM: keyPEM}, nil},
+		{"verified without a name", plain, TLS{Verify: true, RootsPEM: ca.pem}, ErrSettings},
+		{"roots that are none", plain, TLS{RootsPEM: "x"}, ErrSettings},
+		{"half a client certificate", plain, TLS{CertPEM: certPEM}, ErrSettings},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			env, seen := newEnv(t, 1), make(chan tls.ConnectionState, 1)
+			c := cluster(t, env, Settings{TLS: &tt.tls}, newServer(t, secure(tt.server, seen, answering("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"))).addr())
+			e := only(t, c)
+			if (c.Problem() != nil) != (tt.err == ErrSettings) {
+				t.Errorf("problem %v", c.Problem())
+			}
+			if tt.err != nil {
+				get("/").do(t, env, e).failed(t, tt.err)
+				if s := e.Stats(); s.Open != 0 || s.Active != 0 {
+					t.Errorf("%+v, want nothing open", s)
+				}
+				return
+			}
+			for i := range 3 {
+				if c := get("/").do(t, env, e).ok(t, 200, "hello"); c.reused != (i > 0) {
+					t.Errorf("request %d: reused is %v", i, c.reused)
+				}
+			}
+			s := wait(t, seen, "the handshake")
+			if s.ServerName != tt.tls.ServerName || s.NegotiatedProtocol != "http/1.1" {
+				t.Errorf("server name %q, protocol %q", s.ServerName, s.NegotiatedProtocol)
+			}
+		})
+	}
+}
+
+// A client certificate that is missing is told only after the handshake in TLS 1.3: the session ends, the backend's fault.
+func TestTLSAlertAfterHandshake(t *testing.T) {
+	ca := newAuthority(t)
+	server, _, _ := ca.pair("web.shop")
+	cfg := &tls.Config{Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAnyClientCert}
+	env := newEnv(t, 1)
+	e := only(t, cluster(t, env, Settings{TLS: &TLS{}}, newServer(t, secure(cfg, nil, answering(empty))).addr()))
+	c := get("/").do(t, env, e)
+	if c.err == nil || c.err.Fault != fastpath.FaultBackend {
+		t.Errorf("error %v", c.err)
+	}
+}
+
+// A body that ends with the connection is complete only if TLS says so.
+func TestTLSTruncation(t *testing.T) {
+	ca := newAuthority(t)
+	pair, _, _ := ca.pair("web.shop")
+	cfg := &tls.Config{Certificates: []tls.Certificate{pair}}
+	for _, tt := range []struct {
+		name string
+		end  func(*tls.Conn)
+		err  *fastpath.Error
+	}{
+		{"close_notify", func(c *tls.Conn) { c.Close() }, nil},
+		{"bare FIN", func(c *tls.Conn) { c.NetConn().Close() }, ErrTruncated},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			env := newEnv(t, 1)
+			serve := func(c net.Conn, _ int) {
+				readRequest(bufio.NewReader(c))
+				_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\nhello")
+				tt.end(c.(*tls.Conn))
+			}
+			e := only(t, cluster(t, env, Settings{TLS: &TLS{}}, newServer(t, secure(cfg, nil, serve)).addr()))
+			if c := get("/").do(t, env, e).failed(t, tt.err); string(c.got) != "hello" {
+				t.Errorf("body %q", c.got)
+			}
+		})
+	}
+}
+
+// More than the answer in the same record stays inside the record layer: it ends the session as bytes on the socket do.
+func TestTLSTooMuch(t *testing.T) {
+	ca := newAuthority(t)
+	pair, _, _ := ca.pair("web.shop")
+	cfg := &tls.Config{Certificates: []tls.Certificate{pair}}
+	body := strings.Repeat("x", 12<<10)
+	for _, extra := range []string{"", "X", empty} {
+		env := newEnv(t, 1)
+		e := only(t, cluster(t, env, Settings{TLS: &TLS{}}, newServer(t, secure(cfg, nil, answering("HTTP/1.1 200 OK\r\nContent-Length: 12288\r\n\r\n"+body+extra))).addr()))
+		c := get("/")
+		c.step = 1000
+		c.do(t, env, e).ok(t, 200, body)
+		want := 1
+		if extra != "" {
+			want = 0
+		}
+		if n := idle(t, env, e); n != want {
+			t.Errorf("%d bytes too much: %d idle sessions, want %d", len(extra), n, want)
+		}
+	}
+}
+
+func TestTLSResumption(t *testing.T) {
+	ca := newAuthority(t)
+	pair, _, _ := ca.pair("web.shop")
+	cfg := &tls.Config{Certificates: []tls.Certificate{pair}}
+	env, seen := newEnv(t, 1), make(chan tls.ConnectionState, 2)
+	e := only(t, cluster(t, env, Settings{TLS: &TLS{Verify: true, ServerName: "web.shop", RootsPEM: ca.pem}},
+		newServer(t, secure(cfg, seen, answering(empty))).addr()))
+	for i := range 2 {
+		c := get("/")
+		c.options.Fresh = true
+		c.do(t, env, e).ok(t, 200, "")
+		if s := wait(t, seen, "the handshake"); s.DidResume != (i > 0) {
+			t.Errorf("connection %d: resumed is %v", i, s.DidResume)
+		}
+	}
+}
+
+// Sessions made under other TLS settings are not used any more; other settings change nothing.
+func TestTLSSettingsChange(t *testing.T) {
+	ca := newAuthority(t)
+	pair, _, _ := ca.pair("web.shop")
+	cfg := &tls.Config{Certificates: []tls.Certificate{pair}}
+	env := newEnv(t, 1)
+	s := Settings{TLS: &TLS{ServerName: "web.shop"}, AllowLoopback: true}
+	c := cluster(t, env, s, newServer(t, secure(cfg, nil, answering(empty))).addr())
+	e := only(t, c)
+	get("/").do(t, env, e).ok(t, 200, "")
+	s.TLS, s.IdleMax = &TLS{ServerName: "web.shop"}, 7
+	c.SetSettings(s)
+	if n := idle(t, env, e); n != 1 {
+		t.Errorf("the same TLS settings: %d idle sessions, want 1", n)
+	}
+	held := get("/")
+	held.keep = true
+	held.do(t, env, e).ok(t, 200, "")
+	get("/").do(t, env, e).ok(t, 200, "")
+	s.TLS = &TLS{Verify: true, ServerName: "web.shop", RootsPEM: ca.pem}
+	c.SetSettings(s)
+	on(t, env.Loops[0], func() { held.stream.Release() })
+	if n := idle(t, env, e); n != 0 {
+		t.Errorf("other TLS settings: %d idle sessions, want none", n)
+	}
+	if c := get("/").do(t, env, e).ok(t, 200, ""); c.reused {
+		t.Error("a session of the old settings was used")
+	}
+}
+
+func TestHandshakeTimeout(t *testing.T) {
+	env := newEnv(t, 1)
+	e := only(t, cluster(t, env, Settings{TLS: &TLS{}, ConnectTimeout: 50 * time.Millisecond}, newServer(t, func(c net.Conn, _ int) { wait10(c) }).addr()))
+	get("/").do(t, env, e).failed(t, ErrHandshakeTimeout)
+	if s := e.Stats(); s.ConnectFailures != 1 || s.Open != 0 || s.Active != 0 {
+		t.Errorf("%+v", s)
+	}
+	eventually(t, "the handshake's goroutine ends", func() bool { return env.Work.Running(fastpath.WorkHandshake) == 0 })
+}
+
+// A plain backend under TLS settings, and the end of a connection within the handshake, are failures of connecting.
+func TestNoTLSThere(t *testing.T) {
+	for name, serve := range map[string]func(net.Conn, int){
+		"plain HTTP": func(c net.Conn, _ int) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n"); wait10(c) },
+		"end":        func(c net.Conn, _ int) { _, _ = io.ReadFull(c, make([]byte, 10)) },
+		"reset":      func(c net.Conn, _ int) { _, _ = io.ReadFull(c, make([]byte, 10)); rst(c) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			env := newEnv(t, 1)
+			e := only(t, cluster(t, env, Settings{TLS: &TLS{}}, newServer(t, serve).addr()))
+			get("/").do(t, env, e).failed(t, ErrHandshake)
+			if s := e.Stats(); s.ConnectFailures != 1 || s.Open != 0 {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}

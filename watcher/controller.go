@@ -1,0 +1,210 @@
+package watcher
+
+import (
+	"context"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluiceproxy/sluice/route"
+	"github.com/sluiceproxy/sluice/watcher/translate"
+)
+
+// Controller leads every state that a source tells to the store. At most one is under way and the newest one pending;
+// what comes faster is skipped, because a state is always whole.
+type Controller struct {
+	ControllerConfig
+	translator Translator
+
+	pending   atomic.Pointer[State]
+	wake      chan struct{}
+	ready     chan struct{}
+	current   *State        // that was applied last
+	config    *route.Config // … and what it was translated to
+	process   atomic.Pointer[translate.Process]
+	own       atomic.Pointer[[]route.Problem] // of the source and of translate, with their places
+	announced map[route.Problem]bool          // problems that the log has told
+}
+
+// ControllerConfig is what a Controller works with.
+type ControllerConfig struct {
+	Source     Source
+	Translator func() Translator // makes one; again only after a panic has made the last one useless
+	Store      *route.Store
+	Env        route.Env
+	Work       Permits
+	Journal    Journal // nil: nobody listens
+	Log        *slog.Logger
+}
+
+// Translator turns objects into a Config; translate.Translator is the one outside tests. It is called by one goroutine.
+type Translator interface {
+	Translate(*translate.Objects) (*route.Config, []route.Problem)
+	Process() *translate.Process // of the last Translate
+}
+
+// Permits bounds how much is computed beside the traffic; fastpath.Work does.
+type Permits interface{ Do(func()) }
+
+// Journal hears how applying states goes; admin.Applies does.
+type Journal interface {
+	Applied(now time.Time, took time.Duration, id uint64)
+	Failed()
+}
+
+// NewController makes a controller; Run starts it.
+func NewController(c ControllerConfig) *Controller {
+	k := &Controller{
+		ControllerConfig: c,
+		translator:       c.Translator(),
+		wake:             make(chan struct{}, 1),
+		ready:            make(chan struct{}),
+		announced:        map[route.Problem]bool{},
+	}
+	k.process.Store(translate.DefaultProcess())
+	k.own.Store(&[]route.Problem{})
+	return k
+}
+
+// Ready is closed once the store serves a state.
+func (k *Controller) Ready() <-chan struct{} { return k.ready }
+
+// Process is what the present state says about the process; the defaults before the first. From any goroutine.
+func (k *Controller) Process() *translate.Process { return k.process.Load() }
+
+// Problems are all that are known now. From any goroutine.
+func (k *Controller) Problems() []route.Problem {
+	return append(slices.Clone(*k.own.Load()), k.Store.Problems()...)
+}
+
+// Run leads states to the store until ctx ends or the source gives up.
+func (k *Controller) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- k.Source.Run(ctx, k.take) }()
+
+	tick := time.NewTicker(problemsTick)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-k.wake:
+			k.apply(k.pending.Swap(nil))
+		case <-tick.C:
+			k.announce()
+		}
+	}
+}
+
+// take receives a state from the source.
+func (k *Controller) take(s *State) {
+	k.pending.Store(s)
+	select {
+	case k.wake <- struct{}{}:
+	default: // apply has yet to fetch the one before, and will find this one
+	}
+}
+
+// apply puts a state in place, under a permit. If that panics, what is served stays.
+func (k *Controller) apply(s *State) {
+	if s == nil {
+		return
+	}
+	applied := false
+	began := time.Now()
+	k.Work.Do(func() { applied = k.guarded(s, began) })
+	if !applied {
+		if k.Journal != nil {
+			k.Journal.Failed()
+		}
+		return
+	}
+	k.announce()
+	if k.isReady() {
+		return
+	}
+	close(k.ready)
+}
+
+func (k *Controller) isReady() bool {
+	select {
+	case <-k.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+func (k *Controller) guarded(s *State, began time.Time) (applied bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			k.Log.Error("applying the configuration panicked: what was served before is served on; please report this",
+				"panic", p, "stack", string(debug.Stack()))
+			k.translator, k.config = k.Translator(), nil // what they remember may be half of something
+		}
+	}()
+	k.put(s, began)
+	return true
+}
+
+// put translates a state and brings the store up to it: by its endpoints alone if nothing else is new.
+func (k *Controller) put(s *State, began time.Time) {
+	sequence := route.NextSequence() // what ApplyEndpoints was told before belongs to older states
+	translated, problems := k.translator.Translate(&s.Objects)
+	config := *translated
+	config.Sequence = sequence
+
+	changes, only := endpointChanges(k.config, &config)
+	if only {
+		for _, c := range changes {
+			k.Store.ApplyEndpoints(c.ID, c.Endpoints)
+		}
+	} else {
+		next, _ := route.Compile(&config, k.Store.Load(), k.Env) // its problems are in Store.Problems
+		k.Store.Swap(next)
+	}
+	k.current, k.config = s, &config
+	k.process.Store(k.translator.Process())
+	own := append(slices.Clone(s.Problems), located(problems, s)...)
+	k.own.Store(&own)
+	k.report(sequence, time.Since(began), len(changes), only)
+}
+
+// report tells journal and log that a state is in place.
+func (k *Controller) report(id uint64, took time.Duration, endpointsOf int, only bool) {
+	if k.Journal != nil {
+		k.Journal.Applied(time.Now(), took, id)
+	}
+	if only {
+		k.Log.Debug("endpoints applied", "clusters", endpointsOf, "took", took)
+		return
+	}
+	k.Log.Info("configuration applied", "generation", k.Store.Load().Generation, "hosts", len(k.config.Hosts),
+		"ingresses", len(k.current.Objects.Ingresses), "clusters", len(k.config.Clusters),
+		"problems", len(k.Problems()), "took", took.Round(10*time.Microsecond))
+}
+
+// endpointChanges finds the clusters whose endpoints are others than before; only tells that nothing else changed.
+func endpointChanges(old, next *route.Config) (changes []*route.Cluster, only bool) {
+	if old == nil || old.DefaultCertificate != next.DefaultCertificate || old.DefaultBackend != next.DefaultBackend ||
+		old.Settings != next.Settings || !slices.Equal(old.Hosts, next.Hosts) || len(old.Clusters) != len(next.Clusters) {
+		return nil, false
+	}
+	for i, c := range next.Clusters {
+		was := old.Clusters[i]
+		if was == c {
+			continue
+		}
+		if was.ID != c.ID || was.Owner != c.Owner || was.Settings != c.Settings {
+			return nil, false
+		}
+		if !slices.Equal(was.Endpoints, c.Endpoints) {
+			changes = append(changes, c)
+		}
+	}
+	return changes, true
+}

@@ -1,0 +1,497 @@
+package translate
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/l7/filter"
+)
+
+// Clients: limits and timeouts of docs/hardening.md 3.3. They have that page's defaults, not ingress-nginx's: nobody but
+// an attacker needs more.
+var clientKeys = []configKey{
+	{key: "client-header-timeout", preset: "10s", otherwise: "60", verdict: differs,
+		text:  "From the first byte of a request's head to its last.",
+		parse: duration(time.Second, func(c *configuration) *time.Duration { return &c.settings.HeaderTimeout })},
+	{key: "client-body-timeout", preset: "30s", otherwise: "60", verdict: differs,
+		text:  "Between two reads of a request's body.",
+		parse: duration(time.Second, func(c *configuration) *time.Duration { return &c.settings.BodyTimeout })},
+	{key: "keep-alive", preset: "75s", verdict: differs, note: "0 does not switch keep-alive off.",
+		text:  "How long a connection may be idle between two requests.",
+		parse: duration(time.Second, func(c *configuration) *time.Duration { return &c.settings.KeepAliveTimeout })},
+	{key: "keep-alive-requests", preset: "1000", verdict: same, text: "Requests of one connection.",
+		parse: number(1, requestsMax, func(c *configuration) *int { return &c.settings.KeepAliveRequests })},
+	{key: "large-client-header-buffers", preset: "", otherwise: "4 8k", verdict: differs,
+		note: "Sets what sluice-request-line-max, sluice-header-line-max and sluice-header-max set one by one.",
+		text: "\"NUMBER SIZE\": SIZE bounds the request line and every field line, NUMBER × SIZE the head.", parse: parseHeaderBuffers},
+	{key: "sluice-request-line-max", preset: "8k", verdict: own, text: "Bytes of a request line; beyond it 414.",
+		parse: size(64, headMax, func(c *configuration) *int { return &c.settings.Limits.RequestLine })},
+	{key: "sluice-header-max", preset: "32k", verdict: own, text: "Bytes of a request's head; beyond it 431.",
+		parse: size(1<<10, headMax, func(c *configuration) *int { return &c.settings.Limits.Head })},
+	{key: "sluice-header-line-max", preset: "16k", verdict: own, text: "Bytes of one field line; beyond it 431.",
+		parse: size(64, headMax, func(c *configuration) *int { return &c.settings.Limits.Line })},
+	{key: "sluice-header-fields-max", preset: "100", verdict: own, text: "Field lines of a request; beyond it 431.",
+		parse: number(8, fieldsMax, func(c *configuration) *int { return &c.settings.Limits.Fields })},
+	{key: "enable-underscores-in-headers", preset: "false", verdict: differs,
+		note:  "Never a field that reads like one of the proxy's own once `_` is `-`.",
+		text:  "Passes request fields on whose name holds an underscore.",
+		parse: boolean(func(c *configuration) *bool { return &c.settings.Limits.Underscores })},
+	{key: "sluice-encoded-slash", preset: "accept", verdict: own,
+		text: "reject: paths with %2F or %5C answer 400; accept: they are routed decoded and forwarded as they came.",
+		parse: choice(map[string]bool{"accept": false, "reject": true},
+			func(c *configuration) *bool { return &c.settings.Limits.RejectEncodedSlash })},
+	{key: "sluice-first-byte-timeout", preset: "10s", verdict: own, text: "From accept, or the TLS handshake, to a request's first byte.",
+		parse: duration(time.Second, func(c *configuration) *time.Duration { return &c.settings.FirstByteTimeout })},
+	{key: "sluice-send-timeout", preset: "30s", verdict: own, text: "Between two writes to a client that reads slowly.",
+		parse: duration(time.Second, func(c *configuration) *time.Duration { return &c.settings.SendTimeout })},
+	{key: "sluice-rate-min", preset: "240", verdict: own, text: "Bytes a second that a client must send or read at least; 0: any.",
+		parse: size(0, headMax, func(c *configuration) *int { return &c.settings.RateMin })},
+	{key: "sluice-rate-grace", preset: "20s", verdict: own, text: "When sluice-rate-min begins to count.",
+		parse: duration(time.Second, func(c *configuration) *time.Duration { return &c.settings.RateGrace })},
+	{key: "sluice-tunnel-idle-timeout", preset: "1h", verdict: own, text: "Idle time of WebSockets and passed-through connections.",
+		parse: duration(time.Second, func(c *configuration) *time.Duration { return &c.settings.TunnelIdle })},
+	{key: "sluice-half-close-timeout", preset: "30s", verdict: own, text: "… of which one side has closed.",
+		parse: duration(time.Second, func(c *configuration) *time.Duration { return &c.settings.HalfCloseTimeout })},
+	{key: "client-body-buffer-size", preset: "64k", otherwise: "8k", verdict: differs,
+		note:  "A larger body is streamed; ingress-nginx writes it to disk.",
+		text:  "Memory for a request's body before the backend is asked (proxy-request-buffering).",
+		parse: size(1<<10, headMax, func(c *configuration) *int { return &c.settings.RequestBuffer })},
+}
+
+// Whom to believe about the client.
+var trustKeys = []configKey{
+	{key: "use-forwarded-headers", preset: "false", verdict: differs, note: "Trusted peers only: see proxy-real-ip-cidr.",
+		text:  "Believes X-Forwarded-For, -Proto, -Host and -Port of trusted peers.",
+		parse: boolean(func(c *configuration) *bool { return &c.settings.UseForwardedHeaders })},
+	{key: "enable-real-ip", preset: "false", verdict: differs, note: "Trusted peers only: see proxy-real-ip-cidr.",
+		text:  "Believes only the client's address in trusted peers' forwarded-for-header.",
+		parse: boolean(func(c *configuration) *bool { return &c.settings.RealIP })},
+	{key: "proxy-real-ip-cidr", preset: "loopback and private networks; every peer of use-proxy-protocol", otherwise: "0.0.0.0/0", verdict: differs,
+		note: "Without it nobody on the internet is believed. With use-proxy-protocol alone, a PROXY header is required of every peer.",
+		text: "The trusted peers: addresses and networks separated by commas.", parse: parseRealIP},
+	{key: "forwarded-for-header", preset: "X-Forwarded-For", verdict: same, text: "The request field with the client's address.",
+		parse: parseForwardedFor},
+	{key: "compute-full-forwarded-for", preset: "false", verdict: same,
+		text:  "Appends to a trusted X-Forwarded-For instead of replacing it.",
+		parse: boolean(func(c *configuration) *bool { return &c.settings.ComputeFullForwarded })},
+	{key: "use-proxy-protocol", preset: "false", verdict: differs, note: "The header is required, and from trusted peers only.",
+		text:  "Reads a PROXY header, version 1 or 2, at the start of every connection.",
+		parse: boolean(func(c *configuration) *bool { return &c.process.ProxyProtocol.Enabled })},
+	{key: "proxy-protocol-header-timeout", preset: "3s", otherwise: "5s", verdict: differs, text: "How long that header may take.",
+		parse: duration(100*time.Millisecond, func(c *configuration) *time.Duration { return &c.process.ProxyProtocol.HeaderTimeout })},
+	{key: "sluice-proxy-protocol-header-max", preset: "4k", verdict: own, text: "Bytes of a version 2 header.",
+		parse: size(232, 64<<10, func(c *configuration) *int { return &c.process.ProxyProtocol.HeaderMax })},
+}
+
+// Defaults of Ingresses.
+var routeKeys = []configKey{
+	{key: "ssl-redirect", preset: "true", verdict: same, text: "Redirects http to https on hosts with TLS.",
+		parse: boolean(func(c *configuration) *bool { return &c.defaults.sslRedirect })},
+	{key: "force-ssl-redirect", preset: "false", verdict: same, text: "… also on hosts without.",
+		parse: boolean(func(c *configuration) *bool { return &c.defaults.forceSSLRedirect })},
+	{key: "preserve-trailing-slash", preset: "false", verdict: same, text: "Keeps the URI's last slash in those redirects.",
+		parse: boolean(func(c *configuration) *bool { return &c.defaults.preserveTrailingSlash })},
+	{key: "http-redirect-code", preset: "308", verdict: same, text: "Their status: 301, 302, 307 or 308.", parse: parseHTTPRedirectCode},
+	{key: "no-tls-redirect-locations", preset: "/.well-known/acme-challenge", verdict: same,
+		text: "Beginnings of rules' paths that are not redirected to https.",
+		parse: func(c *configuration, value string) error {
+			c.defaults.plainPaths = splitList(value)
+			return nil
+		}},
+	{key: "whitelist-source-range", preset: "", verdict: differs, note: "Entries that do not parse let nobody in, and are a Problem.",
+		text: "Lets only these addresses and networks in.", parse: parseGlobalAllow},
+	{key: "denylist-source-range", preset: "", verdict: same, text: "Refuses these addresses and networks.", parse: parseGlobalDeny},
+	{key: "block-cidrs", preset: "", verdict: same, text: "Refuses these addresses and networks, whatever lists Ingresses have.",
+		parse: func(c *configuration, value string) error {
+			good, err := parsePrefixList(value)
+			c.blocked = joinPrefixes(good)
+			if err != nil {
+				return &partly{err.Error() + "; only the other entries are refused"}
+			}
+			return nil
+		}},
+	{key: "hsts", preset: "true", verdict: same, text: "Sends Strict-Transport-Security over TLS.",
+		parse: func(c *configuration, value string) error {
+			on, err := parseBool(value)
+			c.hstsOff = err == nil && !on
+			return err
+		}},
+	{key: "hsts-max-age", preset: "31536000", verdict: same, text: "… for so many seconds.",
+		parse: func(c *configuration, value string) error {
+			n, err := parseInt(value, 0, int(hstsAgeMax/time.Second))
+			if err == nil {
+				c.hsts.MaxAge = time.Duration(n) * time.Second
+			}
+			return err
+		}},
+	{key: "hsts-include-subdomains", preset: "true", verdict: same, text: "… for subdomains too.",
+		parse: boolean(func(c *configuration) *bool { return &c.hsts.IncludeSubdomains })},
+	{key: "hsts-preload", preset: "false", verdict: same, text: "… and for browsers' built-in lists.",
+		parse: boolean(func(c *configuration) *bool { return &c.hsts.Preload })},
+	{key: "annotations-risk-level", preset: "High", verdict: same,
+		text: "Ingresses with an annotation of a higher risk are not served: Low, Medium, High or Critical.", parse: parseRiskLevel},
+	{key: "strict-validate-path-type", preset: "", otherwise: "true", verdict: differs,
+		note: "true refuses such a path, false says nothing; without the key it is served with a Problem, as ingress-nginx serves what passed its webhook before.",
+		text: "What becomes of Exact and Prefix paths with other characters than letters, digits and -._/.", parse: parseStrictPaths},
+}
+
+// Backends.
+var backendKeys = []configKey{
+	{key: "proxy-body-size", preset: "1m", verdict: same, text: "The most that a request's body may have; beyond it 413; 0: no limit.",
+		parse: func(c *configuration, value string) error {
+			n, err := parseSize(value, 0, bodyMax)
+			if err == nil {
+				c.defaults.policy.BodyMax = n
+			}
+			return err
+		}},
+	{key: "proxy-connect-timeout", preset: "5s", verdict: same, text: "For a connection to an endpoint.",
+		parse: duration(time.Second, func(c *configuration) *time.Duration { return &c.settings.ConnectTimeout })},
+	{key: "proxy-read-timeout", preset: "60s", verdict: same, text: "Between two reads from a backend.",
+		parse: duration(time.Second, func(c *configuration) *time.Duration { return &c.settings.ReadTimeout })},
+	{key: "proxy-send-timeout", preset: "60s", verdict: same, text: "Between two writes to a backend.",
+		parse: duration(time.Second, func(c *configuration) *time.Duration { return &c.settings.WriteTimeout })},
+	{key: "proxy-request-buffering", preset: "on", verdict: differs, note: "See the annotation.",
+		text: "Whether a backend is asked only when the request's body is complete.",
+		parse: func(c *configuration, value string) error {
+			on, err := parseSwitch(value)
+			if err == nil {
+				c.defaults.policy.BufferRequest = on
+			}
+			return err
+		}},
+	{key: "proxy-next-upstream", preset: "error timeout", verdict: differs, note: "See the annotation.",
+		text: "After which failures another endpoint is asked.",
+		parse: func(c *configuration, value string) error {
+			next, err := parseNextUpstream(value)
+			if err == nil {
+				c.defaults.policy.NextUpstream = next
+			}
+			return err
+		}},
+	{key: "proxy-next-upstream-tries", preset: "3", verdict: same, text: "Attempts in all; 0: no limit.",
+		parse: number(0, triesMax, func(c *configuration) *int { return &c.defaults.policy.Tries })},
+	{key: "proxy-next-upstream-timeout", preset: "0", verdict: same, text: "When no further endpoint is asked; 0: never.",
+		parse: duration(0, func(c *configuration) *time.Duration { return &c.defaults.policy.TriesTimeout })},
+	{key: "retry-non-idempotent", preset: "false", verdict: same, text: "Sends POST, LOCK and PATCH again too.",
+		parse: boolean(func(c *configuration) *bool { return &c.settings.RetryNonIdempotent })},
+	{key: "load-balance", preset: "round_robin", verdict: differs, note: "Ours knows least_conn too.",
+		text: "How endpoints take turns: round_robin, ewma or least_conn.", parse: parseGlobalAlgorithm},
+	{key: "upstream-keepalive-connections", preset: "320", verdict: same, text: "Idle connections kept of an endpoint.",
+		parse: number(1, countMax, func(c *configuration) *int { return &c.defaults.cluster.IdleMax })},
+	{key: "upstream-keepalive-timeout", preset: "60s", verdict: same, text: "… how long.",
+		parse: duration(time.Second, func(c *configuration) *time.Duration { return &c.defaults.cluster.IdleTimeout })},
+	{key: "upstream-keepalive-requests", preset: "10000", verdict: same, text: "Requests of one connection to an endpoint.",
+		parse: number(1, requestsMax, func(c *configuration) *int { return &c.defaults.cluster.RequestsMax })},
+	{key: "sluice-response-header-max", preset: "64k", verdict: own, text: "Bytes of a response's head; beyond it 502.",
+		parse: size(1<<10, headMax, func(c *configuration) *int { return &c.settings.ResponseLimits.Head })},
+	{key: "sluice-response-header-line-max", preset: "16k", verdict: own, text: "Bytes of one of its lines.",
+		parse: size(64, headMax, func(c *configuration) *int { return &c.settings.ResponseLimits.Line })},
+	{key: "sluice-response-header-fields-max", preset: "200", verdict: own, text: "Its field lines.",
+		parse: number(8, fieldsMax, func(c *configuration) *int { return &c.settings.ResponseLimits.Fields })},
+	{key: "sluice-interim-responses-max", preset: "10", verdict: own, text: "1xx heads of one response that are passed on.",
+		parse: number(0, 1000, func(c *configuration) *int { return &c.settings.InterimMax })},
+}
+
+var logKeys = []configKey{
+	{key: "disable-access-log", preset: "false", verdict: same, text: "Logs no requests.", parse: parseNoLog},
+	{key: "disable-http-access-log", preset: "false", verdict: same, text: "… of HTTP.", parse: parseNoLog},
+	{key: "log-format-escape-json", preset: "false", verdict: differs, note: "Lines are JSON objects with names of their own.",
+		text: "Writes the access log as JSON.",
+		parse: func(c *configuration, value string) error {
+			on, err := parseBool(value)
+			if err == nil && on {
+				c.settings.AccessLogFormat = l7.LogJSON
+			}
+			return err
+		}},
+	{key: "sluice-access-log-format", preset: "upstream", verdict: own,
+		text: "upstream: ingress-nginx's line; json. Wins over log-format-escape-json.",
+		parse: func(c *configuration, value string) error {
+			format, ok := map[string]l7.LogFormat{"upstream": l7.LogUpstream, "json": l7.LogJSON}[value]
+			if !ok {
+				return fmt.Errorf("%q is not one of json, upstream", value)
+			}
+			c.logFormat = &format
+			return nil
+		}},
+	{key: "server-tokens", preset: "false", verdict: differs, note: "Server: sluice, on answers of its own.",
+		text:  "Names the proxy in its answers.",
+		parse: boolean(func(c *configuration) *bool { return &c.settings.ServerTokens })},
+}
+
+var tlsKeys = []configKey{
+	{key: "ssl-protocols", preset: "TLSv1.2 TLSv1.3", verdict: differs, note: "Older versions are refused.",
+		text: "TLS versions of clients.", parse: parseProtocols},
+	{key: "sluice-hello-timeout", preset: "5s", verdict: own, text: "From accept to a complete ClientHello.",
+		parse: duration(100*time.Millisecond, func(c *configuration) *time.Duration { return &c.process.HelloTimeout })},
+	{key: "sluice-hello-max", preset: "64k", verdict: own, text: "Bytes of a ClientHello.",
+		parse: size(4<<10, 64<<10, func(c *configuration) *int { return &c.process.HelloBytesMax })},
+	{key: "sluice-handshake-timeout", preset: "10s", verdict: own, text: "For a TLS handshake.",
+		parse: duration(time.Second, func(c *configuration) *time.Duration { return &c.process.HandshakeTimeout })},
+	{key: "sluice-handshakes-max", preset: "1024", verdict: own, text: "Handshakes at a time.",
+		parse: number(1, countMax, func(c *configuration) *int { return &c.process.HandshakesMax })},
+}
+
+// Listeners and the process.
+var processKeys = []configKey{
+	{key: "bind-address", preset: "", verdict: differs, note: "One address; --bind-address wins.", text: "The address to listen on; default all.",
+		parse: parseBindAddress},
+	{key: "worker-shutdown-timeout", preset: "240s", verdict: same, text: "How long a drain waits for requests and tunnels.",
+		parse: duration(0, func(c *configuration) *time.Duration { return &c.process.DrainTimeout })},
+	{key: "sluice-connections-max", preset: "0", verdict: own, text: "Client connections; 0: from the limit of open files.",
+		parse: number(0, countMax, func(c *configuration) *int { return &c.process.ConnectionsMax })},
+	{key: "sluice-connections-source-max", preset: "0", verdict: own, text: "… of one address; 0: a share of all.",
+		parse: number(0, countMax, func(c *configuration) *int { return &c.process.ConnectionsSourceMax })},
+	{key: "sluice-connection-buffer", preset: "16k", verdict: own, text: "Bytes buffered of an HTTP/1.1 connection, each way.",
+		parse: size(4<<10, headMax, func(c *configuration) *int { return &c.process.ConnectionBuffer })},
+}
+
+// parseNoLog is either of the keys that switch the access log off.
+func parseNoLog(c *configuration, value string) error {
+	off, err := parseBool(value)
+	c.settings.AccessLog = c.settings.AccessLog && !off
+	return err
+}
+
+func boolean(field func(*configuration) *bool) func(*configuration, string) error {
+	return func(c *configuration, value string) error {
+		b, err := parseBool(value)
+		if err == nil {
+			*field(c) = b
+		}
+		return err
+	}
+}
+
+func choice(names map[string]bool, field func(*configuration) *bool) func(*configuration, string) error {
+	return func(c *configuration, value string) error {
+		b, ok := names[value]
+		if !ok {
+			return fmt.Errorf("%q is not one of the choices", value)
+		}
+		*field(c) = b
+		return nil
+	}
+}
+
+func number(low, high int, field func(*configuration) *int) func(*configuration, string) error {
+	return func(c *configuration, value string) error {
+		n, err := parseInt(value, low, high)
+		if err == nil {
+			*field(c) = n
+		}
+		return err
+	}
+}
+
+func size(low, high int64, field func(*configuration) *int) func(*configuration, string) error {
+	return func(c *configuration, value string) error {
+		n, err := parseSize(value, low, high)
+		if err == nil {
+			*field(c) = int(n)
+		}
+		return err
+	}
+}
+
+func duration(low time.Duration, field func(*configuration) *time.Duration) func(*configuration, string) error {
+	return func(c *configuration, value string) error {
+		d, err := parseDuration(value, low, timeoutMax)
+		if err == nil {
+			*field(c) = d
+		}
+		return err
+	}
+}
+
+func parseHeaderBuffers(c *configuration, value string) error {
+	words := strings.Fields(value)
+	if len(words) != 2 {
+		return fmt.Errorf("%q is not a number and a size, like \"4 8k\"", value)
+	}
+	n, err := parseInt(words[0], 1, 1024)
+	if err != nil {
+		return err
+	}
+	line, err := parseSize(words[1], 256, headMax)
+	if err != nil {
+		return err
+	}
+	if int64(n)*line > headMax {
+		return fmt.Errorf("%d times %d bytes is more than the maximum, %d", n, line, headMax)
+	}
+	l := &c.settings.Limits
+	l.RequestLine, l.Line, l.Head = int(line), int(line), n*int(line)
+	return nil
+}
+
+// parsePrefixList reads a list as far as it is good.
+func parsePrefixList(value string) (good []netip.Prefix, err error) {
+	var bad []string
+	for _, item := range splitList(value) {
+		p, err := filter.ParsePrefixes(item)
+		if err != nil {
+			bad = append(bad, fmt.Sprintf("%q", item))
+			continue
+		}
+		good = append(good, p...)
+	}
+	if bad != nil {
+		err = fmt.Errorf("neither addresses nor networks: %s", strings.Join(bad, ", "))
+	}
+	return good, err
+}
+
+// parseRealIP trusts the good entries only: a typing error must not make more peers trusted than were named.
+func parseRealIP(c *configuration, value string) error {
+	good, err := parsePrefixList(value)
+	c.realIP, c.realIPSet = good, true
+	if err != nil {
+		return &partly{err.Error() + "; only the other entries are trusted"}
+	}
+	if len(good) == 0 {
+		c.realIPSet = false
+		return errors.New("the list is empty")
+	}
+	return nil
+}
+
+func parseForwardedFor(c *configuration, value string) error {
+	for i := range len(value) {
+		if b := value[i]; !alphanumeric(b) && b != '-' {
+			return fmt.Errorf("%q is not the name of a field", value)
+		}
+	}
+	if value == "" {
+		return errors.New("the name is empty")
+	}
+	c.settings.ForwardedForHeader = []byte(value)
+	return nil
+}
+
+func parseHTTPRedirectCode(c *configuration, value string) error {
+	n, err := parseInt(value, 301, 308)
+	if err != nil || !slices.Contains([]int{301, 302, 307, 308}, n) {
+		return fmt.Errorf("%q is not one of 301, 302, 307, 308", value)
+	}
+	c.defaults.redirectCode = n
+	return nil
+}
+
+// nobody is a deny list that is everybody.
+const nobody = "0.0.0.0/0,::/0"
+
+// parseGlobalAllow fails closed: entries that are not good let nobody in, and none that is lets nobody in at all.
+func parseGlobalAllow(c *configuration, value string) error {
+	good, err := parsePrefixList(value)
+	c.defaults.allow = joinPrefixes(good)
+	if err == nil {
+		return nil
+	}
+	if len(good) == 0 {
+		c.defaults.deny = nobody
+		return &partly{err.Error() + "; nobody is let in"}
+	}
+	return &partly{err.Error() + "; only the other entries are let in"}
+}
+
+func parseGlobalDeny(c *configuration, value string) error {
+	good, err := parsePrefixList(value)
+	if c.defaults.deny == "" { // else parseGlobalAllow let nobody in
+		c.defaults.deny = joinPrefixes(good)
+	}
+	if err != nil {
+		return &partly{err.Error() + "; only the other entries are refused"}
+	}
+	return nil
+}
+
+func joinPrefixes(list []netip.Prefix) string {
+	texts := make([]string, len(list))
+	for i, p := range list {
+		texts[i] = p.String()
+	}
+	return strings.Join(texts, ",")
+}
+
+func parseRiskLevel(c *configuration, value string) error {
+	for r := riskLow; r <= riskCritical; r++ {
+		if strings.EqualFold(value, r.String()) {
+			c.defaults.riskMax = r
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is not one of Low, Medium, High, Critical", value)
+}
+
+func parseStrictPaths(c *configuration, value string) error {
+	on, err := parseBool(value)
+	switch {
+	case err != nil:
+		return err
+	case on:
+		c.defaults.strictPaths = strictRefuse
+	default:
+		c.defaults.strictPaths = strictOff
+	}
+	return nil
+}
+
+func parseGlobalAlgorithm(c *configuration, value string) error {
+	a, ok := ownAlgorithms[value]
+	if !ok {
+		return fmt.Errorf("%q is not one of round_robin, ewma, least_conn", value)
+	}
+	c.defaults.cluster.Algorithm = a
+	return nil
+}
+
+func parseProtocols(c *configuration, value string) error {
+	var low, high uint16
+	var old []string
+	for _, word := range strings.Fields(value) {
+		switch word {
+		case "TLSv1.2":
+			low = tls.VersionTLS12
+			high = max(high, tls.VersionTLS12)
+		case "TLSv1.3":
+			high = tls.VersionTLS13
+			if low == 0 {
+				low = tls.VersionTLS13
+			}
+		default:
+			old = append(old, word)
+		}
+	}
+	if high == 0 {
+		return fmt.Errorf("%q names neither TLSv1.2 nor TLSv1.3", value)
+	}
+	c.process.TLSMin, c.process.TLSMax = low, high
+	if old != nil {
+		return &partly{strings.Join(old, " ") + " is not supported: TLSv1.2 and TLSv1.3 are"}
+	}
+	return nil
+}
+
+func parseBindAddress(c *configuration, value string) error {
+	items := splitList(value)
+	if len(items) == 0 {
+		return errors.New("the address is missing")
+	}
+	a, err := netip.ParseAddr(strings.Trim(items[0], "[]"))
+	if err != nil {
+		return fmt.Errorf("%q is not an address", items[0])
+	}
+	c.process.BindAddress = a
+	if len(items) > 1 {
+		return &partly{"holds several addresses: only the first one is used"}
+	}
+	return nil
+}

@@ -1,0 +1,22 @@
+package translate
+
+// TLS of clients.
+var tlsAnnotations = []annotation{
+	{
+		key: "ssl-passthrough", scope: scopeHost, risk: riskLow, verdict: differs, effect: drop,
+		text: "Hands the TLS connections of the Ingress's hosts, by server name, to the backend of the path `/` as they are; " +
+			"needs --enable-ssl-passthrough. All else that is said of the hosts holds for plain http only.",
+		note: "Wildcard hosts are passed through too. The host without a name is not.",
+		parse: func(d *dialect, value string) error {
+			on, err := parseBool(value)
+			if err != nil {
+				return err
+			}
+			if on && !d.options.EnableSSLPassthrough {
+				return &refusal{ignore, "needs --enable-ssl-passthrough: TLS ends at this proxy"}
+			}
+			d.passthrough = on
+			return nil
+		},
+	},
+}

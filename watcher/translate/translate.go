@@ -1,0 +1,220 @@
+package translate
+
+import (
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/sluiceproxy/sluice/route"
+)
+
+// A Translator turns objects into a Config, again and again, and does only the work that changed objects make. It is for
+// one goroutine at a time. Its results are immutable and independent of it: they equal those of a new Translator.
+type Translator struct {
+	options Options
+
+	classes   index[*networkingv1.IngressClass]
+	ingresses index[*networkingv1.Ingress]
+	services  index[*corev1.Service]
+	secrets   index[*corev1.Secret]
+	slices    sliceIndex
+
+	configMap *corev1.ConfigMap
+	config    *configuration
+
+	fragments   map[key]*fragment             // what each Ingress of ours says
+	hosts       map[string]*host              // … merged by host
+	clusters    map[string]*cluster           // … and by backend
+	secretUsers map[key]map[*fragment]bool    // whose hosts a Secret touches
+	backends    map[key]map[*cluster]struct{} // the clusters of a Service
+	certs       map[key]*certificate          // of Secrets that are used
+	fallback    *use                          // --default-backend-service
+
+	dirtyHosts    map[string]bool
+	dirtyClusters map[string]bool
+
+	hostList    roster[route.VirtualHost]
+	clusterList roster[route.Cluster]
+	ledger      ledger
+	last        *route.Config
+}
+
+// New makes a Translator.
+func New(o Options) *Translator {
+	t := &Translator{
+		options:       o.withDefaults(),
+		fragments:     make(map[key]*fragment),
+		hosts:         make(map[string]*host),
+		clusters:      make(map[string]*cluster),
+		secretUsers:   make(map[key]map[*fragment]bool),
+		backends:      make(map[key]map[*cluster]struct{}),
+		certs:         make(map[key]*certificate),
+		dirtyHosts:    make(map[string]bool),
+		dirtyClusters: make(map[string]bool),
+	}
+	t.useDefaultBackend()
+	return t
+}
+
+// Translate gives the Config that o asks for, and why what was not taken was not. The Config is the same pointer as the
+// last one if nothing changed in it. Neither result is written to again.
+func (t *Translator) Translate(o *Objects) (*route.Config, []route.Problem) {
+	renewed := t.readConfigMap(o.ConfigMaps)
+	renewed = t.readClasses(o.IngressClasses) || renewed
+	t.readIngresses(o.Ingresses, renewed)
+	t.readServices(o)
+	t.readSecrets(o.Secrets)
+	t.rebuildHosts()
+	t.rebuildClusters()
+	return t.assemble(), t.ledger.all()
+}
+
+// Process is what the last Translate's ConfigMap says about listeners and the process: the same pointer while it says the
+// same, never nil.
+func (t *Translator) Process() *Process {
+	if t.config == nil {
+		return DefaultProcess()
+	}
+	return t.config.process
+}
+
+// readIngresses parses the Ingresses that are new or changed, and marks the hosts and clusters that they touch or touched.
+// renewed: what they are parsed with changed, so all are parsed.
+func (t *Translator) readIngresses(list []*networkingv1.Ingress, renewed bool) {
+	changed := t.ingresses.update(list)
+	if renewed {
+		t.forgetFragments()
+		changed = slices.Collect(maps.Keys(t.ingresses.by))
+	}
+	for _, k := range changed {
+		if f := t.fragments[k]; f != nil {
+			t.detach(f)
+		}
+		ing, ok := t.ingresses.by[k]
+		if !ok {
+			continue
+		}
+		mine, problems := t.accepts(ing)
+		f := &fragment{ing: ing, owner: route.Object{Kind: "Ingress", Namespace: ing.Namespace, Name: ing.Name}, problems: problems}
+		if mine {
+			t.parse(f)
+		}
+		t.attach(f)
+	}
+}
+
+// attach makes a fragment part of its hosts and clusters.
+func (t *Translator) attach(f *fragment) {
+	t.fragments[keyOf(f.ing)] = f
+	t.ledger.set(f, f.problems)
+	for i := range f.hosts {
+		h := t.hosts[f.hosts[i].name]
+		if h == nil {
+			h = &host{name: f.hosts[i].name}
+			t.hosts[h.name] = h
+		}
+		h.parts = append(h.parts, part{f, &f.hosts[i]})
+		t.dirtyHosts[h.name] = true
+	}
+	for _, u := range f.uses {
+		t.useCluster(u)
+	}
+	for _, k := range f.secrets() {
+		users := t.secretUsers[k]
+		if users == nil {
+			users = make(map[*fragment]bool)
+			t.secretUsers[k] = users
+		}
+		users[f] = true
+	}
+}
+
+// detach takes a fragment out again.
+func (t *Translator) detach(f *fragment) {
+	delete(t.fragments, keyOf(f.ing))
+	t.ledger.set(f, nil)
+	for i := range f.hosts {
+		h := t.hosts[f.hosts[i].name]
+		h.parts = slices.DeleteFunc(h.parts, func(p part) bool { return p.fragment == f })
+		t.dirtyHosts[h.name] = true
+	}
+	for _, u := range f.uses {
+		c := t.clusters[u.id]
+		c.uses = slices.DeleteFunc(c.uses, func(other use) bool { return other.fragment == f })
+		t.dirtyClusters[c.id] = true
+	}
+	for _, k := range f.secrets() {
+		if delete(t.secretUsers[k], f); len(t.secretUsers[k]) == 0 {
+			delete(t.secretUsers, k)
+			if k.String() != t.options.DefaultSSLCertificate {
+				delete(t.certs, k)
+			}
+		}
+	}
+}
+
+// forgetFragments detaches all at once.
+func (t *Translator) forgetFragments() {
+	for _, f := range t.fragments {
+		t.ledger.set(f, nil)
+	}
+	for name, h := range t.hosts {
+		h.parts = nil
+		t.dirtyHosts[name] = true
+	}
+	for id, c := range t.clusters {
+		c.uses = slices.DeleteFunc(c.uses, func(u use) bool { return u.fragment != nil })
+		t.dirtyClusters[id] = true
+	}
+	clear(t.fragments)
+	clear(t.secretUsers)
+}
+
+// readServices marks the clusters whose Service or EndpointSlices changed.
+func (t *Translator) readServices(o *Objects) {
+	changed := t.services.update(o.Services)
+	changed = append(changed, t.slices.update(o.EndpointSlices)...)
+	for _, k := range changed {
+		for c := range t.backends[k] {
+			t.dirtyClusters[c.id] = true
+		}
+	}
+}
+
+// readSecrets marks the hosts whose certificates may have changed.
+func (t *Translator) readSecrets(list []*corev1.Secret) {
+	for _, k := range t.secrets.update(list) {
+		for f := range t.secretUsers[k] {
+			for i := range f.hosts {
+				t.dirtyHosts[f.hosts[i].name] = true
+			}
+		}
+	}
+}
+
+// assemble puts the Config together.
+func (t *Translator) assemble() *route.Config {
+	c := &route.Config{
+		Hosts:              t.hostList.values,
+		Clusters:           t.clusterList.values,
+		DefaultCertificate: t.defaultCertificate(),
+		DefaultBackend:     t.defaultBackend(),
+		Settings:           t.config.settings,
+	}
+	if t.last == nil || !sameConfig(c, t.last) {
+		t.last = c
+	}
+	return t.last
+}
+
+// sameConfig compares what two Configs point to. A roster's list is copied when it changes, so its first element tells.
+func sameConfig(a, b *route.Config) bool {
+	return sameList(a.Hosts, b.Hosts) && sameList(a.Clusters, b.Clusters) &&
+		a.DefaultCertificate == b.DefaultCertificate && a.DefaultBackend == b.DefaultBackend && a.Settings == b.Settings
+}
+
+func sameList[T any](a, b []*T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
