@@ -435,7 +435,6 @@ func readAnswer(t *testing.T, br *bufio.Reader) string {
 func TestWireSplit(t *testing.T) {
 	backend := newRecorder(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 	p := startProxy(t, fmt.Sprintf(wireManifests, backend.port()))
-	_, port, _ := net.SplitHostPort(p.HTTP)
 	for row, cases := range wireTable() {
 		for _, c := range cases {
 			if c.back == "" || len(c.send) > 1000 {

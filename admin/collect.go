@@ -308,10 +308,11 @@ func (s scrape) connections() {
 		refused += d.Refused
 		passing += d.Tunnels
 	}
-	active, open := s.sources.HTTP.Active(), openClients(s.sources.HTTP.Loops())
-	s.gauge(s.nginxConnections, float64(open+passing), "active")
-	s.gauge(s.nginxConnections, float64(active), "writing")
-	s.gauge(s.nginxConnections, float64(max(open-active, 0)), "waiting")
+	open, tunnels := openClients(s.sources.HTTP.Loops()), s.sources.HTTP.Tunnels()
+	writing := s.sources.HTTP.Active() // tunnels included
+	s.gauge(s.nginxConnections, float64(open+tunnels+passing), "active")
+	s.gauge(s.nginxConnections, float64(writing), "writing")
+	s.gauge(s.nginxConnections, float64(max(open+tunnels-writing, 0)), "waiting")
 	s.count(s.nginxConnectionSum, accepted, "accepted")
 	s.count(s.nginxConnectionSum, accepted-min(refused, accepted), "handled")
 }

@@ -97,6 +97,10 @@ func full(t *testing.T) Sources {
 	stats.ConnOpened(0)
 	stats.ConnOpened(0)
 	stats.ExchangeBegan(0)
+	stats.ConnOpened(0)
+	stats.ExchangeBegan(0)
+	stats.TunnelOpened(0)
+	stats.ConnClosed(0)
 
 	applies := &Applies{}
 	applies.Applied(started.Add(-time.Hour), 30*time.Millisecond, 7)

@@ -152,7 +152,7 @@ func (m *metrics) nameHTTP() {
 	m.exchangeErrors = m.own("request_errors_total", "Requests that did not end well, by whose fault it was (client, backend, proxy) and what went wrong.", "fault", "kind")
 	m.exchanges = m.own("exchanges_total", "Ended requests of all routes.")
 	m.active = m.own("exchanges_active", "Requests under way, upgraded ones included.")
-	m.clients = m.own("client_connections", "Open client connections that speak HTTP, upgraded ones included.")
+	m.clients = m.own("client_connections", "Open client connections that speak HTTP; upgraded ones are tunnels instead.")
 	m.clientsOpened = m.own("client_connections_total", "Client connections that began to speak HTTP.")
 	m.clientsShed = m.own("client_connections_shed_total", "Idle client connections that were closed because a limit of the process was near.")
 	m.clientBytes = m.own("client_bytes_total", "Bytes of ended requests by direction: received from clients, sent to them.", "direction")
@@ -224,7 +224,7 @@ func (m *metrics) nameNginx(c prometheus.Labels) {
 	m.nginxReloads = m.nginx(c, "success", "Cumulative number of configurations put in place")
 	m.nginxReloadErrors = m.nginx(c, "errors", "Cumulative number of configurations that could not be put in place")
 	m.certificateEnd = m.nginx(nil, "ssl_expire_time_seconds", "Number of seconds since 1970 to the SSL Certificate expire", "namespace", "class", "host", "secret_name")
-	m.nginxConnections = m.nginx(c, "nginx_process_connections", "current number of client connections with state {active, writing, waiting}; passed-through ones are active only", "state")
+	m.nginxConnections = m.nginx(c, "nginx_process_connections", "current number of client connections with state {active, writing, waiting}; upgraded ones are writing, passed-through ones active only", "state")
 	m.nginxConnectionSum = m.nginx(c, "nginx_process_connections_total", "total number of connections with state {accepted, handled}", "state")
 	m.nginxRequests = m.nginx(c, "nginx_process_requests_total", "total number of client requests")
 }

@@ -119,8 +119,8 @@ func TestMetricValues(t *testing.T) {
 		{nginx, "nginx_ingress_controller_ssl_expire_time_seconds", []string{
 			`{class="k8s.io/ingress-nginx",host="shop.example",namespace="ingress",secret_name="tls"} 1.8033612e+09`,
 			`{class="k8s.io/ingress-nginx",namespace="ingress"} 1.8269484e+09`}},
-		{nginx, "nginx_ingress_controller_nginx_process_connections", []string{`{` + who + `,state="active"} 4`,
-			`{` + who + `,state="waiting"} 1`, `{` + who + `,state="writing"} 1`}},
+		{nginx, "nginx_ingress_controller_nginx_process_connections", []string{`{` + who + `,state="active"} 5`,
+			`{` + who + `,state="waiting"} 1`, `{` + who + `,state="writing"} 2`}},
 		{nginx, "nginx_ingress_controller_nginx_process_connections_total", []string{`{` + who + `,state="accepted"} 12`,
 			`{` + who + `,state="handled"} 9`}},
 
@@ -133,7 +133,9 @@ func TestMetricValues(t *testing.T) {
 			`{ingress="web",namespace="shop",port="8080",service="front"} 0`, `{} 0`}},
 		{own, "sluice_refused_requests_total", []string{`{kind="malformed"} 1`}},
 		{own, "sluice_request_errors_total", []string{`{fault="client",kind="malformed"} 1`, `{fault="client",kind="reset"} 1`}},
-		{own, "sluice_exchanges_active", []string{`{} 1`}},
+		{own, "sluice_exchanges_active", []string{`{} 2`}},
+		{own, "sluice_client_connections", []string{`{} 2`}},
+		{own, "sluice_tunnels_active", []string{`{} 1`}},
 		{own, "sluice_snapshot_age_seconds", []string{`{} 60`}},
 		{own, "sluice_apply_duration_seconds", []string{`{} 2 3600.03`}},
 		{own, "sluice_problems", []string{`{kind="Ingress"} 2`, `{kind="Secret"} 1`}},
@@ -198,14 +200,26 @@ func TestBadLabelCostsItsSeries(t *testing.T) {
 	}
 }
 
-func TestLastApplyFailed(t *testing.T) {
+// TestApplyFails and succeeds again: what failed does not replace what is in place.
+func TestApplyFails(t *testing.T) {
 	s := full(t)
-	s.Applies.Failed()
-	families := scrapeOf(t, Options{}, s)
-	for name, want := range map[string]string{"nginx_ingress_controller_config_last_reload_successful": "{} 0",
-		"nginx_ingress_controller_errors": "{} 1", "nginx_ingress_controller_config_hash": "{} 8", "sluice_snapshot_age_seconds": "{} 60"} {
-		if got := series(families[name]); len(got) != 1 || got[0] != want {
-			t.Errorf("%s is %q, want %q", name, got, want)
+	for _, c := range []struct {
+		do   func()
+		want map[string]string
+	}{
+		{s.Applies.Failed, map[string]string{"nginx_ingress_controller_config_last_reload_successful": "{} 0",
+			"nginx_ingress_controller_errors": "{} 1", "nginx_ingress_controller_success": "{} 2",
+			"nginx_ingress_controller_config_hash": "{} 8", "sluice_snapshot_age_seconds": "{} 60"}},
+		{func() { s.Applies.Applied(started, time.Second, 9) }, map[string]string{
+			"nginx_ingress_controller_config_last_reload_successful": "{} 1", "nginx_ingress_controller_errors": "{} 1",
+			"nginx_ingress_controller_success": "{} 3", "nginx_ingress_controller_config_hash": "{} 9", "sluice_snapshot_age_seconds": "{} 0"}},
+	} {
+		c.do()
+		families := scrapeOf(t, Options{}, s)
+		for name, want := range c.want {
+			if got := series(families[name]); len(got) != 1 || got[0] != want {
+				t.Errorf("%s is %q, want %q", name, got, want)
+			}
 		}
 	}
 }

@@ -31,8 +31,8 @@ func (a *Server) oneProfile(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		if n, err := strconv.ParseFloat(seconds, 64); seconds != "" && (err != nil || !(n > 0 && n <= profileSecondsMax)) {
-			http.Error(w, "seconds is a number from 0 to "+strconv.Itoa(profileSecondsMax), http.StatusBadRequest)
+		if n, err := strconv.ParseFloat(seconds, 64); seconds != "" && (err != nil || !(n <= profileSecondsMax)) { // NaN is not less
+			http.Error(w, "seconds is a number of at most "+strconv.Itoa(profileSecondsMax), http.StatusBadRequest)
 			return
 		}
 		if !a.profiling.CompareAndSwap(false, true) {

@@ -2,11 +2,18 @@ package admin
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"strings"
@@ -14,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/l7/filter"
 	"github.com/sluiceproxy/sluice/route"
 )
 
@@ -114,9 +123,66 @@ func TestSnapshotHasNoSecrets(t *testing.T) {
 	}
 }
 
+// TestSnapshotOfRoutes shows what route describes of a configuration whose key and whose filters' values are secrets.
+func TestSnapshotOfRoutes(t *testing.T) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"shop.example"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, leaf, leaf, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &route.Config{Hosts: []*route.VirtualHost{{
+		Name: "shop.example", Owner: route.Object{Kind: "Ingress", Namespace: "shop", Name: "web"},
+		Certificate: &route.Certificate{Owner: route.Object{Kind: "Secret", Namespace: "shop", Name: "tls"},
+			CertPEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+			KeyPEM:  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})},
+		Rules: []route.Rule{{Path: "/a", Filters: []filter.Config{secretive{Password: "hunter2"}}}},
+	}}}
+	snapshot, problems := route.Compile(config, nil, route.Env{Loops: 1})
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	status, body := get(t, open(t, Options{}, Sources{Snapshot: func() any { return snapshot.Describe() }})+"/debug/snapshot")
+	if status != 200 {
+		t.Fatalf("%d %s", status, body)
+	}
+	for _, want := range []string{`"shop.example"`, `"/a"`, `shop/tls`, `secretive`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("%s is not in\n%s", want, body)
+		}
+	}
+	secret := base64.StdEncoding.EncodeToString(keyDER)
+	for _, not := range []string{"hunter2", secret[:40], secret[len(secret)-40:], "PRIVATE"} {
+		if strings.Contains(body, not) {
+			t.Errorf("%s is in\n%s", not, body)
+		}
+	}
+}
+
+// secretive is a filter whose configuration must not be shown.
+type secretive struct{ Password string }
+
+func (secretive) Stage() filter.Stage { return filter.Access }
+
+func (secretive) Compile(*filter.State) (l7.Filter, error) { return l7.Filter{}, nil }
+
 func TestSnapshotOneAtATime(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
-	base := open(t, Options{}, Sources{Snapshot: func() any { entered <- struct{}{}; <-leave; return 1 }})
+	var calls atomic.Int32
+	base := open(t, Options{}, Sources{Snapshot: func() any {
+		if calls.Add(1) == 1 {
+			close(entered)
+			<-leave
+		}
+		return 1
+	}})
 	first := make(chan int)
 	go func() {
 		status, _ := get(t, base+"/debug/snapshot")
@@ -129,6 +195,9 @@ func TestSnapshotOneAtATime(t *testing.T) {
 	close(leave)
 	if status := <-first; status != 200 {
 		t.Errorf("the first is %d", status)
+	}
+	if status, _ := get(t, base+"/debug/snapshot"); status != 200 {
+		t.Errorf("one after the first is %d", status)
 	}
 }
 

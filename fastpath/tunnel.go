@@ -149,7 +149,9 @@ func (t *Tunnel) finish(err *Error) {
 	t.ab = direction{copied: ab, ended: true}
 	t.ba = direction{copied: ba, ended: true}
 	t.a, t.b = nil, nil // their values will be other connections
-	t.end.OnTunnelEnd(t, err)
+	if t.end != nil {
+		t.end.OnTunnelEnd(t, err)
+	}
 }
 
 // pump moves what can be moved now. nil is never returned: a direction goes on until its end.

@@ -97,7 +97,7 @@ func (g *Gauge) Load() int64 { return g.n.Load() }
 type LoopStats struct {
 	_ cacheLine // a loop's counters share no cache line with another's
 
-	Open    Gauge // client connections that an engine leads, upgraded ones included
+	Open    Gauge // client connections that an engine leads; an upgraded one is a tunnel instead
 	Active  Gauge // exchanges under way, tunnels included
 	Tunnels Gauge // upgraded connections
 
@@ -144,7 +144,7 @@ func (s *Stats) ConnOpened(loop int) {
 // ConnShed counts an idle connection that is closed because a limit of the process is near; ConnClosed follows.
 func (s *Stats) ConnShed(loop int) { s.loops[loop].Shed.Inc() }
 
-// ConnClosed is the end of a connection that was told to ConnOpened.
+// ConnClosed is the end of a connection that was told to ConnOpened, as far as its engine goes: closed, or upgraded.
 func (s *Stats) ConnClosed(loop int) { s.loops[loop].Open.Add(-1) }
 
 // ExchangeBegan counts an exchange as under way; Record ends it.

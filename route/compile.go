@@ -42,10 +42,11 @@ type compiler struct {
 	previous *Snapshot // never nil
 	next     *Snapshot
 
-	added        map[string]bool       // cluster IDs that the previous Snapshot did not have
-	removed      map[*liveCluster]bool // clusters that this one does not have
-	certificates map[*Certificate]parsedCertificate
-	work         int
+	clusterAt, hostAt int                   // where in previous the next one is expected
+	added             map[string]bool       // cluster IDs that previous does not have
+	removed           map[*liveCluster]bool // clusters that only previous has
+	certificates      map[*Certificate]parsedCertificate
+	work              int
 
 	host      hostWork
 	locations locations

@@ -10,6 +10,7 @@ func (k *compiler) compileClusters() {
 		return
 	}
 	k.next.clusters = newTable[cluster](len(k.config.Clusters))
+	k.next.clusterList = make([]*cluster, 0, len(k.config.Clusters))
 	k.added = map[string]bool{}
 	for _, source := range k.config.Clusters {
 		switch {
@@ -25,8 +26,7 @@ func (k *compiler) compileClusters() {
 }
 
 func (k *compiler) compileCluster(source *Cluster) {
-	hash := hashOf(source.ID)
-	old := k.previous.clusters.get(hash, source.ID)
+	old, hash := k.clusterBefore(source)
 	c := old
 	if old == nil || old.source != source {
 		c = &cluster{source: source, hash: hash}
@@ -49,6 +49,20 @@ func (k *compiler) compileCluster(source *Cluster) {
 	k.next.clusterList = append(k.next.clusterList, c)
 }
 
+// clusterBefore finds what the Snapshot before has by the ID of source. Most often it stands where the last one was
+// followed by, or one further, and no hash has to be taken.
+func (k *compiler) clusterBefore(source *Cluster) (c *cluster, hash uint64) {
+	list := k.previous.clusterList
+	for i := k.clusterAt; i < min(k.clusterAt+2, len(list)); i++ {
+		if list[i].source == source {
+			k.clusterAt = i + 1
+			return list[i], list[i].hash
+		}
+	}
+	hash = hashOf(source.ID)
+	return k.previous.clusters.get(hash, source.ID), hash
+}
+
 // findRemoved notes the clusters that are no more.
 func (k *compiler) findRemoved() {
 	if len(k.next.clusterList)-len(k.added) == len(k.previous.clusterList) {
@@ -58,6 +72,7 @@ func (k *compiler) findRemoved() {
 	for _, c := range k.previous.clusterList {
 		if k.next.clusters.get(c.hash, c.source.ID) == nil {
 			k.removed[c.live] = true
+			k.next.clustersRemoved = append(k.next.clustersRemoved, c.live)
 		}
 	}
 }

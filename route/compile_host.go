@@ -41,22 +41,39 @@ func (k *compiler) compileHost(v *VirtualHost) {
 	if isWildcard(name) {
 		name, before, now = name[len("*."):], &k.previous.wildcard, &k.next.wildcard
 	}
-	hash := hashOf(name)
-	h := k.unchanged(before.get(hash, name), v)
+	old := k.hostBefore(v)
+	if old == nil {
+		old = before.get(hashOf(name), name)
+	}
+	h := k.unchanged(old, v)
 	if h == nil {
 		if wrong := checkHostName(name); wrong != "" {
 			k.problem(v.Owner, hostField(v), "%s", wrong)
 			return
 		}
 		h = k.newHost(v)
+		h.hash = hashOf(name)
 	}
 	inTrie := h.trie.text[:h.trie.root] // the same name, but beside the first nodes
-	if first := now.put(hash, inTrie[len(inTrie)-len(name):], h); first != nil {
+	if first := now.put(h.hash, inTrie[len(inTrie)-len(name):], h); first != nil {
 		k.problem(v.Owner, hostField(v), "is there twice; that of %s counts", first.source.Owner.text())
 		return
 	}
 	k.next.hosts = append(k.next.hosts, h)
+	k.next.passthrough = k.next.passthrough || h.Passthrough != nil
 	k.next.problems = append(k.next.problems, h.problems...)
+}
+
+// hostBefore finds the Host of v in the Snapshot before if it stands where it is expected, as most do.
+func (k *compiler) hostBefore(v *VirtualHost) *Host {
+	list := k.previous.hosts
+	for i := k.hostAt; i < min(k.hostAt+2, len(list)); i++ {
+		if list[i].source == v {
+			k.hostAt = i + 1
+			return list[i]
+		}
+	}
+	return nil
 }
 
 // unchanged answers the Host of the Snapshot before, as far as it is still what v and its clusters say; else nil.

@@ -42,8 +42,10 @@ func TestRouteOfRule(t *testing.T) {
 func TestFilterOrder(t *testing.T) {
 	first := behaviour{name: "first", stage: filter.Rewrite}
 	app := behaviour{name: "app-root", stage: filter.Rewrite}
-	v := host("shop.example", rules("Prefix", "/a/", "Prefix", "/b")...)
-	v.Filters = []filter.Config{behaviour{name: "host body", stage: filter.Body}, app}
+	v := host("shop.example", rules("Prefix", "/a/", "Prefix", "/b", "Prefix", "/d/", "Prefix", "/e")...)
+	v.Filters = []filter.Config{behaviour{name: "host body", stage: filter.Body}, app, behaviour{name: "cookie", stage: filter.Header}}
+	v.Rules[2].Filters = []filter.Config{behaviour{name: "mirror", stage: filter.PreContent}}
+	v.Rules[3].Filters = []filter.Config{behaviour{name: "auth", stage: filter.Access}}
 	v.Rules[0].Filters = []filter.Config{
 		behaviour{name: "limit", stage: filter.PreAccess},
 		behaviour{name: "back", stage: filter.Header, response: true},
@@ -52,10 +54,13 @@ func TestFilterOrder(t *testing.T) {
 	}
 	s := compiled(t, config(v), nil, newTestEnv())
 	for _, test := range []struct{ path, requests, responses string }{
-		{"/a/", "app-root first second limit host body", "host body back limit second first app-root"},
-		{"/a", "app-root host body 301 /a/", "host body app-root"},
-		{"/b", "app-root host body", "host body app-root"},
-		{"/c", "app-root host body 404", "host body app-root"},
+		{"/a/", "app-root first second limit cookie host body", "host body back cookie limit second first app-root"},
+		{"/a", "app-root cookie host body 301 /a/", "host body cookie app-root"},
+		{"/b", "app-root cookie host body", "host body cookie app-root"},
+		{"/c", "app-root cookie host body 404", "host body cookie app-root"},
+		{"/d", "app-root cookie host body 301 /d/", "host body cookie app-root"},
+		{"/d/", "app-root mirror cookie host body", "host body cookie mirror app-root"},
+		{"/e", "app-root auth cookie host body", "host body cookie auth app-root"},
 	} {
 		r := at(s, "shop.example", test.path)
 		if got := strings.Join(requests(r), " "); got != test.requests {

@@ -19,6 +19,7 @@ type Host struct {
 	Passthrough *upstream.Cluster // nil: terminate
 
 	source   *VirtualHost
+	hash     uint64         // of its key in the Snapshot's table
 	clusters []*liveCluster // that it names; some more than once
 	missing  []string       // IDs of those that do not exist
 	problems []Problem

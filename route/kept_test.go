@@ -83,16 +83,21 @@ func TestStateOfThoseGone(t *testing.T) {
 	e := newTestEnv()
 	s := compiled(t, &Config{}, nil, e)
 	s.identities.states.idleMax, s.identities.stats.idleMax = 3, 3
+	stays := host("stays.example", rules("Prefix", "/")...)
+	stays.Rules[0].Filters = append(stays.Rules[0].Filters, behaviour{name: "limit"})
 	for i := range 40 {
 		list := rules("Prefix", "/")
 		list[0].Owner.Name = fmt.Sprint("ingress-", i)
 		list[0].Filters = append(list[0].Filters, behaviour{name: "limit"})
-		s = compiled(t, config(host("shop.example", list...)), s, e)
+		s = compiled(t, config(host("shop.example", list...), stays), s, e)
 	}
-	if n, m := len(s.identities.states.values), len(s.identities.stats.values); n > 8 || m > 8 {
-		t.Errorf("%d states and %d statistics are kept of one Ingress", n, m)
+	if n, m := len(s.identities.states.values), len(s.identities.stats.values); n > 9 || m > 9 {
+		t.Errorf("%d states and %d statistics are kept of two Ingresses", n, m)
 	}
-	if _, ok := s.identities.states.values[s.hosts[0].source.Rules[0].Owner]; !ok {
+	if _, kept := s.identities.states.values[shop]; !kept {
 		t.Error("the state in use was forgotten")
+	}
+	if _, kept := s.identities.stats.values[at(s, "stays.example", "/").Stats.ID]; !kept {
+		t.Error("the statistics in use were forgotten")
 	}
 }

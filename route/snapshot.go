@@ -19,10 +19,12 @@ type Snapshot struct {
 	catchAll *Host       // never nil
 	hosts    []*Host     // those of the Config that serve, in its order
 
-	clusters       table[cluster]
-	clusterList    []*cluster // in the Config's order
-	clusterChanges []*cluster // new or changed against the Snapshot before: for Swap
+	clusters        table[cluster]
+	clusterList     []*cluster     // in the Config's order
+	clusterChanges  []*cluster     // new or changed against the Snapshot before: for Swap
+	clustersRemoved []*liveCluster // likewise
 
+	passthrough    bool             // some host is passed through
 	certificate    *tls.Certificate // the default
 	ownCertificate bool             // … is the Config's
 	settings       *l7.Settings
@@ -89,6 +91,9 @@ func (s *Snapshot) Certificate(name []byte) *tls.Certificate {
 }
 
 // Settings are the process-wide settings of this state; never nil.
+// HasPassthrough tells whether any host is passed through: only then must a ClientHello stay unread until it is decided.
+func (s *Snapshot) HasPassthrough() bool { return s.passthrough }
+
 func (s *Snapshot) Settings() *l7.Settings { return s.settings }
 
 // Problems are those that Compile found. Store.Problems adds what became known since.

@@ -46,7 +46,7 @@ func (s *Store) Route(x *l7.Exchange) *l7.Route {
 // Settings answers the current settings.
 func (s *Store) Settings() *l7.Settings { return s.current.Load().settings }
 
-// Swap publishes a Snapshot that was compiled with the current one as its previous. Clusters take their changed settings
+// Swap publishes a Snapshot, once, that was compiled with the current one as its previous. Clusters take their changed settings
 // and endpoints before it is visible, so that no route leads to an empty cluster; those that it does not name any
 // more are closed some time after.
 func (s *Store) Swap(next *Snapshot) {
@@ -74,7 +74,10 @@ func (s *Store) Swap(next *Snapshot) {
 			c.live.setEndpoints(list)
 		}
 	}
-	s.retireUnnamed(s.current.Swap(next), next)
+	s.current.Store(next)
+	for _, live := range next.clustersRemoved {
+		s.retire(live)
+	}
 }
 
 func (s *Store) lateFor(id string, sequence uint64) (lateEndpoints, bool) {
@@ -82,18 +85,7 @@ func (s *Store) lateFor(id string, sequence uint64) (lateEndpoints, bool) {
 	return l, ok && l.sequence > sequence
 }
 
-// retireUnnamed closes the clusters of old that next does not have, once the exchanges that know them are over.
-func (s *Store) retireUnnamed(old, next *Snapshot) {
-	if sameSlice(old.clusterList, next.clusterList) {
-		return
-	}
-	for _, c := range old.clusterList {
-		if n := next.clusters.get(c.hash, c.source.ID); n == nil || n.live != c.live {
-			s.retire(c.live)
-		}
-	}
-}
-
+// retire closes a cluster when the exchanges that know it are over.
 func (s *Store) retire(l *liveCluster) {
 	if s.lingering.Load() >= lingerMax {
 		l.control.Close()

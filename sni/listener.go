@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,10 +21,10 @@ import (
 type listener struct {
 	door   *Door
 	file   *os.File
+	fd     int // file's descriptor; asking file again would make it blocking
 	inner  net.Listener
 	addr   netip.AddrPort
 	events netpoll.EventLoop
-	paused atomic.Bool
 }
 
 // acceptBatch is how many connections one call takes, so that several doors share the poller fairly.
@@ -44,10 +43,11 @@ func listen(d *Door, address string) (*listener, error) {
 		_ = inner.Close()
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
-	if err := syscall.SetNonblock(int(file.Fd()), true); err != nil { // Fd made the duplicate blocking
+	fd := int(file.Fd())
+	if err := syscall.SetNonblock(fd, true); err != nil { // Fd made the duplicate blocking
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
-	ln := &listener{door: d, file: file, inner: inner, addr: inner.Addr().(*net.TCPAddr).AddrPort()}
+	ln := &listener{door: d, file: file, fd: fd, inner: inner, addr: inner.Addr().(*net.TCPAddr).AddrPort()}
 	if ln.events, err = netpoll.NewEventLoop(nil); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
@@ -66,7 +66,7 @@ func (ln *listener) serve() {
 // Accept implements netpoll.Listener, on netpoll's poller.
 func (ln *listener) Accept() (net.Conn, error) {
 	for range acceptBatch {
-		fd, remote, errno := fastpath.Accept(int(ln.file.Fd()))
+		fd, remote, errno := fastpath.Accept(ln.fd)
 		switch errno {
 		case 0:
 			ln.door.place(fd, remote)
@@ -83,7 +83,7 @@ func (ln *listener) Accept() (net.Conn, error) {
 }
 
 // Fd implements netpoll.Listener.
-func (ln *listener) Fd() int { return int(ln.file.Fd()) }
+func (ln *listener) Fd() int { return ln.fd }
 
 // Addr implements net.Listener.
 func (ln *listener) Addr() net.Addr { return ln.inner.Addr() }

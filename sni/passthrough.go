@@ -61,7 +61,7 @@ func (b *passageBackend) OnConnect(c *fastpath.Conn, err *fastpath.Error) {
 	p := (*passage)(b)
 	p.backend = nil
 	if err != nil {
-		p.endpoint.Failed(c.Loop())
+		p.endpoint.Failed(c.Loop(), err)
 		p.dial()
 		return
 	}

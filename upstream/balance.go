@@ -7,6 +7,14 @@ import (
 	"github.com/sluiceproxy/sluice/fastpath"
 )
 
+// Wish is what a caller asks of Cluster.Pick: values, never an exchange.
+type Wish struct {
+	Loop   int         // id of the asking loop
+	Hash   uint64      // for ConsistentHash
+	Sticky uint64      // identity of the endpoint asked for by cookie affinity; 0: none
+	Tried  []*Endpoint // endpoints that failed this exchange already; avoided while others are usable
+}
+
 // A balancer chooses among v.ready an endpoint that is up and that w has not tried; nil: there is none. It runs on loop
 // w.Loop, whose clusterLoop it may change; it neither locks nor allocates.
 type balancer func(v *view, l *clusterLoop, w Wish) *Endpoint

@@ -70,4 +70,7 @@ func TestIdentity(t *testing.T) {
 		}
 		seen[id] = true
 	}
+	if id := identityOf(place(1)); id != 0xd75d669b1ece1488 {
+		t.Errorf("identity %#x of %v: cookies that clients hold would lead elsewhere", id, place(1))
+	}
 }

@@ -125,6 +125,20 @@ func TestPickTerminating(t *testing.T) {
 	}
 }
 
+func TestPickAmongOne(t *testing.T) {
+	for _, a := range algorithms {
+		t.Run(a.name, func(t *testing.T) {
+			c := still(t, 1, a.Algorithm, 1)
+			e := c.current.Load().ready[0]
+			for _, w := range []Wish{{}, {Hash: 1}, {Tried: []*Endpoint{e}}, {Sticky: e.identity, Tried: []*Endpoint{e}}} {
+				if c.Pick(w) != e {
+					t.Errorf("%+v: not picked", w)
+				}
+			}
+		})
+	}
+}
+
 func TestPickSticky(t *testing.T) {
 	for _, a := range algorithms {
 		t.Run(a.name, func(t *testing.T) {

@@ -155,6 +155,14 @@ func (c *Cluster) remove(e *Endpoint) {
 	c.env.post(func(l *fastpath.Loop) { e.drain(l, false) })
 }
 
+// Address is one endpoint as the configuration names it.
+type Address struct {
+	Addr        netip.AddrPort // invalid when Name is set
+	Name        string         // DNS name to resolve off the loops (ExternalName), with Port
+	Port        uint16
+	Terminating bool // serving but draining: used only while no other endpoint is ready
+}
+
 // wanted is an address that may be dialled.
 type wanted struct {
 	addr        netip.AddrPort

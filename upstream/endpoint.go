@@ -19,11 +19,12 @@ type Endpoint struct {
 
 	tls     atomic.Pointer[tls.Config] // nil: plain
 	removed atomic.Bool                // no longer of the cluster: sessions end with their present exchange
+	drained atomic.Int32               // … and how many loops have closed the idle ones
 	idle    idleLimit
 
 	failing      atomic.Bool  // outlier is not at rest
 	ejectedUntil atomic.Int64 // loop time; 0: not ejected
-	lastFailure  atomic.Pointer[fastpath.Error]
+	lastFailure  atomic.Pointer[string]
 	outlier      outlier
 
 	_      [64]byte
@@ -78,13 +79,17 @@ func (e *Endpoint) Identity() uint64 { return e.identity }
 // Cluster is the cluster that e belongs to, or belonged to.
 func (e *Endpoint) Cluster() *Cluster { return e.cluster }
 
-// Dial starts a raw connection for a tunnel; h.OnConnect follows. The caller tells how it went by Connected or Failed,
-// and, when a balancer shall count the tunnel, when it is over by TunnelBegan and TunnelEnded. timeout 0: the cluster's.
+// Dial starts a raw connection for a tunnel; h.OnConnect follows, and the caller passes on how it went by Connected or
+// Failed. A tunnel that balancers shall count calls TunnelBegan and TunnelEnded. timeout 0: the cluster's.
 func (e *Endpoint) Dial(l *fastpath.Loop, h fastpath.Connector, timeout time.Duration) (*fastpath.Conn, *fastpath.Error) {
 	if timeout <= 0 {
 		timeout = e.cluster.current.Load().ConnectTimeout
 	}
-	return l.Dial(e.addr, timeout, h)
+	c, err := l.Dial(e.addr, timeout, h)
+	if err != nil {
+		e.Failed(l, err)
+	}
+	return c, err
 }
 
 // TunnelBegan counts a tunnel to e for balancers that compare what is under way. TunnelEnded must follow, once.
@@ -106,4 +111,7 @@ func (e *Endpoint) drain(l *fastpath.Loop, stale bool) {
 	}
 	clear(p.idle[len(keep):])
 	p.idle = keep
+	if !stale {
+		e.drained.Add(1)
+	}
 }

@@ -15,6 +15,7 @@ var (
 	ErrTLS              = backend(fastpath.KindTLS, false, "TLS failure of the backend")
 	ErrHandshake        = backend(fastpath.KindTLS, true, "TLS handshake with the backend failed")
 	ErrHandshakeTimeout = backend(fastpath.KindTimeout, true, "TLS handshake with the backend timed out")
+	ErrSpokeFirst       = backend(fastpath.KindMalformed, true, "backend spoke before it was asked")
 	ErrInterims         = backend(fastpath.KindMalformed, false, "backend sent more than 10 interim answers")
 	ErrSwitched         = backend(fastpath.KindMalformed, false, "backend switched to a protocol that nobody asked for")
 )

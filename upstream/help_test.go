@@ -76,7 +76,6 @@ func eventually(t testing.TB, what string, f func() bool) {
 // server listens on loopback and leads each connection through serve, which is told its number from 0.
 type server struct {
 	net.Listener
-	accepted chan net.Conn
 }
 
 func newServer(t testing.TB, serve func(c net.Conn, number int)) *server {
@@ -179,6 +178,8 @@ type caller struct {
 	began   func(Stream)       // called when the request is sent
 	head    func(*caller) bool // called with the final head; false: it goes on by itself
 
+	onResponse, onRoom func() // in place of reading and writing bodies
+
 	stream   Stream
 	response wire.Response
 	arena    wire.Arena
@@ -186,6 +187,7 @@ type caller struct {
 	headed   bool
 	done     chan struct{}
 	closed   bool
+	late     int // calls of OnRoom after the request was complete
 
 	interims []int
 	got      []byte
@@ -247,6 +249,13 @@ func (c *caller) OnStream(s Stream, err *fastpath.Error) {
 }
 
 func (c *caller) OnRoom() {
+	if c.onRoom != nil {
+		c.onRoom()
+		return
+	}
+	if c.sent == len(c.body) && c.sent > 0 {
+		c.late++
+	}
 	for c.sent < len(c.body) {
 		n := min(c.stream.Room(), len(c.body)-c.sent)
 		if n == 0 {
@@ -283,6 +292,10 @@ func (c *caller) OnResponse() {
 		if c.headed && c.head != nil && c.head(c) {
 			return
 		}
+	}
+	if c.onResponse != nil {
+		c.onResponse()
+		return
 	}
 	c.readBody()
 }

@@ -126,7 +126,7 @@ func (s *session) EndBody(trailers []wire.Field) *fastpath.Error {
 
 // RawOut implements Stream.
 func (s *session) RawOut() *fastpath.Conn {
-	if s.out != wire.FramingLength || s.outLeft == 0 || !s.conn.Plain() {
+	if s.out != wire.FramingLength || s.outEnded || !s.conn.Plain() {
 		return nil
 	}
 	if s.conn.Flush(); s.conn.Pending() {

@@ -19,12 +19,15 @@ type outlier struct {
 }
 
 // Failed tells that a connection to e could not be had; only what is the backend's fault counts. On loop l.
-func (e *Endpoint) Failed(l *fastpath.Loop, err *fastpath.Error) {
+func (e *Endpoint) Failed(l *fastpath.Loop, err *fastpath.Error) { e.failed(l, err, err.Text) }
+
+// failed does, and keeps the reason in words for operators.
+func (e *Endpoint) failed(l *fastpath.Loop, err *fastpath.Error, reason string) {
 	if err.Fault != fastpath.FaultBackend {
 		return
 	}
 	e.loops[l.ID].failures.inc()
-	e.lastFailure.Store(err)
+	e.lastFailure.Store(&reason)
 	c := e.cluster
 	c.judging.Lock()
 	defer c.judging.Unlock()
@@ -40,7 +43,7 @@ func (e *Endpoint) Failed(l *fastpath.Loop, err *fastpath.Error) {
 	o.until = time.Now().Add(o.backOff)
 	e.ejectedUntil.Store(now + int64(o.backOff))
 	go c.env.log().Warn("endpoint ejected: connections to it fail; other endpoints take its requests",
-		"cluster", c.id, "endpoint", e.addr.String(), "error", err.Text, "for", o.backOff)
+		"cluster", c.id, "endpoint", e.addr.String(), "error", reason, "for", o.backOff)
 }
 
 // Connected tells that a connection to e was made, TLS included. On loop l.

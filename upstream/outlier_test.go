@@ -75,7 +75,7 @@ func TestEjection(t *testing.T) {
 	if s := e.Stats(); s.Ejections != 6 || s.ConnectFailures != 17 {
 		t.Errorf("%+v", s)
 	}
-	if s := j.Endpoints()[0]; s.Ejected < 50*time.Second || s.LastFailure != fastpath.ErrRefused {
+	if s := j.Endpoints()[0]; s.Ejected < 50*time.Second || s.LastFailure != fastpath.ErrRefused.Text {
 		t.Errorf("%+v", s)
 	}
 	on(t, j.env.Loops[0], func() { e.Connected(j.env.Loops[0]) })

@@ -35,7 +35,7 @@ func (e *Endpoint) take(l *fastpath.Loop, careful bool) *session {
 // since. The socket itself is asked, because an event may be on its way: bytes that came unasked would be taken for the
 // next request's answer.
 func (s *session) fresh(idled int64) bool {
-	if s.expires <= s.loop.Now() || s.conn.Readable() || s.conn.Broken() || s.conn.EOF() {
+	if s.expires <= s.loop.Now() {
 		return false
 	}
 	_, err := s.conn.Peek()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -200,17 +201,15 @@ func TestStaleSessionBeforeItsEvent(t *testing.T) {
 		end  func(net.Conn)
 	}{
 		{"closed", fin},
-		{"said something", func(c net.Conn) { _, _ = io.WriteString(c, empty); wait10(c) }},
+		{"said something", func(c net.Conn) { _, _ = io.WriteString(c, empty) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			env, do, did := newEnv(t, 1), make(chan struct{}), make(chan struct{})
 			serve := talking(func(c net.Conn) {
 				<-do
-				go func() {
-					time.Sleep(20 * time.Millisecond) // loopback has delivered by then; the loop is held up until
-					close(did)
-				}()
 				tt.end(c)
+				close(did) // loopback has delivered it; the loop was held up until now
+				wait10(c)
 			})
 			e := only(t, cluster(t, env, Settings{}, newServer(t, serve).addr()))
 			get("/").do(t, env, e).ok(t, 200, "")
@@ -226,6 +225,29 @@ func TestStaleSessionBeforeItsEvent(t *testing.T) {
 				t.Error("a stale session was handed out")
 			}
 		})
+	}
+}
+
+// A backend that closes between the look at the session and the sending has not seen the request: it may be repeated.
+func TestResetBeforeSending(t *testing.T) {
+	env, do, did := newEnv(t, 1), make(chan struct{}), make(chan struct{})
+	serve := talking(func(c net.Conn) {
+		<-do
+		rst(c)
+		close(did)
+	})
+	e := only(t, cluster(t, env, Settings{}, newServer(t, serve).addr()))
+	get("/").do(t, env, e).ok(t, 200, "")
+	c := post("x")
+	c.began = func(s Stream) {
+		if s.Sent() {
+			t.Error("sent before the turn's end")
+		}
+		close(do)
+		<-did
+	}
+	if c.do(t, env, e).failed(t, ErrUnsent); !c.reused || !c.err.Retry {
+		t.Errorf("reused %v, retry %v", c.reused, c.err.Retry)
 	}
 }
 
@@ -405,5 +427,192 @@ func TestNoCallbackAfterRelease(t *testing.T) {
 	}
 	if n := env.Loops[0].Stats.Panics.Load(); n != 0 {
 		t.Errorf("%d panics", n)
+	}
+}
+
+// A stream is released once; the session's next life is not touched by a second call before it begins.
+func TestReleaseTwice(t *testing.T) {
+	env := newEnv(t, 1)
+	e := only(t, cluster(t, env, Settings{}, newServer(t, answering(empty)).addr()))
+	c := get("/").do(t, env, e).ok(t, 200, "")
+	on(t, env.Loops[0], func() { c.stream.Release() })
+	if s := e.Stats(); s != (Stats{Open: 1, Idle: 1, Requests: 1, Connects: 1}) {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A backend that speaks first, or leaves at once, gets no request: an answer must follow its question.
+func TestSpokeFirst(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		serve func(net.Conn)
+		err   *fastpath.Error
+	}{
+		{"an answer", func(c net.Conn) { _, _ = io.WriteString(c, empty) }, ErrSpokeFirst},
+		{"gone", fin, ErrUnsent},
+		{"reset", rst, fastpath.ErrRefused},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			env, did := newEnv(t, 1), make(chan struct{})
+			serve := func(c net.Conn, i int) {
+				tt.serve(c)
+				close(did) // loopback has delivered it; the loop was held up until now
+				wait10(c)
+			}
+			e := only(t, cluster(t, env, Settings{}, newServer(t, serve).addr()))
+			c := post("x")
+			c.done = make(chan struct{})
+			env.Loops[0].Post(func() {
+				c.start(env.Loops[0], e)
+				<-did
+			})
+			wait(t, c.done, "the end")
+			if c.failed(t, tt.err); !c.err.Retry {
+				t.Error("nothing was sent, but the error forbids a retry")
+			}
+			if s := e.Stats(); s.Open != 0 || s.Active != 0 || s.ConnectFailures != 1 {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}
+
+// An address that the kernel refuses at once is an error at once.
+func TestUnreachable(t *testing.T) {
+	env := newEnv(t, 1)
+	env.AllowCIDRs = []netip.Prefix{netip.MustParsePrefix("224.0.0.0/4")}
+	e := only(t, cluster(t, env, Settings{}, netip.MustParseAddrPort("224.0.0.1:80")))
+	on(t, env.Loops[0], func() {
+		c := get("/")
+		if s, ready, err := e.Open(env.Loops[0], c, OpenOptions{}); s != nil || ready || err != fastpath.ErrRefused {
+			t.Errorf("stream %v, ready %v, error %v", s, ready, err)
+		}
+		if c, err := e.Dial(env.Loops[0], nil, 0); c != nil || err != fastpath.ErrRefused {
+			t.Errorf("connection %v, error %v", c, err)
+		}
+	})
+	if s := e.Stats(); s != (Stats{ConnectFailures: 2}) {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Again is another turn for a stream that stopped reading before its peer had all.
+func TestAgain(t *testing.T) {
+	env := newEnv(t, 1)
+	e := only(t, cluster(t, env, Settings{}, newServer(t, answering("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")).addr()))
+	c := get("/")
+	turns := 0
+	c.onResponse = func() {
+		turns++
+		b, err := c.stream.ReadBody(1)
+		if c.got = append(c.got, b...); err == fastpath.ErrEOF {
+			c.finish(nil)
+			return
+		}
+		c.stream.Again()
+	}
+	if c.do(t, env, e).ok(t, 200, "hello"); turns < 6 {
+		t.Errorf("%d turns for 5 bytes and an end", turns)
+	}
+}
+
+// A raw connection for a tunnel, and what balancers see of it.
+func TestDial(t *testing.T) {
+	env := newEnv(t, 1)
+	c := cluster(t, env, Settings{Algorithm: LeastConnections}, newServer(t, answering(empty)).addr(), newServer(t, answering(empty)).addr())
+	l, first, second := env.Loops[0], c.current.Load().ready[0], c.current.Load().ready[1]
+	tunnel := &side{caller: get("/"), ready: make(chan struct{})}
+	on(t, l, func() {
+		if _, err := first.Dial(l, tunnel, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	wait(t, tunnel.ready, "the connection")
+	picked := func() map[*Endpoint]int {
+		m := map[*Endpoint]int{}
+		on(t, l, func() {
+			for range 4 {
+				m[c.Pick(Wish{})]++
+			}
+		})
+		return m
+	}
+	on(t, l, func() {
+		if tunnel.conn.Remote() != first.Addr() {
+			t.Errorf("connected to %v, want %v", tunnel.conn.Remote(), first.Addr())
+		}
+		first.Connected(l)
+		first.TunnelBegan()
+	})
+	if m := picked(); m[second] != 4 {
+		t.Errorf("with a tunnel to the first endpoint the second got %d of 4 picks", m[second])
+	}
+	on(t, l, func() {
+		first.TunnelEnded()
+		tunnel.conn.Close()
+	})
+	if m := picked(); m[first] != 2 {
+		t.Errorf("after the tunnel the first got %d of 4 picks", m[first])
+	}
+	if s := first.Stats(); s != (Stats{Connects: 1}) {
+		t.Errorf("%+v", s)
+	}
+	if first.Cluster() != c || c.ID() != "shop/web:80" {
+		t.Errorf("of cluster %v, %q", first.Cluster(), c.ID())
+	}
+}
+
+// A session's time may be over before the wheel comes round.
+func TestExpiredSession(t *testing.T) {
+	env := newEnv(t, 1)
+	e := only(t, cluster(t, env, Settings{}, newServer(t, answering(empty)).addr()))
+	get("/").do(t, env, e).ok(t, 200, "")
+	c := get("/")
+	c.done = make(chan struct{})
+	env.Loops[0].Post(func() {
+		e.loops[0].idle[0].expires = env.Loops[0].Now()
+		c.start(env.Loops[0], e)
+	})
+	wait(t, c.done, "the answer")
+	if c.ok(t, 200, ""); c.reused || e.Stats().Open != 1 {
+		t.Errorf("reused %v, %+v", c.reused, e.Stats())
+	}
+}
+
+// A session that outlives the endpoint's presumed idle limit by far contradicts it, in use or at our own timeout.
+func TestSurvivalIsLearnt(t *testing.T) {
+	env := newEnv(t, 1)
+	e := only(t, cluster(t, env, Settings{IdleTimeout: 50 * time.Millisecond}, newServer(t, answering(empty)).addr()))
+	get("/").do(t, env, e).ok(t, 200, "")
+	c := get("/")
+	c.done = make(chan struct{})
+	env.Loops[0].Post(func() {
+		e.idle.shown.Store(int64(time.Second))
+		e.loops[0].idle[0].idleSince -= int64(3 * time.Second)
+		c.start(env.Loops[0], e)
+	})
+	wait(t, c.done, "the answer")
+	if c.ok(t, 200, ""); !c.reused || e.idle.shown.Load() != 0 {
+		t.Errorf("reused %v, shown %v", c.reused, time.Duration(e.idle.shown.Load()))
+	}
+	e.idle.shown.Store(int64(time.Millisecond))
+	eventually(t, "our own timeout", func() bool { return e.Stats().Open == 0 })
+	if shown := e.idle.shown.Load(); shown != 0 {
+		t.Errorf("after our own timeout: shown %v", time.Duration(shown))
+	}
+}
+
+// Room that was asked for before the request was complete is no news afterwards.
+func TestNoRoomAfterTheRequest(t *testing.T) {
+	env := newEnv(t, 1)
+	e := only(t, cluster(t, env, Settings{}, newServer(t, answering(empty)).addr()))
+	c := post("hello")
+	c.head = func(c *caller) bool {
+		s := c.stream.(*session)
+		s.OnWritable(s.conn)
+		return false
+	}
+	if c.do(t, env, e).ok(t, 200, ""); c.late > 0 {
+		t.Errorf("%d calls of OnRoom", c.late)
 	}
 }

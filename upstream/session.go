@@ -109,7 +109,7 @@ func (s *session) OnConnect(c *fastpath.Conn, err *fastpath.Error) {
 		return
 	}
 	if s.tls == nil {
-		s.connected()
+		s.connectedPlain()
 		return
 	}
 	s.state = sessionShaking
@@ -119,10 +119,29 @@ func (s *session) OnConnect(c *fastpath.Conn, err *fastpath.Error) {
 	}
 }
 
+// connectedPlain refuses a backend that speaks before it is asked, or has left again: what it said would be taken for the
+// answer. Nothing was sent yet.
+func (s *session) connectedPlain() {
+	if s.conn.Readable() {
+		if b, err := s.conn.Peek(); len(b) > 0 {
+			s.refused(ErrSpokeFirst)
+			return
+		} else if err != fastpath.ErrWouldBlock {
+			s.refused(ErrUnsent)
+			return
+		}
+	}
+	s.connected()
+}
+
 // OnHandshake implements fastpath.Handshaker.
 func (s *session) OnHandshake(c *fastpath.Conn, err *fastpath.Error) {
 	if err != nil {
-		s.refused(ErrHandshake)
+		reason := ErrHandshake.Text
+		if why := c.HandshakeError(); why != nil {
+			reason += ": " + why.Error()
+		}
+		s.refusedFor(ErrHandshake, reason)
 		return
 	}
 	c.SetDeadline(0)
@@ -140,11 +159,13 @@ func (s *session) connected() {
 }
 
 // refused tells the peer that there is no session.
-func (s *session) refused(err *fastpath.Error) {
+func (s *session) refused(err *fastpath.Error) { s.refusedFor(err, err.Text) }
+
+func (s *session) refusedFor(err *fastpath.Error, reason string) {
 	p, e, l := s.peer, s.endpoint, s.loop
 	s.end()
 	s.close()
-	e.Failed(l, err)
+	e.failed(l, err, reason)
 	p.OnStream(nil, err)
 }
 
@@ -173,7 +194,7 @@ func (s *session) OnReadable(c *fastpath.Conn) {
 
 // OnWritable implements fastpath.Handler.
 func (s *session) OnWritable(c *fastpath.Conn) {
-	if s.state == sessionBusy {
+	if s.state == sessionBusy && !s.outEnded {
 		s.peer.OnRoom()
 	}
 }

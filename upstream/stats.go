@@ -1,10 +1,6 @@
 package upstream
 
-import (
-	"time"
-
-	"github.com/sluiceproxy/sluice/fastpath"
-)
+import "time"
 
 // Stats are counts of an endpoint or a cluster, added up over the loops.
 type Stats struct {
@@ -69,7 +65,8 @@ func (c *Cluster) fold() (now Stats) {
 	kept := c.gone[:0]
 	for _, e := range c.gone {
 		s := e.Stats()
-		if s.Active > 0 || s.Open > 0 {
+		// A loop that picked e before it was removed opens its stream before it drains e.
+		if int(e.drained.Load()) < len(c.env.Loops) || s.Active > 0 || s.Open > 0 {
 			now.add(s)
 			kept = append(kept, e)
 			continue
@@ -85,8 +82,8 @@ func (c *Cluster) fold() (now Stats) {
 type State struct {
 	Endpoint    *Endpoint
 	Terminating bool
-	Ejected     time.Duration   // for how long still; 0: it is not
-	LastFailure *fastpath.Error // of connecting; nil: none ever
+	Ejected     time.Duration // for how long still; 0: it is not
+	LastFailure string        // why it could not be connected to, the last time; "": never
 	Stats       Stats
 }
 
@@ -95,7 +92,10 @@ func (c *Cluster) Endpoints() []State {
 	v := c.current.Load()
 	list := make([]State, 0, len(v.ready)+len(v.terminating))
 	for i, e := range append(v.ready[:len(v.ready):len(v.ready)], v.terminating...) {
-		s := State{Endpoint: e, Terminating: i >= len(v.ready), LastFailure: e.lastFailure.Load(), Stats: e.Stats()}
+		s := State{Endpoint: e, Terminating: i >= len(v.ready), Stats: e.Stats()}
+		if reason := e.lastFailure.Load(); reason != nil {
+			s.LastFailure = *reason
+		}
 		c.judging.Lock()
 		s.Ejected = max(0, time.Until(e.outlier.until))
 		c.judging.Unlock()

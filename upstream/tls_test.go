@@ -125,6 +125,9 @@ func TestTLS(t *testing.T) {
 				if s := e.Stats(); s.Open != 0 || s.Active != 0 {
 					t.Errorf("%+v, want nothing open", s)
 				}
+				if why := c.Endpoints()[0].LastFailure; tt.err == ErrHandshake && !strings.Contains(why, "x509: ") {
+					t.Errorf("the reason shown is %q", why)
+				}
 				return
 			}
 			for i := range 3 {
@@ -185,13 +188,18 @@ func TestTLSTruncation(t *testing.T) {
 func TestTLSTooMuch(t *testing.T) {
 	ca := newAuthority(t)
 	pair, _, _ := ca.pair("web.shop")
-	cfg := &tls.Config{Certificates: []tls.Certificate{pair}}
-	body := strings.Repeat("x", 12<<10)
+	cfg := &tls.Config{Certificates: []tls.Certificate{pair}, DynamicRecordSizingDisabled: true}
+	const record, step = 16 << 10, 4 << 10
+	const head = "HTTP/1.1 200 OK\r\nContent-Length: 28630\r\n\r\n"
+	body := strings.Repeat("x", 28630)
+	if (len(head)+len(body)-record)%step != 0 {
+		t.Fatal("the last read must end with the body, inside a record")
+	}
 	for _, extra := range []string{"", "X", empty} {
 		env := newEnv(t, 1)
-		e := only(t, cluster(t, env, Settings{TLS: &TLS{}}, newServer(t, secure(cfg, nil, answering("HTTP/1.1 200 OK\r\nContent-Length: 12288\r\n\r\n"+body+extra))).addr()))
+		e := only(t, cluster(t, env, Settings{TLS: &TLS{}}, newServer(t, secure(cfg, nil, answering(head+body+extra))).addr()))
 		c := get("/")
-		c.step = 1000
+		c.step = step
 		c.do(t, env, e).ok(t, 200, body)
 		want := 1
 		if extra != "" {
@@ -275,5 +283,18 @@ func TestNoTLSThere(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 		})
+	}
+}
+
+// Beyond the bound of handshakes under way a session is refused, and that is our fault, not the backend's.
+func TestTooManyHandshakes(t *testing.T) {
+	env, release := newEnv(t, 1), make(chan struct{})
+	for env.Work.Go(fastpath.WorkHandshake, func() { <-release }) == nil {
+	}
+	defer close(release)
+	e := only(t, cluster(t, env, Settings{TLS: &TLS{}}, newServer(t, func(c net.Conn, _ int) { wait10(c) }).addr()))
+	get("/").do(t, env, e).failed(t, fastpath.ErrOverload)
+	if s := e.Stats(); s != (Stats{Requests: 1}) {
+		t.Errorf("%+v", s)
 	}
 }

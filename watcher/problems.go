@@ -75,3 +75,10 @@ func problemAttributes(p route.Problem) []any {
 	}
 	return list
 }
+
+// Check finds all problems of a state without serving it.
+func Check(s *State, t Translator, env route.Env) []route.Problem {
+	config, problems := t.Translate(&s.Objects)
+	_, more := route.Compile(config, nil, env)
+	return located(slices.Concat(s.Problems, problems, more), s)
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"strings"
 )
 
@@ -41,48 +42,78 @@ var shapeTails = []struct {
 	{"", shapePrefix},
 }
 
-// PatternMax bounds the length of an expression: compiling is work that an author makes for everybody.
-const PatternMax = 1024
+// Bounds of an expression: compiling and matching it is work that its author makes for everybody.
+const (
+	PatternMax      = 1024  // bytes
+	patternStepsMax = 5_000 // instructions, once counted repetitions are written out
+)
+
+// CheckPattern tells whether an expression is one that filters and routes may have: RE2's syntax, any case.
+func CheckPattern(expr string) error {
+	if len(expr) > PatternMax {
+		return fmt.Errorf("the expression has %d bytes; %d is the most", len(expr), PatternMax)
+	}
+	if _, _, ok := shapeOf(expr); ok {
+		return nil
+	}
+	tree, err := syntax.Parse(expr, syntax.Perl|syntax.FoldCase)
+	if err != nil || !strings.Contains(expr, "{") {
+		return err // without a counted repetition its size follows from its length
+	}
+	program, err := syntax.Compile(tree.Simplify())
+	if err == nil && len(program.Inst) > patternStepsMax {
+		err = fmt.Errorf("its repetitions come to %d steps; %d is the most", len(program.Inst), patternStepsMax)
+	}
+	return err
+}
 
 func compilePattern(expr string) (pattern, error) {
-	if len(expr) > PatternMax {
-		return pattern{}, fmt.Errorf("the expression has %d bytes; %d is the most", len(expr), PatternMax)
+	if err := CheckPattern(expr); err != nil {
+		return pattern{}, err
 	}
 	re, err := regexp.Compile("(?i)" + expr)
 	if err != nil {
 		return pattern{}, err
 	}
 	p := pattern{expr: re}
-	for _, s := range shapeTails {
-		head, ok := strings.CutSuffix(expr, s.tail)
-		if !ok {
-			continue
-		}
-		if text, ok := plainText(head); ok {
-			p.shape, p.prefix = s.shape, bytes.ToLower([]byte(text))
-			break
-		}
+	if shape, text, ok := shapeOf(expr); ok {
+		p.shape, p.prefix = shape, bytes.ToLower([]byte(text))
 	}
 	return p, nil
 }
 
+// shapeOf tells whether an expression has one of the shapes, and before its tail which text.
+func shapeOf(expr string) (s shape, text string, ok bool) {
+	for _, s := range shapeTails {
+		if head, ok := strings.CutSuffix(expr, s.tail); ok {
+			if text, ok := plainText(head); ok {
+				return s.shape, text, true
+			}
+		}
+	}
+	return shapeAny, "", false
+}
+
 // plainText gives the text that expr matches if it matches only one (but for case), in ASCII.
 func plainText(expr string) (string, bool) {
-	var text strings.Builder
+	text := make([]byte, 0, len(expr))
 	for i := 0; i < len(expr); i++ {
 		c := expr[i]
 		if c == '\\' && i+1 < len(expr) && strings.IndexByte(punctuation, expr[i+1]) >= 0 {
 			i++
 			c = expr[i]
-		} else if strings.IndexByte(`\.+*?()|[]{}^$`, c) >= 0 || c >= 0x80 {
+		} else if c >= 0x80 || strings.IndexByte(metacharacters, c) >= 0 {
 			return "", false
 		}
-		text.WriteByte(c)
+		text = append(text, c)
 	}
-	return text.String(), true
+	return string(text), true
 }
 
-const punctuation = `\.+*?()|[]{}^$-/~_#`
+const (
+	metacharacters = `\.+*?()|[]{}^$`
+	punctuation    = metacharacters + "-/~_#" // stands for itself behind a backslash
+)
 
 // groups are the captures of one match as offsets into the path; from == -1: the group took no part.
 type groups [10]struct{ from, to int }

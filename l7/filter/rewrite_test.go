@@ -86,6 +86,7 @@ func TestPathRewriteRefuses(t *testing.T) {
 		{"/a", "/$0"},        //
 		{"/a", "/a/../../b"}, // above the root
 		{strings.Repeat("a", PatternMax+1), "/"},
+		{"/" + strings.Repeat("(a{1000})", 10), "/"},
 	} {
 		if _, err := r.Compile(&State{}); err == nil {
 			t.Errorf("%.40q → %q compiles", r.Path, r.Target)

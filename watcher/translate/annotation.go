@@ -261,13 +261,15 @@ func suggestion(name string, mine bool) string {
 	for i := range annotations {
 		a := &annotations[i]
 		for _, known := range append([]string{a.key}, a.aliases...) {
-			if d := distance(name, known); d <= least && (d < least || best == "") {
-				best, least = known, d
-				if a.own {
-					best = ownPrefix + "/" + known
-				} else if mine {
-					best += " without the prefix " + ownPrefix
-				}
+			d := distance(name, known)
+			if d > least || d == least && best != "" && a.own != mine {
+				continue
+			}
+			best, least = known, d
+			if a.own {
+				best = ownPrefix + "/" + known
+			} else if mine {
+				best += " without the prefix " + ownPrefix
 			}
 		}
 	}

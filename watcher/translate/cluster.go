@@ -159,7 +159,7 @@ func (t *Translator) lateChoices(c *cluster, chooser *fragment) (problems []rout
 			full = ownPrefix + "/load-balance"
 		}
 		problems = append(problems, problem(f.owner, annotationField(full),
-			"is ignored for Service %s: Ingress %s/%s names it too, is older and chose another", c.service, chooser.ing.Namespace, chooser.ing.Name))
+			"is ignored for Service %s: Ingress %s/%s names it too, comes first and chose another", c.service, chooser.ing.Namespace, chooser.ing.Name))
 	}
 	return problems
 }

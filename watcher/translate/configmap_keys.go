@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -43,7 +44,7 @@ var clientKeys = []configKey{
 		text:  "Passes request fields on whose name holds an underscore.",
 		parse: boolean(func(c *configuration) *bool { return &c.settings.Limits.Underscores })},
 	{key: "sluice-encoded-slash", preset: "accept", verdict: own,
-		text: "reject: paths with %2F or %5C answer 400; accept: they are routed decoded and forwarded as they came.",
+		text: "`reject`: paths with %2F or %5C answer 400; `accept`: they are routed decoded and forwarded as they came.",
 		parse: choice(map[string]bool{"accept": false, "reject": true},
 			func(c *configuration) *bool { return &c.settings.Limits.RejectEncodedSlash })},
 	{key: "sluice-first-byte-timeout", preset: "10s", verdict: own, text: "From accept, or the TLS handshake, to a request's first byte.",
@@ -137,7 +138,7 @@ var routeKeys = []configKey{
 	{key: "annotations-risk-level", preset: "High", verdict: same,
 		text: "Ingresses with an annotation of a higher risk are not served: Low, Medium, High or Critical.", parse: parseRiskLevel},
 	{key: "strict-validate-path-type", preset: "", otherwise: "true", verdict: differs,
-		note: "true refuses such a path, false says nothing; without the key it is served with a Problem, as ingress-nginx serves what passed its webhook before.",
+		note: "`true` refuses such a path, `false` says nothing; without the key it is served with a Problem, as ingress-nginx serves what passed its webhook before.",
 		text: "What becomes of Exact and Prefix paths with other characters than letters, digits and -._/.", parse: parseStrictPaths},
 }
 
@@ -181,7 +182,7 @@ var backendKeys = []configKey{
 		parse: duration(0, func(c *configuration) *time.Duration { return &c.defaults.policy.TriesTimeout })},
 	{key: "retry-non-idempotent", preset: "false", verdict: same, text: "Sends POST, LOCK and PATCH again too.",
 		parse: boolean(func(c *configuration) *bool { return &c.settings.RetryNonIdempotent })},
-	{key: "load-balance", preset: "round_robin", verdict: differs, note: "Ours knows least_conn too.",
+	{key: "load-balance", preset: "round_robin", verdict: differs, note: "Ours knows least_conn too; the names that hash or stick are not built yet.",
 		text: "How endpoints take turns: round_robin, ewma or least_conn.", parse: parseGlobalAlgorithm},
 	{key: "upstream-keepalive-connections", preset: "320", verdict: same, text: "Idle connections kept of an endpoint.",
 		parse: number(1, countMax, func(c *configuration) *int { return &c.defaults.cluster.IdleMax })},
@@ -212,7 +213,7 @@ var logKeys = []configKey{
 			return err
 		}},
 	{key: "sluice-access-log-format", preset: "upstream", verdict: own,
-		text: "upstream: ingress-nginx's line; json. Wins over log-format-escape-json.",
+		text: "`upstream` (ingress-nginx's line) or `json`; wins over log-format-escape-json.",
 		parse: func(c *configuration, value string) error {
 			format, ok := map[string]l7.LogFormat{"upstream": l7.LogUpstream, "json": l7.LogJSON}[value]
 			if !ok {
@@ -274,7 +275,7 @@ func choice(names map[string]bool, field func(*configuration) *bool) func(*confi
 	return func(c *configuration, value string) error {
 		b, ok := names[value]
 		if !ok {
-			return fmt.Errorf("%q is not one of the choices", value)
+			return fmt.Errorf("%q is not one of %s", value, strings.Join(slices.Sorted(maps.Keys(names)), ", "))
 		}
 		*field(c) = b
 		return nil

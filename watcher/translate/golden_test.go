@@ -287,9 +287,14 @@ func differences[T any](a, b T) map[string]string {
 	out := map[string]string{}
 	x, y := reflect.ValueOf(a), reflect.ValueOf(b)
 	for i := range x.NumField() {
-		if v := x.Field(i).Interface(); !reflect.DeepEqual(v, y.Field(i).Interface()) {
-			out[x.Type().Field(i).Name] = fmt.Sprintf("%+v", v)
+		v := x.Field(i).Interface()
+		if reflect.DeepEqual(v, y.Field(i).Interface()) {
+			continue
 		}
+		if text, ok := v.([]byte); ok {
+			v = string(text)
+		}
+		out[x.Type().Field(i).Name] = fmt.Sprintf("%+v", v)
 	}
 	return out
 }

@@ -134,7 +134,8 @@ func (b *hostBuild) build() {
 	b.choosePassthrough()
 }
 
-// mergeRules takes every part's paths. Of two with the same path and type the older Ingress's wins.
+// mergeRules takes every part's paths. Of two with the same path and type the first Ingress's wins: the oldest, and of
+// equally old ones the first by name.
 func (b *hostBuild) mergeRules() {
 	n := 0
 	for _, p := range b.host.parts {
@@ -168,7 +169,7 @@ func (b *hostBuild) refuseTwice(p part, path *pathRule, winner part) {
 		b.refuse(p.fragment, path.field(), "path %q (%s) stands twice for host %q; the first one is served", path.path, path.kind, b.host.name)
 		return
 	}
-	b.refuse(p.fragment, path.field(), "path %q (%s) of host %q belongs to Ingress %s/%s, which is older; it is served from there",
+	b.refuse(p.fragment, path.field(), "path %q (%s) of host %q belongs to Ingress %s/%s, which comes first; it is served from there",
 		path.path, path.kind, b.host.name, winner.ing.Namespace, winner.ing.Name)
 }
 
@@ -201,7 +202,7 @@ func (b *hostBuild) addFallback() {
 		case chosen < 0 && (i == 0 || b.host.name == ""):
 			chosen = i
 		default:
-			b.refuse(p.fragment, "spec.defaultBackend", "is not used for host %q: Ingress %s/%s is older, and the oldest one decides",
+			b.refuse(p.fragment, "spec.defaultBackend", "is not used for host %q: Ingress %s/%s comes first, and the first one decides",
 				b.host.name, b.host.parts[max(chosen, 0)].ing.Namespace, b.host.parts[max(chosen, 0)].ing.Name)
 		}
 	}
@@ -256,7 +257,7 @@ func (b *hostBuild) chooseAppRoot() {
 			b.out.Filters = append(slices.Clip(b.out.Filters), filter.AppRoot{Path: root})
 		} else if root != winner.dialect.appRoot {
 			b.refuse(p.fragment, annotationField(b.translator.options.AnnotationsPrefix+"/app-root"),
-				"is ignored for host %q: Ingress %s/%s is older and has another", b.host.name, winner.ing.Namespace, winner.ing.Name)
+				"is ignored for host %q: Ingress %s/%s comes first and has another", b.host.name, winner.ing.Namespace, winner.ing.Name)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -75,6 +76,7 @@ func (t *Translator) parse(f *fragment) {
 		f.readRule(i, &rules[i], t.config.defaults.strictPaths)
 	}
 	f.used = nil
+	f.checkTLS()
 	if fallback == nil {
 		return
 	}
@@ -85,6 +87,31 @@ func (t *Translator) parse(f *fragment) {
 	for i := range f.hosts {
 		f.hosts[i].fallback = fallback
 	}
+}
+
+// checkTLS reports hosts of spec.tls that no rule of the Ingress has: a certificate is for the hosts of rules.
+func (f *fragment) checkTLS() {
+	for i := range f.ing.Spec.TLS {
+		for j, name := range f.ing.Spec.TLS[i].Hosts {
+			if !f.serves(strings.ToLower(name)) {
+				f.refuse(fmt.Sprintf("spec.tls[%d].hosts[%d]", i, j), "no rule of the Ingress has host %q, so its certificate is not shown there; add a rule", name)
+			}
+		}
+	}
+}
+
+// serves tells whether a rule has a host, or one that this wildcard is for.
+func (f *fragment) serves(name string) bool {
+	for i := range f.hosts {
+		h := f.hosts[i].name
+		if h == name && h != "" {
+			return true
+		}
+		if _, rest, ok := strings.Cut(h, "."); ok && name == "*."+rest {
+			return true
+		}
+	}
+	return false
 }
 
 func (f *fragment) defaultBackend() *backend {

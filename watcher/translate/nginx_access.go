@@ -9,9 +9,9 @@ var accessAnnotations = []annotation{
 	{
 		key: "allowlist-source-range", aliases: []string{"whitelist-source-range"},
 		scope: scopeLocation, risk: riskMedium, verdict: same, effect: deny,
-		text: "Lets only these addresses and networks in, others get 403; replaces the ConfigMap's list. A list that does not parse answers 503.",
+		text: "Lets only these addresses and networks in, others get 403; replaces the ConfigMap's list.",
 		parse: func(d *dialect, value string) (err error) {
-			d.allow, err = checkPrefixes(value)
+			d.allow, err = parsePrefixes(d.allow, value)
 			return err
 		},
 	},
@@ -19,7 +19,7 @@ var accessAnnotations = []annotation{
 		key: "denylist-source-range", scope: scopeLocation, risk: riskMedium, verdict: same, effect: deny,
 		text: "Answers these addresses and networks with 403, before the allow list is asked; replaces the ConfigMap's list.",
 		parse: func(d *dialect, value string) (err error) {
-			d.deny, err = checkPrefixes(value)
+			d.deny, err = parsePrefixes(d.deny, value)
 			return err
 		},
 	},

@@ -230,7 +230,7 @@ var refusedAnnotations = []annotation{
 		note: "put a FastCGI gateway into the application's pods", text: "FastCGI's index file."},
 	{key: "fastcgi-params-configmap", scope: scopeLocation, risk: riskMedium, verdict: refused,
 		note: "put a FastCGI gateway into the application's pods", text: "FastCGI's parameters."},
-	{key: "secure-backends", scope: scopeLocation, risk: riskLow, verdict: refused,
+	{key: "secure-backends", scope: scopeLocation, risk: riskLow, verdict: refused, idle: []string{"false"},
 		note: "ingress-nginx dropped it; write backend-protocol: HTTPS", text: "TLS to backends."},
 	{key: "session-cookie-hash", scope: scopeIngress, risk: riskLow, verdict: refused,
 		note: "ingress-nginx dropped it", text: "How the affinity cookie was hashed."},

@@ -47,9 +47,11 @@ var redirectAnnotations = []annotation{
 		},
 	},
 	{
-		key: "ssl-redirect", scope: scopeLocation, risk: riskLow, verdict: same,
+		key: "ssl-redirect", scope: scopeLocation, risk: riskLow, verdict: differs,
 		text: "Redirects http to https on hosts with TLS: http-redirect-code (308), to the same URI without port and " +
 			"without one slash at its end; not on paths that no-tls-redirect-locations names. Default true (ConfigMap).",
+		note: "A host has TLS when an entry of spec.tls is for it, or for the wildcard host above it; in ingress-nginx every host of an " +
+			"Ingress with any entry has.",
 		parse: func(d *dialect, value string) (err error) {
 			d.sslRedirect, err = parseOver(d.defaults.sslRedirect, value)
 			return err
@@ -105,7 +107,7 @@ func parseRedirectCode(code *int, value string, high int) error {
 		return fmt.Errorf("%q is not a number from 300 to %d", value, high)
 	}
 	if n < 300 || n > high {
-		return &refusal{ignore, fmt.Sprintf("%d is not from 300 to %d: %d is used", n, high, *code)}
+		return &refusal{ignore, fmt.Sprintf("%d is not from 300 to %d", n, high)}
 	}
 	*code = n
 	return nil

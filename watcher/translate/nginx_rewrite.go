@@ -32,11 +32,10 @@ var rewriteAnnotations = []annotation{
 	{
 		key: "app-root", scope: scopeHost, risk: riskMedium, verdict: same,
 		text: "Redirects requests for exactly `/` to this absolute path: 302, with scheme, host and port, without the query.",
-		note: "",
 		parse: func(d *dialect, value string) error {
 			u, err := url.ParseRequestURI(value)
 			if err != nil || u.IsAbs() || value[0] != '/' || !plainPath(value) {
-				return fmt.Errorf("%q is not an absolute path of letters, digits and -._~/:", value)
+				return fmt.Errorf("%q is not an absolute path; it may hold letters, digits and -._~/: only", value)
 			}
 			d.appRoot = value
 			return nil

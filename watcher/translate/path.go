@@ -2,7 +2,6 @@ package translate
 
 import (
 	"fmt"
-	"regexp/syntax"
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -39,7 +38,7 @@ func checkPath(path string, kind route.PathType) (why string) {
 	case kind == route.Implementation:
 		return "" // perhaps a regular expression
 	case strings.Contains(path, "//"), strings.Contains(path+"/", "/./"), strings.Contains(path+"/", "/../"):
-		return "can match no request: paths are normalised before they are matched; write it without //, . and .. segments"
+		return "can match no request: paths are normalised before they are matched; write it without //, . and .. segments; the path is not served"
 	}
 	return ""
 }
@@ -59,8 +58,9 @@ func checkExpression(path string) (why string) {
 	if strictPath(path) {
 		return ""
 	}
-	if _, err := syntax.Parse(path, syntax.Perl|syntax.FoldCase); err != nil {
-		return "is no regular expression (" + err.Error() + "), which all paths of its host are by use-regex or rewrite-target; RE2's syntax holds; the path is not served"
+	if err := filter.CheckPattern(path); err != nil {
+		return "is no regular expression that can be served (" + err.Error() +
+			"), and use-regex or rewrite-target make all paths of its host one; RE2's syntax holds; the path is not served"
 	}
 	return ""
 }

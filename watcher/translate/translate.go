@@ -103,6 +103,11 @@ func (t *Translator) readIngresses(list []*networkingv1.Ingress, renewed bool) {
 		}
 		t.attach(f)
 	}
+	if renewed {
+		maps.DeleteFunc(t.certs, func(k key, _ *certificate) bool {
+			return t.secretUsers[k] == nil && k.String() != t.options.DefaultSSLCertificate
+		})
+	}
 }
 
 // attach makes a fragment part of its hosts and clusters.

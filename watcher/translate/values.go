@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -15,7 +16,7 @@ import (
 // 3.3).
 const (
 	timeoutMax  = 7 * 24 * time.Hour // of every timeout
-	bodyMax     = math.MaxInt64 >> 1 // proxy-body-size
+	bodyMax     = 1 << 50            // bytes, proxy-body-size
 	headMax     = 1 << 20            // of heads, their lines and other buffers of one connection
 	fieldsMax   = 10_000             // fields of a head
 	triesMax    = 100                // proxy-next-upstream-tries
@@ -42,9 +43,10 @@ func parseInt(value string, low, high int) (int, error) {
 
 // parseSeconds reads ingress-nginx's timeouts: whole seconds without a unit.
 func parseSeconds(value string, low int) (time.Duration, error) {
-	n, err := parseInt(value, low, int(timeoutMax/time.Second))
+	high := int(timeoutMax / time.Second)
+	n, err := parseInt(value, low, high)
 	if err != nil {
-		return 0, fmt.Errorf("%w of seconds, without a unit", err)
+		return 0, fmt.Errorf("%q is not a whole number of seconds from %d to %d, without a unit", value, low, high)
 	}
 	return time.Duration(n) * time.Second, nil
 }
@@ -72,9 +74,18 @@ func parseSize(value string, low, high int64) (int64, error) {
 	}
 	n, err := strconv.ParseUint(digits, 10, 63)
 	if err != nil || int64(n) > math.MaxInt64>>shift || int64(n)<<shift < low || int64(n)<<shift > high {
-		return 0, fmt.Errorf("%q is not a size from %d to %d bytes, like 512k, 8m or 1g", value, low, high)
+		return 0, fmt.Errorf("%q is not a number of bytes from %s to %s, like 512k, 8m or 1g", value, sizeText(low), sizeText(high))
 	}
 	return int64(n) << shift, nil
+}
+
+// sizeText is a size in the largest unit that leaves it whole.
+func sizeText(n int64) string {
+	unit := 0
+	for ; unit < 3 && n != 0 && n%1024 == 0; unit++ {
+		n /= 1024
+	}
+	return strconv.FormatInt(n, 10) + []string{"", "k", "m", "g"}[unit]
 }
 
 func parseSwitch(value string) (bool, error) {
@@ -87,13 +98,16 @@ func parseSwitch(value string) (bool, error) {
 	return false, fmt.Errorf("%q is neither on nor off", value)
 }
 
-// checkPrefixes holds a list of addresses and networks to what filter.SourceRange takes.
-func checkPrefixes(value string) (string, error) {
-	if strings.TrimSpace(value) == "" {
-		return "", fmt.Errorf("the list is empty")
+// parsePrefixes holds a list of addresses and networks to what filter.SourceRange takes; a bad one leaves the fallback.
+func parsePrefixes(fallback, value string) (string, error) {
+	list, err := filter.ParsePrefixes(value)
+	if err == nil && len(list) == 0 {
+		err = errors.New("the list is empty")
 	}
-	_, err := filter.ParsePrefixes(value)
-	return value, err
+	if err != nil {
+		return fallback, err
+	}
+	return joinPrefixes(list), nil
 }
 
 // algorithms are the names of ingress-nginx that are built; the second table has ours.

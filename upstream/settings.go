@@ -5,6 +5,36 @@ import (
 	"time"
 )
 
+// Algorithm is how a cluster chooses among its usable endpoints.
+type Algorithm uint8
+
+const (
+	RoundRobin Algorithm = iota
+	EWMA                 // two random choices, the lower exponentially weighted response time (10 s decay) wins
+	LeastConnections
+	ConsistentHash // ring (ketama) over Wish.Hash
+)
+
+// Settings are a cluster's immutable settings; they stand beside its state and may be replaced at any time.
+type Settings struct {
+	Algorithm      Algorithm
+	ConnectTimeout time.Duration // proxy-connect-timeout; 0: 5 s
+	TLS            *TLS          // nil: plain
+	IdleMax        int           // idle sessions kept per endpoint, all loops together, at least one each; 0: 320 (upstream-keepalive-connections); negative: none
+	IdleTimeout    time.Duration // 0: 60 s (upstream-keepalive-timeout)
+	RequestsMax    int           // requests a session may carry; 0: 10,000 (upstream-keepalive-requests)
+	AllowLoopback  bool          // the source may name loopback endpoints (files); see docs/hardening.md 3.1 rule 7
+}
+
+// TLS is how a cluster speaks TLS to its endpoints (backend-protocol: HTTPS, proxy-ssl-*).
+type TLS struct {
+	Verify     bool
+	ServerName string // SNI and the name that is verified, without which Verify is refused; "": none is sent
+	RootsPEM   string // trust anchors; "": the system's
+	CertPEM    string // client certificate
+	KeyPEM     string
+}
+
 // compiled is Settings with its defaults filled in and its TLS ready for use. Immutable.
 type compiled struct {
 	Settings

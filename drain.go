@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	drainPoll    = 20 * time.Millisecond  // how often a drain looks whether it is over
+	drainQuiet   = 100 * time.Millisecond // who was accepted in the last moment has so long for a TLS handshake
+	newcomerWait = time.Second            // … and for a first request
+	stopTimeout  = 5 * time.Second        // how long closing one part may take when everything is over
+)
+
+// drain ends the work as docs/hardening.md 3.4 says: probes say no, the grace period passes in which others learn it,
+// accepting ends, and what is under way has until the drain limit. Whoever cancels ctx ends it at once.
+func (p *proxy) drain(ctx context.Context) error {
+	p.phase.Store(phaseDraining)
+	limit := p.controller.Process().DrainTimeout
+	p.log.Info("draining: a second signal ends the process at once", "grace", p.gracePeriod, "limit", limit)
+	if !sleep(ctx, p.gracePeriod) {
+		return nil
+	}
+	p.closeDoors(ctx)
+	p.http.Drain(p.loops)
+	var idleSince time.Time
+	for deadline := time.Now().Add(limit); ; {
+		now := time.Now()
+		switch {
+		case !p.idle():
+			idleSince = time.Time{}
+		case idleSince.IsZero():
+			idleSince = now
+		case now.Sub(idleSince) >= newcomerWait || p.clients() == 0 && now.Sub(idleSince) >= drainQuiet:
+			p.log.Info("drained")
+			return nil
+		}
+		if now.After(deadline) {
+			p.log.Warn("the drain limit is reached: what is still open is closed", "requests", p.http.Stats.Active(),
+				"tunnels", p.http.Stats.Tunnels()+p.passing())
+			p.http.CloseTunnels(p.loops)
+			return nil
+		}
+		if !sleep(ctx, drainPoll) {
+			return nil
+		}
+	}
+}
+
+func (p *proxy) closeDoors(ctx context.Context) {
+	for _, d := range p.doors {
+		if !d.open {
+			continue
+		}
+		d.open = false
+		if err := d.Close(ctx); err != nil {
+			p.log.Warn("a port did not close in time", "port", d.name, "error", err)
+		}
+	}
+}
+
+// idle tells whether no request and no tunnel is under way.
+func (p *proxy) idle() bool { return p.http.Idle() && p.passing() == 0 }
+
+// passing is how many pass-through tunnels are open.
+func (p *proxy) passing() (n int64) {
+	for _, d := range p.doors {
+		n += d.Stats.Tunnels.Load()
+	}
+	return n
+}
+
+// clients is how many connections the HTTP engines lead, or are about to.
+func (p *proxy) clients() (n int64) {
+	for i := range p.http.Stats.Loops() {
+		n += p.http.Stats.Loops()[i].Open.Load()
+	}
+	for _, l := range p.loops {
+		n += l.Stats.Pending.Load()
+	}
+	return n
+}
+
+// sleep waits; false: ctx ended before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// stop closes everything, in reverse order of start.
+func (p *proxy) stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	p.closeDoors(ctx)
+	if p.cancel != nil {
+		p.cancel()
+		select {
+		case <-p.watched:
+		case <-ctx.Done():
+		}
+	}
+	if p.admin != nil {
+		if err := p.admin.Shutdown(ctx); err != nil {
+			p.log.Warn("the admin page did not close in time", "error", err)
+		}
+	}
+	for _, l := range p.loops {
+		l.Stop()
+	}
+	p.running.Wait()
+	if err := p.access.Close(); err != nil {
+		p.log.Warn("lines of the access log are lost", "error", err)
+	}
+}

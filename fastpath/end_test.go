@@ -1,0 +1,280 @@
+package fastpath
+
+import (
+	"io"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestAbortIsAReset(t *testing.T) {
+	l := startLoop(t)
+	c, peer := adopt(t, l, &hooks{})
+	on(t, l, func() {
+		c.Write([]byte("lost"))
+		c.Abort()
+		c.Abort()
+		c.Close()
+	})
+	if _, err := io.ReadAll(peer); !isReset(err) {
+		t.Errorf("the peer saw %v, not a reset", err)
+	}
+}
+
+// TestCloseLingerSavesTheAnswer: the peer still sends when it is answered; a plain close would reset the connection and
+// take the answer out of the peer's buffer.
+func TestCloseLingerSavesTheAnswer(t *testing.T) {
+	l := startLoop(t)
+	c, peer := adopt(t, l, &hooks{})
+	answer := payload(3, 20_000)
+	_, _ = peer.Write(payload(0, 10_000))
+	on(t, l, func() {
+		c.Write(answer)
+		c.CloseLinger()
+		c.CloseLinger()
+	})
+	for i := range 5 { // it goes on sending, seeing nothing of the answer yet
+		if _, err := peer.Write(payload(i, 10_000)); err != nil {
+			t.Fatalf("write %d: %v", i, err)
+		}
+	}
+	got, err := io.ReadAll(peer)
+	if err != nil {
+		t.Fatalf("the peer lost the answer: %v", err)
+	}
+	same(t, "answer", got, answer)
+	peer.Close()
+	onEventually(t, l, "the close", func() bool { return l.Stats.Conns.Load() == 0 })
+}
+
+func TestCloseLingerIsBoundedInBytes(t *testing.T) {
+	l := startLoop(t)
+	c, peer := adopt(t, l, &hooks{})
+	on(t, l, c.CloseLinger)
+	var err error
+	sent := 0
+	for err == nil && sent < 64<<20 {
+		var n int
+		n, err = peer.Write(block[:32<<10])
+		sent += n
+	}
+	if !isReset(err) {
+		t.Errorf("after %d bytes: %v, want a reset", sent, err)
+	}
+	onEventually(t, l, "the close", func() bool { return l.Stats.Conns.Load() == 0 })
+}
+
+func TestCloseLingerIsBoundedInTime(t *testing.T) {
+	l := startLoop(t)
+	c, peer := adopt(t, l, &hooks{})
+	begin := time.Now()
+	on(t, l, c.CloseLinger)
+	if n, err := peer.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("the peer read %d, %v", n, err)
+	}
+	eventually(t, "the close", func() bool { return l.Stats.Conns.Load() == 0 })
+	if d := time.Since(begin); d < lingerTimeout {
+		t.Errorf("closed after %v already", d)
+	}
+}
+
+// TestCloseLingerWaitsForASlowReader: the bound is for a peer that sends, not for one that has not yet read its answer.
+func TestCloseLingerWaitsForASlowReader(t *testing.T) {
+	l := startLoop(t)
+	fd, peer := tcpPairBuffers(t, 16<<10)
+	c := adoptFD(t, l, fd, &hooks{})
+	answer := payload(9, 400_000)
+	on(t, l, func() {
+		c.Write(answer)
+		c.CloseLinger()
+		if left := c.Deadline() - l.now; left <= int64(lingerTimeout) || left > int64(lingerSendTimeout) {
+			t.Errorf("with output that waits, the deadline is in %v", time.Duration(left))
+		}
+	})
+	got, err := io.ReadAll(peer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "answer", got, answer)
+	onEventually(t, l, "the short limit once all has left", func() bool { return c.Deadline()-l.now <= int64(lingerTimeout) })
+	peer.Close()
+	onEventually(t, l, "the close", func() bool { return l.Stats.Conns.Load() == 0 })
+}
+
+func TestCloseLingerOfABrokenConn(t *testing.T) {
+	l := startLoop(t)
+	c, peer := adopt(t, l, &hooks{})
+	reset(peer)
+	onEventually(t, l, "the reset", c.Broken)
+	on(t, l, c.CloseLinger)
+	onEventually(t, l, "the close", func() bool { return l.Stats.Conns.Load() == 0 })
+}
+
+// renumber gives the descriptor fd the number of one that was closed just now.
+func renumber(t *testing.T, fd, number int) {
+	if err := unix.Dup3(fd, number, unix.O_CLOEXEC); err != nil {
+		t.Errorf("dup3: %v", err)
+	}
+	_ = unix.Close(fd)
+}
+
+// TestClosedConnDoesNothing: a handler may hold a connection that another one closed in the same turn. No call on it
+// reaches the descriptor, whose number may be another connection's already.
+func TestClosedConnDoesNothing(t *testing.T) {
+	l := steppedLoop(t)
+	fd, peer := tcpPair(t)
+	other, otherPeer := tcpPair(t)
+	var calls int
+	h := &hooks{readable: func(*Conn) { calls++ }, writable: func(*Conn) { calls++ }, deadline: func(*Conn) { calls++ }}
+	c := mustAdopt(t, l, fd, h)
+	_, _ = peer.Write([]byte("for nobody"))
+	rounds(t, l, "input", func() bool { return calls == 1 })
+	c.Close()
+	renumber(t, other, fd)
+	s := &sink{}
+	mustAdopt(t, l, fd, s)
+	_, _ = otherPeer.Write([]byte("for the new one"))
+
+	if err := c.Fill(100); err != ErrClosed {
+		t.Errorf("Fill: %v", err)
+	}
+	if _, err := c.Peek(); err == nil {
+		t.Error("Peek read another's bytes")
+	}
+	c.Write([]byte("x"))
+	c.Write(make([]byte, directWriteBytes))
+	c.Flush()
+	c.SetLowWater(100)
+	c.SetDeadline(l.now)
+	c.Again()
+	c.CloseWrite()
+	c.CloseLinger()
+	c.Abort()
+	c.Discard(len(c.Buffered()))
+	if !c.Closed() || c.FD() != -1 || c.Deadline() != 0 {
+		t.Errorf("closed %v, descriptor %d, deadline %d", c.Closed(), c.FD(), c.Deadline())
+	}
+	rounds(t, l, "the new one's input", func() bool { return string(s.got) == "for the new one" })
+	if calls != 1 {
+		t.Errorf("the handler of the closed connection was called %d times more", calls-1)
+	}
+	_ = otherPeer.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	if n, err := otherPeer.Read(make([]byte, 10)); n != 0 || err == io.EOF {
+		t.Errorf("the new connection's peer read %d, %v", n, err)
+	}
+}
+
+// TestCloseInTheSameBatch: two connections have events in one batch; the first handler closes the other and gives its
+// number and its value's place to a new connection. The stale event reaches neither.
+func TestCloseInTheSameBatch(t *testing.T) {
+	l := steppedLoop(t)
+	fdA, peerA := tcpPair(t)
+	fdB, peerB := tcpPair(t)
+	fdNew, _ := tcpPair(t)
+	var pair [2]*Conn
+	closer := func(c *Conn) {
+		victim := pair[0]
+		if c == victim {
+			victim = pair[1]
+		}
+		if victim == nil {
+			t.Error("the victim of this batch was called")
+			return
+		}
+		pair = [2]*Conn{}
+		number := victim.FD()
+		victim.Close()
+		renumber(t, fdNew, number)
+		n := mustAdopt(t, l, number, &hooks{readable: func(*Conn) { t.Error("the new connection was told of the old one's input") }})
+		if n == victim {
+			t.Error("the value was used again within the batch")
+		}
+	}
+	pair[0] = mustAdopt(t, l, fdA, &hooks{readable: closer})
+	pair[1] = mustAdopt(t, l, fdB, &hooks{readable: closer})
+	l.round(0)
+	_, _ = peerA.Write([]byte("1"))
+	_, _ = peerB.Write([]byte("2"))
+	rounds(t, l, "the batch", func() bool { return pair[0] == nil })
+	for range 3 {
+		l.round(0)
+	}
+}
+
+// TestReuseOfValues: a closed value is another connection's in a later round, with nothing left of the first.
+func TestReuseOfValues(t *testing.T) {
+	l := steppedLoop(t)
+	fd, peer := tcpPair(t)
+	c := mustAdopt(t, l, fd, &hooks{})
+	_, _ = peer.Write(payload(0, 1000))
+	rounds(t, l, "input", c.Readable)
+	_ = c.Fill(500)
+	c.SetDeadline(l.now + int64(time.Minute))
+	c.Write([]byte("staged"))
+	c.Again()
+	c.Close()
+	l.round(0)
+	fd, _ = tcpPair(t)
+	calls := 0
+	n := mustAdopt(t, l, fd, &hooks{readable: func(*Conn) { calls++ }, deadline: func(*Conn) { calls++ }})
+	if n != c {
+		t.Fatal("the value was not used again")
+	}
+	l.round(0)
+	l.round(0)
+	if calls != 0 || len(n.Buffered()) != 0 || n.Pending() || n.Deadline() != 0 || n.armed != 0 || l.wheel.count != 0 || n.Sent() != 0 {
+		t.Errorf("the second connection inherited: %d calls, %d bytes, pending %v, deadline %d", calls, len(n.Buffered()), n.Pending(), n.Deadline())
+	}
+}
+
+// TestPanicEndsItsConnectionOnly runs a panic in every kind of callback.
+func TestPanicEndsItsConnectionOnly(t *testing.T) {
+	quietly(t)
+	l := startLoop(t)
+	_, bystander := adopt(t, l, &echo{})
+	boom := func(*Conn) { panic("a handler's defect") }
+	cases := map[string]struct {
+		h       hooks
+		trigger func(c *Conn)
+	}{
+		"OnReadable": {hooks{readable: boom}, func(c *Conn) { c.Again() }},
+		"OnDeadline": {hooks{deadline: boom}, func(c *Conn) { c.SetDeadline(l.now) }},
+		"OnWritable": {hooks{writable: boom}, func(c *Conn) {
+			for c.Room() > 0 {
+				c.Write(block[:50_000])
+			}
+		}},
+	}
+	for name, k := range cases {
+		t.Run(name, func(t *testing.T) {
+			fd, peer := tcpPairBuffers(t, 16<<10)
+			c := adoptFD(t, l, fd, &k.h)
+			before := l.Stats.Panics.Load()
+			on(t, l, func() { k.trigger(c) })
+			if _, err := io.Copy(io.Discard, peer); !isReset(err) {
+				t.Errorf("the peer saw %v, not a reset", err)
+			}
+			if n := l.Stats.Panics.Load() - before; n != 1 {
+				t.Errorf("%d panics counted", n)
+			}
+			on(t, l, func() {
+				for _, f := range l.free {
+					if f == c {
+						t.Error("the value will be used again, though its owner may still write to it")
+					}
+				}
+			})
+		})
+	}
+	t.Run("Post", func(t *testing.T) {
+		before := l.Stats.Panics.Load()
+		l.Post(func() { panic("a posted function's defect") })
+		on(t, l, func() {})
+		if n := l.Stats.Panics.Load() - before; n != 1 {
+			t.Errorf("%d panics counted", n)
+		}
+	})
+	l.Stats.Panics.Store(0)
+	echoed(t, bystander, 100_000)
+}

@@ -1,0 +1,366 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The command line is a contract: names, forms and exit statuses stay. A table of our own serves it rather than the
+// standard library's flag package, because every mistake is answered by one line that names the flag and the remedy, and
+// --help shows flags in groups.
+
+// options are what the command line says. Every field belongs to one row of the table.
+type options struct {
+	manifests  []string
+	kubeconfig string
+
+	bind         netip.Addr // invalid: all addresses of both families, or what the ConfigMap says
+	httpPort     int        // 0: off
+	httpsPort    int        // 0: off
+	adminAddress string     // "": off
+
+	ingressClass        string
+	controllerClass     string
+	classByName         bool
+	withoutClass        bool
+	configMap           string
+	defaultBackend      string
+	annotationsPrefix   string
+	disableCatchAll     bool
+	disableExternalName bool
+
+	defaultCertificate string
+	passthrough        bool
+
+	loops         int // 0: as many as Go sees processors
+	workPermits   int
+	allowBackends []netip.Prefix
+	gracePeriod   time.Duration
+
+	logJSON        bool
+	logLevel       string // "": by verbosity
+	verbosity      int
+	metricsPerHost bool
+	ownMetricNames bool
+	profiling      bool
+
+	demoDir string   // sluice demo only
+	ignored []string // flags of ingress-nginx that were given and do nothing, each with the reason
+	help    bool
+}
+
+func defaultOptions() options {
+	return options{
+		httpPort: 80, httpsPort: 443, adminAddress: "127.0.0.1:10254",
+		ingressClass: "nginx", controllerClass: "k8s.io/ingress-nginx", annotationsPrefix: "nginx.ingress.kubernetes.io",
+		workPermits: 2,
+	}
+}
+
+// option is one row of the table.
+type option struct {
+	group string
+	name  string
+	value string // what the value is called; "": a switch, true or false
+	about string // ends with the default, where there is one worth telling
+	set   func(o *options, value string) error
+}
+
+// table is every flag there is, in the order of --help.
+var table = []option{
+	{"Where the configuration comes from", "manifests", "DIR", "read and watch Kubernetes manifests in DIR (*.yaml, *.yml, *.json); may be repeated, the first counts first",
+		func(o *options, v string) error {
+			o.manifests = append(o.manifests, v)
+			return notEmpty(v, "a directory")
+		}},
+	{"", "kubeconfig", "FILE", "watch the cluster that FILE names (default $KUBECONFIG, else the cluster that this runs in)",
+		func(o *options, v string) error { o.kubeconfig = v; return notEmpty(v, "a file") }},
+
+	{"Listeners", "bind-address", "IP", "the one address of HTTP and HTTPS (default all, of both families)",
+		func(o *options, v string) (err error) { o.bind, err = parseAddr(v); return err }},
+	{"", "http-port", "PORT", "0 switches HTTP off (default 80)",
+		func(o *options, v string) (err error) { o.httpPort, err = parsePort(v); return err }},
+	{"", "https-port", "PORT", "0 switches HTTPS and pass-through off (default 443)",
+		func(o *options, v string) (err error) { o.httpsPort, err = parsePort(v); return err }},
+	{"", "admin-address", "HOST:PORT", "probes, metrics and /debug; empty switches them off, port 0 lets the system choose (default 127.0.0.1:10254)",
+		func(o *options, v string) error { o.adminAddress = v; return checkAddress(v) }},
+	{"", "healthz-port", "PORT", "the same as --admin-address=:PORT",
+		func(o *options, v string) error {
+			port, err := parsePort(v)
+			o.adminAddress = ":" + strconv.Itoa(port)
+			return err
+		}},
+
+	{"Which Ingresses, and what they mean", "ingress-class", "NAME", "value of the old class annotation, and name of a class that has no IngressClass object (default nginx)",
+		func(o *options, v string) error { o.ingressClass = v; return notEmpty(v, "a class") }},
+	{"", "controller-class", "NAME", "spec.controller of the IngressClasses that are ours (default k8s.io/ingress-nginx)",
+		func(o *options, v string) error { o.controllerClass = v; return notEmpty(v, "a controller") }},
+	{"", "ingress-class-by-name", "", "the IngressClass named as --ingress-class says is ours whatever its controller",
+		func(o *options, v string) error { return setBool(&o.classByName, v) }},
+	{"", "watch-ingress-without-class", "", "Ingresses without a class are ours too",
+		func(o *options, v string) error { return setBool(&o.withoutClass, v) }},
+	{"", "configmap", "NAMESPACE/NAME", "ConfigMap of global settings",
+		func(o *options, v string) error { o.configMap = v; return checkKey(v) }},
+	{"", "default-backend-service", "NAMESPACE/NAME", "Service that answers what no Ingress does (default: 404)",
+		func(o *options, v string) error { o.defaultBackend = v; return checkKey(v) }},
+	{"", "annotations-prefix", "PREFIX", "what the annotations' names begin with (default nginx.ingress.kubernetes.io)",
+		func(o *options, v string) error { o.annotationsPrefix = v; return checkPrefix(v) }},
+	{"", "disable-catch-all", "", "refuse Ingresses that are nothing but a default backend",
+		func(o *options, v string) error { return setBool(&o.disableCatchAll, v) }},
+	{"", "disable-svc-external-name", "", "refuse Services of type ExternalName",
+		func(o *options, v string) error { return setBool(&o.disableExternalName, v) }},
+
+	{"TLS", "default-ssl-certificate", "NAMESPACE/NAME", "Secret shown for names without one (default: self-signed, made at start)",
+		func(o *options, v string) error { o.defaultCertificate = v; return checkKey(v) }},
+	{"", "enable-ssl-passthrough", "", "the annotation ssl-passthrough is obeyed",
+		func(o *options, v string) error { return setBool(&o.passthrough, v) }},
+
+	{"The process", "loops", "N", "event loops, a thread each (default: the processors that Go sees, limits of the container included)",
+		func(o *options, v string) (err error) { o.loops, err = parseInt(v, 1, loopsMax); return err }},
+	{"", "work-permits", "N", "handshakes and compiles that compute at the same time beside the loops (default 2)",
+		func(o *options, v string) (err error) {
+			o.workPermits, err = parseInt(v, 1, workPermitsMax)
+			return err
+		}},
+	{"", "allow-backend-cidr", "CIDR", "backends that may be dialled although their addresses are the node's own, link-local or the like; may be repeated",
+		func(o *options, v string) error { return addPrefixes(&o.allowBackends, v) }},
+	{"", "shutdown-grace-period", "SECONDS", "after SIGTERM, go on accepting for so long while /readyz says no (default 0)",
+		func(o *options, v string) (err error) { o.gracePeriod, err = parseSeconds(v); return err }},
+
+	{"Logs and metrics", "log-format", "text|json", "of the log on standard error (default text)",
+		func(o *options, v string) error {
+			o.logJSON = v == "json"
+			return oneOf(v, "text", "json")
+		}},
+	{"", "log-level", "LEVEL", "debug, info, warn or error (default info)",
+		func(o *options, v string) error { o.logLevel = v; return oneOf(v, "debug", "info", "warn", "error") }},
+	{"", "v", "N", "verbosity as of ingress-nginx: 3 and more is --log-level=debug",
+		func(o *options, v string) (err error) { o.verbosity, err = parseInt(v, 0, 10); return err }},
+	{"", "metrics-per-host", "", "requests are counted by host name, too",
+		func(o *options, v string) error { return setBool(&o.metricsPerHost, v) }},
+	{"", "metrics-own-names", "", "metrics that ingress-nginx has too are called sluice_…, not nginx_ingress_controller_…",
+		func(o *options, v string) error { return setBool(&o.ownMetricNames, v) }},
+	{"", "profiling", "", "serve /debug/pprof at the admin address",
+		func(o *options, v string) error { return setBool(&o.profiling, v) }},
+	{"", "help", "", "this list", func(o *options, v string) error { return setBool(&o.help, v) }},
+}
+
+// demoFlags are those of `sluice demo` alone.
+var demoFlags = []option{
+	{"The demo", "dir", "DIR", "keep the manifests in DIR, where they stay as you edit them (default: written anew in the directory of temporary files)",
+		func(o *options, v string) error { o.demoDir = v; return notEmpty(v, "a directory") }},
+}
+
+// Bounds of flags.
+const (
+	loopsMax       = 512
+	workPermitsMax = 256
+)
+
+// usage is a mistake on the command line: one line, exit status 2.
+type usage struct{ error }
+
+// parseFlags reads flags into o. Later ones win over earlier ones.
+func parseFlags(o *options, args []string, tables ...[]option) error {
+	for len(args) > 0 {
+		arg := args[0]
+		args = args[1:]
+		name, isFlag := flagName(arg)
+		if !isFlag {
+			return usage{fmt.Errorf("unexpected argument %q: flags begin with --, a switch takes its value as --switch=false", arg)}
+		}
+		name, value, hasValue := strings.Cut(name, "=")
+		f := findFlag(name, tables)
+		if f == nil {
+			return usage{unknownFlag(name, tables)}
+		}
+		switch {
+		case hasValue:
+		case f.value == "":
+			value = "true"
+		case len(args) > 0 && !strings.HasPrefix(args[0], "--"):
+			value, args = args[0], args[1:]
+		default:
+			return usage{fmt.Errorf("--%s needs a value: --%s=%s", name, name, f.value)}
+		}
+		if err := f.set(o, value); err != nil {
+			return usage{fmt.Errorf("--%s=%s: %w", name, shown(value), err)}
+		}
+	}
+	return nil
+}
+
+// flagName takes the dashes off: two, or one as Go's own programs allow.
+func flagName(arg string) (string, bool) {
+	name := strings.TrimPrefix(strings.TrimPrefix(arg, "-"), "-")
+	return name, name != arg && name != ""
+}
+
+func findFlag(name string, tables [][]option) *option {
+	if name == "h" {
+		name = "help"
+	}
+	for _, t := range tables {
+		for i := range t {
+			if t[i].name == name {
+				return &t[i]
+			}
+		}
+	}
+	if i := slices.IndexFunc(nginxFlags, func(f nginxFlag) bool { return f.name == name }); i >= 0 {
+		f := nginxFlags[i].option()
+		return &f
+	}
+	return nil
+}
+
+func unknownFlag(name string, tables [][]option) error {
+	best, distance := "", 4 // beyond, a suggestion misleads
+	for _, t := range tables {
+		for _, f := range t {
+			if d := editDistance(name, f.name); d < distance {
+				best, distance = f.name, d
+			}
+		}
+	}
+	if best != "" {
+		return fmt.Errorf("unknown flag --%s: did you mean --%s? `sluice --help` lists all", shown(name), best)
+	}
+	return fmt.Errorf("unknown flag --%s: `sluice --help` lists all", shown(name))
+}
+
+// shown makes a value fit for one line.
+func shown(v string) string {
+	if quoted := strconv.Quote(v); len(quoted) != len(v)+2 || strings.ContainsAny(v, " ") {
+		return quoted
+	}
+	return v
+}
+
+// editDistance is how many letters have to be put, taken or changed (Levenshtein).
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// ---- values; an error completes "--flag=value: "
+
+func setBool(to *bool, v string) error {
+	b, err := strconv.ParseBool(v)
+	if err != nil {
+		return errors.New("give true or false")
+	}
+	*to = b
+	return nil
+}
+
+func notEmpty(v, what string) error {
+	if v == "" {
+		return fmt.Errorf("name %s", what)
+	}
+	return nil
+}
+
+func oneOf(v string, known ...string) error {
+	if !slices.Contains(known, v) {
+		return fmt.Errorf("give one of %s", strings.Join(known, ", "))
+	}
+	return nil
+}
+
+func parseInt(v string, least, most int) (int, error) {
+	n, err := strconv.Atoi(v)
+	if err != nil || n < least || n > most {
+		return 0, fmt.Errorf("give a number from %d to %d", least, most)
+	}
+	return n, nil
+}
+
+func parsePort(v string) (int, error) { return parseInt(v, 0, 65535) }
+
+// parseSeconds reads seconds as ingress-nginx does, or a duration with its unit.
+func parseSeconds(v string) (time.Duration, error) {
+	d, err := time.ParseDuration(v)
+	if n, plain := strconv.Atoi(v); plain == nil {
+		d, err = time.Duration(n)*time.Second, nil
+	}
+	if err != nil || d < 0 || d > 24*time.Hour {
+		return 0, errors.New("give a number of seconds, up to a day")
+	}
+	return d, nil
+}
+
+func parseAddr(v string) (netip.Addr, error) {
+	if v == "" {
+		return netip.Addr{}, nil
+	}
+	a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(v, "["), "]"))
+	if err != nil {
+		return a, errors.New("give one IP address, or leave the flag out for all")
+	}
+	return a, nil
+}
+
+func checkAddress(v string) error {
+	if v == "" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(v)
+	if err != nil {
+		return errors.New("give HOST:PORT, such as 127.0.0.1:10254, or nothing to switch it off")
+	}
+	if _, err = parsePort(port); err != nil {
+		return fmt.Errorf("the port: %w", err)
+	}
+	return nil
+}
+
+func checkKey(v string) error {
+	namespace, name, ok := strings.Cut(v, "/")
+	if v != "" && (!ok || namespace == "" || name == "" || strings.Contains(name, "/")) {
+		return errors.New("give NAMESPACE/NAME")
+	}
+	return nil
+}
+
+var annotationsPrefix = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`)
+
+func checkPrefix(v string) error {
+	if !annotationsPrefix.MatchString(v) {
+		return errors.New("give what stands before the slash of an annotation, such as nginx.ingress.kubernetes.io")
+	}
+	return nil
+}
+
+func addPrefixes(to *[]netip.Prefix, v string) error {
+	for one := range strings.SplitSeq(v, ",") {
+		p, err := netip.ParsePrefix(strings.TrimSpace(one))
+		if err != nil {
+			return errors.New("give a network, such as 10.0.0.0/8 or ::1/128")
+		}
+		*to = append(*to, p.Masked())
+	}
+	return nil
+}

@@ -1,0 +1,97 @@
+package main
+
+import "fmt"
+
+// nginxFlag is a flag of ingress-nginx that is accepted and does nothing, so that its deployments start unchanged. What
+// holds instead is told at start.
+type nginxFlag struct {
+	name, value string // value "": a switch
+	holds       string
+}
+
+// What the rows below have in common.
+const (
+	noNginx     = "there is no nginx, and nothing of the kind to set"
+	withCluster = "it means something with a cluster only, which this version cannot watch yet"
+	notYet      = "this version does not do that yet"
+	ownBuckets  = "the metrics' buckets are fixed"
+	byOwnLog    = "--log-format and --log-level decide what is logged"
+)
+
+// nginxFlags is the table of them.
+var nginxFlags = []nginxFlag{
+	{"apiserver-host", "URL", withCluster},
+	{"certificate-authority", "FILE", withCluster},
+	{"root-ca-file", "FILE", withCluster},
+	{"watch-namespace", "NAMESPACE", withCluster},
+	{"watch-namespace-selector", "SELECTOR", withCluster},
+	{"sync-period", "DURATION", "changes are followed as they come"},
+	{"sync-rate-limit", "N", "changes are followed as they come, several at once"},
+	{"enable-topology-aware-routing", "", notYet},
+	{"disable-sync-events", "", withCluster},
+
+	{"publish-service", "NAMESPACE/NAME", withCluster},
+	{"publish-status-address", "ADDRESS", withCluster},
+	{"report-node-internal-ip-address", "", withCluster},
+	{"update-status", "", withCluster},
+	{"update-status-on-shutdown", "", withCluster},
+	{"status-update-interval", "SECONDS", withCluster},
+	{"election-id", "NAME", withCluster},
+	{"election-ttl", "DURATION", withCluster},
+	{"disable-leader-election", "", withCluster},
+
+	{"validating-webhook", "ADDRESS", withCluster},
+	{"validating-webhook-certificate", "FILE", withCluster},
+	{"validating-webhook-key", "FILE", withCluster},
+	{"disable-full-test", "", withCluster},
+	{"enable-annotation-validation", "", "annotations are always checked"},
+	{"deep-inspect", "", "there are no snippets to inspect"},
+
+	{"tcp-services-configmap", "NAMESPACE/NAME", notYet},
+	{"udp-services-configmap", "NAMESPACE/NAME", notYet},
+
+	{"enable-metrics", "", "metrics are served at the admin address; --admin-address= switches it off"},
+	{"metrics-per-undefined-host", "", "hosts that no Ingress names are not counted apart"},
+	{"report-status-classes", "", "statuses are counted one by one"},
+	{"exclude-socket-metrics", "LIST", "every metric is served"},
+	{"monitor-max-batch-size", "N", "counters are kept in this process"},
+	{"time-buckets", "LIST", ownBuckets},
+	{"length-buckets", "LIST", ownBuckets},
+	{"size-buckets", "LIST", ownBuckets},
+	{"bucket-factor", "N", ownBuckets},
+	{"max-buckets", "N", ownBuckets},
+
+	{"health-check-path", "PATH", "the probes are /healthz and /readyz"},
+	{"health-check-timeout", "SECONDS", "a probe is answered at once"},
+	{"post-shutdown-grace-period", "SECONDS", "the process ends when its last connection has"},
+	{"dynamic-configuration-retries", "N", noNginx},
+	{"default-server-port", "PORT", noNginx},
+	{"ssl-passthrough-proxy-port", "PORT", "pass-through needs no port of its own"},
+	{"status-port", "PORT", noNginx},
+	{"stream-port", "PORT", noNginx},
+	{"profiler-port", "PORT", "profiles are served at the admin address"},
+	{"profiler-address", "HOST", "profiles are served at the admin address"},
+	{"internal-logger-address", "ADDRESS", noNginx},
+	{"maxmind-edition-ids", "LIST", notYet},
+	{"maxmind-license-key", "KEY", notYet},
+	{"maxmind-mirror", "URL", notYet},
+	{"maxmind-retries-count", "N", notYet},
+	{"maxmind-retries-timeout", "DURATION", notYet},
+
+	{"alsologtostderr", "", byOwnLog},
+	{"logtostderr", "", byOwnLog},
+	{"log-dir", "DIR", byOwnLog},
+	{"log_dir", "DIR", byOwnLog},
+	{"log-file", "FILE", byOwnLog},
+	{"skip-headers", "", byOwnLog},
+	{"stderrthreshold", "LEVEL", byOwnLog},
+	{"vmodule", "LIST", byOwnLog},
+}
+
+// option is the flag as a row of the table: it takes any value and notes that it was given.
+func (f nginxFlag) option() option {
+	return option{name: f.name, value: f.value, set: func(o *options, v string) error {
+		o.ignored = append(o.ignored, fmt.Sprintf("--%s does nothing here: %s", f.name, f.holds))
+		return nil
+	}}
+}

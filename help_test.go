@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// testProxy is a whole proxy in this process, wired as main does, on a directory of manifests.
+type testProxy struct {
+	*proxy
+	t     *testing.T
+	Dir   string // the manifests
+	HTTP  string // addresses
+	HTTPS string
+}
+
+// startProxy serves the manifests, each a file of the directory, until the test ends.
+func startProxy(t *testing.T, manifests string, flags ...string) *testProxy {
+	t.Helper()
+	p := &testProxy{t: t, Dir: t.TempDir()}
+	p.write("all.yaml", manifests)
+	httpPort, httpsPort := freePort(t), freePort(t)
+	p.HTTP, p.HTTPS = "127.0.0.1:"+strconv.Itoa(httpPort), "127.0.0.1:"+strconv.Itoa(httpsPort)
+	args := append([]string{"--manifests=" + p.Dir, "--bind-address=127.0.0.1", fmt.Sprintf("--http-port=%d", httpPort),
+		fmt.Sprintf("--https-port=%d", httpsPort), "--admin-address=127.0.0.1:0", "--loops=2", "--enable-ssl-passthrough"}, flags...)
+	o := defaultOptions()
+	if err := parseFlags(&o, args, table); err != nil {
+		t.Fatal(err)
+	}
+	var out io.Writer = io.Discard
+	if testing.Verbose() && os.Getenv("SLUICE_TEST_LOG") != "" {
+		out = os.Stderr
+	}
+	made, err := newProxy(o, slog.New(slog.NewTextHandler(out, nil)), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.proxy = made
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := made.start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if ctx.Err() != nil {
+		t.Fatal("no snapshot within 10 s")
+	}
+	t.Cleanup(made.stop)
+	return p
+}
+
+// write replaces a manifest by rename, as editors and ConfigMap mounts do.
+func (p *testProxy) write(name, text string) {
+	p.t.Helper()
+	temporary := filepath.Join(p.Dir, "."+name+".new")
+	if err := os.WriteFile(temporary, []byte(text), 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.Rename(temporary, filepath.Join(p.Dir, name)); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port
+}

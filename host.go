@@ -1,0 +1,43 @@
+package main
+
+import (
+	"log/slog"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// connectionsWanted is how many open files let a busy proxy work without a thought of them.
+const connectionsWanted = 65_536
+
+// raiseOpenFiles takes as many descriptors as the system lets us have: every connection is one.
+func raiseOpenFiles(log *slog.Logger) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		log.Warn("the limit of open files is unknown", "error", err)
+		return
+	}
+	if limit.Cur < limit.Max {
+		raised := unix.Rlimit{Cur: limit.Max, Max: limit.Max}
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &raised); err != nil {
+			log.Warn("the limit of open files cannot be raised", "limit", limit.Cur, "error", err)
+		} else {
+			limit = raised
+		}
+	}
+	if limit.Cur < connectionsWanted {
+		log.Warn("few files may be open: every connection is one; raise ulimit -n or LimitNOFILE", "limit", limit.Cur)
+	}
+}
+
+// loopsOf is how many loops there are: a thread for each processor that Go sees, which knows the limits of containers.
+func loopsOf(o *options) int {
+	if o.loops > 0 {
+		return o.loops
+	}
+	return min(runtime.GOMAXPROCS(0), loopsMax)
+}
+
+// sizeScheduler gives every loop a processor of Go's scheduler that it may block, every permit one, and one to all else.
+// Otherwise a loop that sleeps in epoll_wait would have to be taken off by force before anybody else can run.
+func sizeScheduler(loops, permits int) { runtime.GOMAXPROCS(loops + permits + 1) }

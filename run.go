@@ -1,0 +1,317 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/sluiceproxy/sluice/admin"
+	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/route"
+	"github.com/sluiceproxy/sluice/sni"
+	"github.com/sluiceproxy/sluice/upstream"
+	"github.com/sluiceproxy/sluice/watcher"
+	"github.com/sluiceproxy/sluice/watcher/translate"
+)
+
+// proxy is everything that runs in a process, wired. newProxy makes it, start opens it from the inside out, drain and
+// stop close it in reverse:
+//
+//	loops ── store ── engines ── admin ── watcher ── first snapshot ── doors
+type proxy struct {
+	options
+	log *slog.Logger
+
+	source     watcher.Source
+	controller *watcher.Controller
+	store      *route.Store
+	loops      []*fastpath.Loop
+	work       *fastpath.Work
+	http       *l7.Server
+	access     *l7.AccessLog
+	applies    admin.Applies
+	admin      *admin.Server // nil: off
+	doors      []*door
+
+	adminOpened netip.AddrPort
+	serving     func() // called once the doors are open; nil: nobody wants to know
+
+	phase   atomic.Int32
+	running sync.WaitGroup     // the loops
+	cancel  context.CancelFunc // of the watcher
+	watched chan error         // what became of it
+}
+
+// door is a listening port under its name.
+type door struct {
+	*sni.Door
+	name    string
+	port    int
+	address netip.AddrPort // once it is open
+	open    bool
+}
+
+// The phases of a process, for its probes.
+const (
+	phaseStarting int32 = iota
+	phaseServing
+	phaseDraining
+)
+
+// newProxy wires a proxy. It opens nothing that others see.
+func newProxy(o options, log *slog.Logger, accessLog io.Writer) (*proxy, error) {
+	spec, err := sourceOf(&o)
+	if err != nil {
+		return nil, err
+	}
+	p := &proxy{options: o, log: log, store: route.NewStore(), watched: make(chan error, 1)}
+	if p.source, err = watcher.Open(spec, log); err != nil {
+		return nil, err
+	}
+	if o.httpPort == 0 && o.httpsPort == 0 {
+		return nil, usage{errors.New("--http-port=0 and --https-port=0 switch everything off: leave one of them on")}
+	}
+	if err := p.makeLoops(loopsOf(&o)); err != nil {
+		return nil, err
+	}
+	p.work = fastpath.NewWork(o.workPermits)
+	p.access = l7.NewAccessLog(accessLog, len(p.loops))
+	p.http = l7.NewServer(p.store, p.access, l7.NewStats(len(p.loops)))
+	if p.controller, err = p.newController(); err != nil {
+		return nil, err
+	}
+	p.makeDoors()
+	if o.adminAddress != "" {
+		p.admin = admin.New(p.adminOptions(), p.adminSources())
+	}
+	return p, nil
+}
+
+func (p *proxy) makeLoops(n int) error {
+	for id := range n {
+		l, err := fastpath.NewLoop(id)
+		if err != nil {
+			return err
+		}
+		p.loops = append(p.loops, l)
+	}
+	return nil
+}
+
+func (p *proxy) newController() (*watcher.Controller, error) {
+	certificate, err := selfSigned()
+	if err != nil {
+		return nil, err
+	}
+	backends := &upstream.Env{Loops: p.loops, Work: p.work, AllowCIDRs: p.allowBackends, Log: p.log}
+	return watcher.NewController(watcher.ControllerConfig{
+		Source:     p.source,
+		Translator: func() watcher.Translator { return translate.New(translateOptions(&p.options)) },
+		Store:      p.store,
+		Env: route.Env{
+			NewCluster:  func(id string, s upstream.Settings) *upstream.Cluster { return upstream.NewCluster(id, backends, s) },
+			Loops:       len(p.loops),
+			SelfSigned:  certificate,
+			StatsByHost: p.metricsPerHost,
+		},
+		Work:    p.work,
+		Journal: &p.applies,
+		Log:     p.log,
+	}), nil
+}
+
+func (p *proxy) makeDoors() {
+	for _, d := range []*door{{name: "http", port: p.httpPort}, {name: "https", port: p.httpsPort}} {
+		if d.port == 0 {
+			continue
+		}
+		d.Door = sni.NewDoor(sni.DoorConfig{
+			Loops: p.loops,
+			HTTP:  p.http,
+			Store: p.store,
+			Work:  p.work,
+			TLS:   d.name == "https",
+			Proxy: p.proxyPolicy,
+		})
+		p.doors = append(p.doors, d)
+	}
+}
+
+// proxyPolicy is what the ConfigMap says about PROXY headers at this moment.
+func (p *proxy) proxyPolicy() *sni.ProxyPolicy {
+	protocol := p.controller.Process().ProxyProtocol
+	if !protocol.Enabled {
+		return nil
+	}
+	return &sni.ProxyPolicy{Trusted: protocol.Trusted}
+}
+
+// serve runs a proxy until a signal has ended it.
+func (p *proxy) serve() error {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+
+	ctx, giveUp := context.WithCancel(context.Background())
+	started, drained := make(chan error, 1), make(chan error, 1)
+	go func() { started <- p.start(ctx) }()
+	defer p.stop()
+	defer giveUp()
+
+	starting, draining := true, false
+	for {
+		select {
+		case s := <-signals:
+			switch {
+			case s == syscall.SIGHUP:
+				p.log.Info("SIGHUP: all manifests are read again")
+				p.source.Rescan()
+			case starting:
+				giveUp()
+				return <-started
+			case draining:
+				p.log.Warn("a second signal: ending at once", "signal", s.String())
+				giveUp()
+				return <-drained
+			default:
+				draining = true
+				go func() { drained <- p.drain(ctx) }()
+			}
+		case err := <-started:
+			if err != nil {
+				return err
+			}
+			starting = false
+		case err := <-drained:
+			return err
+		case err := <-p.watched:
+			if err == nil {
+				err = errors.New("it gives no reason; please report this")
+			}
+			return fmt.Errorf("the source of the configuration ended: %w", err)
+		}
+	}
+}
+
+// start opens everything. Ports are bound once the first snapshot is in place, so that an open port serves.
+func (p *proxy) start(ctx context.Context) error {
+	raiseOpenFiles(p.log)
+	sizeScheduler(len(p.loops), p.workPermits)
+	for _, line := range p.ignored {
+		p.log.Warn("a flag of ingress-nginx is ignored: " + line)
+	}
+	for _, l := range p.loops {
+		p.running.Go(l.Run)
+	}
+	if err := p.openAdmin(); err != nil {
+		return err
+	}
+	p.watch()
+	select {
+	case <-p.controller.Ready():
+	case <-ctx.Done():
+		return nil
+	}
+	if err := p.openDoors(); err != nil {
+		return err
+	}
+	p.phase.CompareAndSwap(phaseStarting, phaseServing)
+	p.log.Info("serving", p.addresses()...)
+	if p.serving != nil {
+		p.serving()
+	}
+	return nil
+}
+
+func (p *proxy) openAdmin() error {
+	if p.admin == nil {
+		return nil
+	}
+	address, err := p.admin.Listen(p.adminAddress)
+	if err != nil {
+		return fmt.Errorf("%w: choose another --admin-address, or --admin-address= for none", err)
+	}
+	p.adminOpened = address
+	p.log.Info("the admin page is open", "address", address)
+	return nil
+}
+
+// watch starts the watcher, and what has to happen now and then.
+func (p *proxy) watch() {
+	ctx, cancel := context.WithCancel(context.Background())
+	p.cancel = cancel
+	go func() {
+		defer close(p.watched)
+		p.watched <- p.controller.Run(ctx)
+	}()
+	go p.tick(ctx)
+}
+
+// logTick is how long a line of the access log waits on a loop that has fallen silent.
+const logTick = time.Second
+
+func (p *proxy) tick(ctx context.Context) {
+	ticker := time.NewTicker(logTick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			for _, l := range p.loops {
+				l.Post(func() { p.access.Tick(l.ID) })
+			}
+		}
+	}
+}
+
+func (p *proxy) openDoors() error {
+	process := p.controller.Process()
+	address := p.bind
+	if !address.IsValid() {
+		address = process.BindAddress
+	}
+	host := ""
+	if address.IsValid() {
+		host = address.String()
+	}
+	for _, d := range p.doors {
+		opened, err := d.Listen(net.JoinHostPort(host, strconv.Itoa(d.port)))
+		if err != nil {
+			return fmt.Errorf("%w: choose another --%s-port or --bind-address%s", err, d.name, lowPortHint(d.port, err))
+		}
+		d.address, d.open = opened, true
+	}
+	if protocol := process.ProxyProtocol; protocol.Enabled && len(protocol.Trusted) == 0 {
+		p.log.Warn("every connection must begin with a PROXY header, whoever sends it: name the load balancers in proxy-real-ip-cidr")
+	}
+	return nil
+}
+
+// lowPortHint tells what ports below 1024 need.
+func lowPortHint(port int, err error) string {
+	if port < 1024 && errors.Is(err, syscall.EACCES) {
+		return "; ports below 1024 need the capability CAP_NET_BIND_SERVICE"
+	}
+	return ""
+}
+
+// addresses are those of the doors, as attributes for the log.
+func (p *proxy) addresses() (list []any) {
+	for _, d := range p.doors {
+		list = append(list, slog.String(d.name, d.address.String()))
+	}
+	return append(list, slog.Int("loops", len(p.loops)), slog.String("version", versionText()))
+}

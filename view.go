@@ -1,0 +1,90 @@
+package main
+
+import (
+	"os"
+
+	"github.com/sluiceproxy/sluice/admin"
+	"github.com/sluiceproxy/sluice/l7"
+)
+
+// adminOptions are what the admin server is told once.
+func (p *proxy) adminOptions() admin.Options {
+	return admin.Options{
+		Version:  versionText(),
+		Pprof:    p.profiling,
+		OwnNames: p.ownMetricNames,
+		Controller: admin.Controller{
+			Class:     p.controllerClass,
+			Namespace: os.Getenv("POD_NAMESPACE"),
+			Pod:       os.Getenv("POD_NAME"),
+		},
+		Log: p.log,
+	}
+}
+
+// adminSources is what the admin server may look at.
+func (p *proxy) adminSources() admin.Sources {
+	return admin.Sources{
+		Alive:        p.alive,
+		Ready:        p.ready,
+		Loops:        p.loops,
+		Work:         p.work,
+		HTTP:         p.http.Stats,
+		Log:          p.access,
+		Applies:      &p.applies,
+		Routes:       func() []*l7.RouteStats { return p.store.Load().Stats() },
+		Problems:     p.controller.Problems,
+		Snapshot:     func() any { return p.store.Load().Describe() },
+		Doors:        p.doorStats,
+		Certificates: p.certificates,
+	}
+}
+
+// alive is /healthz: no from SIGTERM on, as ingress-nginx does.
+func (p *proxy) alive() (bool, string) {
+	if p.phase.Load() == phaseDraining {
+		return false, "draining"
+	}
+	return true, ""
+}
+
+// ready is /readyz: yes while traffic may come.
+func (p *proxy) ready() (bool, string) {
+	switch p.phase.Load() {
+	case phaseStarting:
+		return false, "no configuration is in place yet"
+	case phaseDraining:
+		return false, "draining"
+	}
+	return true, ""
+}
+
+func (p *proxy) doorStats() (list []admin.Door) {
+	for _, d := range p.doors {
+		s := &d.Stats
+		list = append(list, admin.Door{
+			Name:         d.name,
+			Accepted:     s.Accepted.Load(),
+			Refused:      s.Refused.Load(),
+			NoDescriptor: s.NoDescriptor.Load(),
+			Handshakes:   s.Handshakes.Load(), HandshakeErrors: s.HandshakeErrors.Load() + s.Overload.Load(),
+			Passed: s.Passed.Load(), PassErrors: s.PassErrors.Load(),
+			Tunnels: s.Tunnels.Load(),
+		})
+	}
+	return list
+}
+
+// certificates are those that are shown now.
+func (p *proxy) certificates() (list []admin.Certificate) {
+	snapshot := p.store.Load()
+	if c := snapshot.Certificate(nil); c != nil && c.Leaf != nil {
+		list = append(list, admin.Certificate{NotAfter: c.Leaf.NotAfter})
+	}
+	for h := range snapshot.Hosts() {
+		if c := h.Certificate; c != nil && c.Leaf != nil && h.Name() != "" {
+			list = append(list, admin.Certificate{Host: h.Name(), NotAfter: c.Leaf.NotAfter})
+		}
+	}
+	return list
+}
