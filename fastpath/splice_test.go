@@ -80,7 +80,7 @@ func TestSpliceExactly(t *testing.T) {
 			from.Again()
 		})
 		onEventually(t, l, "what follows the body", func() bool { return len(s.got) == 5000 })
-		same(t, "what follows the body", s.got, payload(n, 5000))
+		on(t, l, func() { same(t, "what follows the body", s.got, payload(n, 5000)) })
 	}
 }
 
@@ -132,9 +132,11 @@ func TestSpliceResets(t *testing.T) {
 		m, from, in, to, _ := spliced(t, l, -1, 0)
 		reset(in)
 		onEventually(t, l, "the end", func() bool { return m.ended })
-		if m.err != ErrReset || !from.Broken() || to.Broken() {
-			t.Errorf("%v, source broken %v, destination broken %v", m.err, from.Broken(), to.Broken())
-		}
+		on(t, l, func() {
+			if m.err != ErrReset || !from.Broken() || to.Broken() {
+				t.Errorf("%v, source broken %v, destination broken %v", m.err, from.Broken(), to.Broken())
+			}
+		})
 	})
 	t.Run("destination", func(t *testing.T) {
 		l := startLoop(t)

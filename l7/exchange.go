@@ -43,6 +43,7 @@ type Exchange struct {
 	filter    int // the next request filter to run
 	ticket    fastpath.Ticket
 	err       *fastpath.Error // why the exchange ended early, for log and metrics
+	plain     bool            // response filters are skipped: one panicked, or their work could not be written
 	fwd       forward
 	alias     [1]wire.Field // forwarded-for-header under its usual ID
 	h1        h1Body

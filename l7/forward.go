@@ -23,19 +23,24 @@ type forward struct {
 	tried    [triesMax]*upstream.Endpoint
 	tries    int
 	failures [triesMax]*fastpath.Error // why tried attempts failed
+	first    int64                     // when the first attempt began
+	tunnel   *upstream.Endpoint        // counts the exchange as a tunnel
 
 	body     []byte // the request's body as far as it is kept for a repeat
 	bodySent int    // bytes of body that the present stream has
 	lost     bool   // body bytes were sent that are not kept: nothing can be repeated
 	bodyEnd  bool   // the client's body is complete
 	reqEnded bool   // the present stream has the whole request
-	answered bool   // bytes of an answer were read
+	answered bool   // a head was read on the present stream
+	interim  bool   // an interim head has gone to the client: nothing can be repeated
+	copying  bool   // there was no pipe for a splice: bodies are copied
 
 	splice fastpath.Splicer // the response's body
 	upload fastpath.Splicer // the request's body
 	opened int64            // when the present attempt began
 	asked  int64            // when the request was on its way
 	headAt int64            // when the response's head came
+	status int              // … and the status that it said
 	got    int64            // body bytes from the backend
 }
 
@@ -68,6 +73,9 @@ func (x *Exchange) forward() {
 	if f.cluster == nil {
 		x.failed(errNoEndpoint)
 		return
+	}
+	if len(x.Req.Authority) == 0 {
+		x.Req.Authority = x.serverName()
 	}
 	x.describe()
 	x.asked = x.Req.Target
@@ -131,7 +139,9 @@ func (x *Exchange) connect() {
 	}
 	f.tried[f.tries%triesMax] = e
 	f.tries++
-	f.opened = x.loop.Now()
+	if f.opened = x.loop.Now(); f.first == 0 {
+		f.first = f.opened
+	}
 	timeout := x.Route.Policy.ConnectTimeout
 	if timeout == 0 {
 		timeout = x.Settings.ConnectTimeout
@@ -151,6 +161,7 @@ func (x *Exchange) connect() {
 
 // OnStream implements upstream.Peer: the session is there, or cannot be had.
 func (x *Exchange) OnStream(s upstream.Stream, err *fastpath.Error) {
+	defer x.recovered()
 	f := &x.fwd
 	if err != nil {
 		f.stream = nil
@@ -168,7 +179,8 @@ func (x *Exchange) OnStream(s upstream.Stream, err *fastpath.Error) {
 	x.sendBody()
 }
 
-// sendBody moves the request's body on: what is kept first, then from the client as far as both sides let it.
+// sendBody moves the request's body on: what is kept first, then from the client as far as both sides let it. It goes on
+// while a backend that answers early is relayed.
 func (x *Exchange) sendBody() {
 	f := &x.fwd
 	for moved := 0; !f.reqEnded && f.stream != nil; {
@@ -201,6 +213,7 @@ func (x *Exchange) sendBody() {
 		b, err := x.client.ReadBody(room)
 		switch {
 		case err == fastpath.ErrWouldBlock:
+			x.expect(0) // it is the client that is waited for
 			return
 		case err == fastpath.ErrEOF:
 			f.bodyEnd = true
@@ -227,13 +240,20 @@ func (x *Exchange) passOn(b []byte) *fastpath.Error {
 	} else {
 		f.lost = true
 	}
-	f.stream.SetTimeout(x.sendTimeout())
-	if left := x.client.BodyLeft(); err == nil && left >= spliceMin && f.lost {
+	x.expect(x.sendTimeout())
+	if left := x.client.BodyLeft(); err == nil && left >= spliceMin && f.lost && !f.copying {
 		if from, to := x.client.Raw(), f.stream.RawOut(); from != nil && to != nil {
 			f.upload.Start(from, to, left)
 		}
 	}
 	return err
+}
+
+// expect has the backend do something within d; 0: nothing is expected of it. Once it answers, relay alone says that.
+func (x *Exchange) expect(d time.Duration) {
+	if x.stage == stageResponse {
+		x.fwd.stream.SetTimeout(d)
+	}
 }
 
 // sendSplice lets the kernel move the rest of a large request body.
@@ -244,7 +264,7 @@ func (x *Exchange) sendSplice() {
 	if n > 0 {
 		f.stream.SplicedOut(n)
 		x.client.Spliced(n)
-		f.stream.SetTimeout(x.sendTimeout())
+		x.expect(x.sendTimeout())
 	}
 	switch {
 	case err == nil:
@@ -253,10 +273,19 @@ func (x *Exchange) sendSplice() {
 		x.endRequest()
 	case err == fastpath.ErrWouldBlock:
 		if !to.Blocked() {
+			x.expect(0)
 			x.client.AwaitBody()
 		}
+	case err == fastpath.ErrNoDescriptor:
+		f.upload.Stop()
+		f.copying = true
+		x.sendBody()
 	case to.Broken():
-		x.retry(errBackendCut)
+		f.upload.Stop()
+		f.copying = true
+		x.respondOrFail()
+	case err == fastpath.ErrReset:
+		x.failed(errClientGone)
 	default:
 		x.failed(errBodyCut)
 	}
@@ -272,17 +301,24 @@ func (x *Exchange) endRequest() {
 			return
 		}
 	}
-	f.stream.SetTimeout(x.readTimeout())
+	x.expect(x.readTimeout())
 }
 
 // OnRoom implements upstream.Peer.
 func (x *Exchange) OnRoom() {
-	x.fwd.stream.SetTimeout(x.sendTimeout())
+	defer x.recovered()
+	x.expect(x.sendTimeout())
 	x.sendBody()
 }
 
 // OnResponse implements upstream.Peer.
 func (x *Exchange) OnResponse() {
+	defer x.recovered()
+	x.respondOrFail()
+}
+
+// respondOrFail looks for what the backend says, or why it says nothing.
+func (x *Exchange) respondOrFail() {
 	if x.stage == stageResponse {
 		x.readHead()
 		return
@@ -292,6 +328,7 @@ func (x *Exchange) OnResponse() {
 
 // OnStreamTimeout implements upstream.Peer: the backend was silent for too long.
 func (x *Exchange) OnStreamTimeout() {
+	defer x.recovered()
 	if x.stage >= stageBody {
 		x.failed(errReadTimeout)
 		return
@@ -308,7 +345,6 @@ func (x *Exchange) readHead() {
 			return
 		}
 		if err != nil {
-			f.answered = f.answered || err.Kind == fastpath.KindMalformed || err.Kind == fastpath.KindHeadTooLarge
 			x.retry(err)
 			return
 		}
@@ -325,6 +361,7 @@ func (x *Exchange) readHead() {
 				x.failed(err)
 				return
 			}
+			f.interim = true
 		}
 	}
 	if next := nextOf(x.Resp.Status); next != 0 && x.Route.Policy.NextUpstream&next != 0 && x.repeatable() {
@@ -337,19 +374,20 @@ func (x *Exchange) readHead() {
 // beginResponse writes the final head and goes on with the body.
 func (x *Exchange) beginResponse() {
 	f := &x.fwd
-	f.headAt = x.loop.Now()
+	f.headAt, f.status = x.loop.Now(), x.Resp.Status
 	f.stream.Endpoint().Observe(x.loop, f.headAt-f.asked)
-	x.filterResponse()
-	x.stage = stageBody
-	r := &x.Resp
-	end := x.Req.Method == wire.MethodHead || r.Framing == wire.FramingNone || r.Framing == wire.FramingLength && r.ContentLength == 0
-	if wire.Get(r.Fields, wire.FieldDate) == nil {
-		r.Fields = append(r.Fields, wire.Field{Name: nameDate, Value: x.local.now(), ID: wire.FieldDate})
-	}
-	if err := x.client.WriteHead(x, end); err != nil {
-		x.failed(err)
+	if !x.filterResponse() {
+		x.failed(errPanic)
 		return
 	}
+	r := &x.Resp
+	end := x.Req.Method == wire.MethodHead || r.Framing == wire.FramingNone || r.Framing == wire.FramingLength && r.ContentLength == 0
+	x.date()
+	if err := x.client.WriteHead(x, end); err != nil {
+		x.unwritable(err)
+		return
+	}
+	x.stage = stageBody
 	x.relay()
 }
 
@@ -397,7 +435,7 @@ func (x *Exchange) relay() {
 func (x *Exchange) beginSplice() {
 	f := &x.fwd
 	left := f.stream.BodyLeft()
-	if left < spliceMin {
+	if left < spliceMin || f.copying {
 		return
 	}
 	from, to := f.stream.Raw(), x.client.RawOut()
@@ -425,6 +463,11 @@ func (x *Exchange) relaySplice() {
 		} else {
 			f.stream.SetTimeout(x.readTimeout())
 		}
+	case err == fastpath.ErrNoDescriptor:
+		f.stream.Spliced(f.splice.Moved())
+		f.splice.Stop()
+		f.copying = true
+		x.relay()
 	case x.client.RawOut().Broken():
 		x.failed(errClientGone)
 	default:

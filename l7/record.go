@@ -47,8 +47,9 @@ func (x *Exchange) recordAnswer(r *Record) {
 	}
 	last := Try{Addr: f.tried[(f.tries-1)%triesMax].Addr(), Time: -1, Bytes: f.got}
 	if f.headAt != 0 {
-		last.Status, last.Time = x.Resp.Status, x.loop.Now()-f.opened
-	} else {
+		last.Status, last.Time = f.status, x.loop.Now()-f.opened
+	}
+	if x.err != nil && x.err.Fault != fastpath.FaultClient {
 		last.Err = x.err
 	}
 	r.AddTry(last)

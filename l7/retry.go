@@ -37,7 +37,7 @@ func (x *Exchange) again() {
 func (x *Exchange) repeatable() bool {
 	p := &x.Route.Policy
 	waived := p.NextUpstream&NextNonIdempotent != 0 || x.Settings.RetryNonIdempotent
-	return (waived || idempotent(x.Req.Method)) && !x.fwd.lost && x.triesLeft()
+	return (waived || idempotent(x.Req.Method)) && !x.fwd.lost && !x.fwd.interim && x.triesLeft()
 }
 
 // triesLeft tells whether proxy-next-upstream-tries and -timeout leave another attempt.
@@ -47,7 +47,7 @@ func (x *Exchange) triesLeft() bool {
 	if limit == 0 || limit > triesMax {
 		limit = triesMax
 	}
-	return x.fwd.tries < limit && (p.TriesTimeout == 0 || x.loop.Now()-x.started < int64(p.TriesTimeout))
+	return x.fwd.tries < limit && (p.TriesTimeout == 0 || x.loop.Now()-x.fwd.first < int64(p.TriesTimeout))
 }
 
 // wants tells whether proxy-next-upstream names the failure.

@@ -27,20 +27,31 @@ func (x *Exchange) filterRequest() {
 	for x.filter < len(fs) {
 		f := fs[x.filter]
 		x.filter++
-		switch f.Request(x) {
-		case Respond:
-			x.sendAnswer()
-			return
-		case Park:
-			x.stage = stageParked
+		if !x.follow(x.ask(f)) {
 			return
 		}
 	}
 	x.forward()
 }
 
+// follow does what a filter's verdict says; true: it is the next filter's turn.
+func (x *Exchange) follow(v Verdict) bool {
+	switch v {
+	case Continue:
+		return true
+	case Respond:
+		x.sendAnswer()
+	case Park:
+		x.stage = stageParked
+	default:
+		x.failed(errPanic)
+	}
+	return false
+}
+
 // Park makes the ticket by which a filter that answers Park resumes the exchange. deadline is loop time.
 func (x *Exchange) Park(deadline int64) fastpath.Ticket {
+	x.ticket.Cancel()
 	x.ticket = x.loop.Park(x)
 	x.client.SetDeadline(deadline)
 	return x.ticket
@@ -50,19 +61,16 @@ func (x *Exchange) Park(deadline int64) fastpath.Ticket {
 // request, as a request filter would.
 type Resumed func(x *Exchange) Verdict
 
+// Request implements RequestFilter.
+func (f Resumed) Request(x *Exchange) Verdict { return f(x) }
+
 // OnResume implements fastpath.Parked.
 func (x *Exchange) OnResume(v any) {
+	defer x.recovered()
 	x.ticket, x.stage = fastpath.Ticket{}, stageHead
 	x.client.SetDeadline(0)
-	if f, ok := v.(Resumed); ok {
-		switch f(x) {
-		case Respond:
-			x.sendAnswer()
-			return
-		case Park:
-			x.stage = stageParked
-			return
-		}
+	if f, ok := v.(Resumed); ok && !x.follow(x.ask(f)) {
+		return
 	}
 	x.filterRequest()
 }
@@ -81,25 +89,22 @@ func (x *Exchange) respond(status int, body []byte) {
 
 // sendAnswer writes the response that the proxy made: response filters, head, body.
 func (x *Exchange) sendAnswer() {
-	x.stage = stageBody
+	body := x.frameAnswer()
+	if !x.filterResponse() {
+		x.failed(errPanic)
+		return
+	}
 	r := &x.Resp
-	body := x.answer
-	if body == nil {
-		body = page(r.Status)
-	}
-	if len(body) > 0 {
-		r.Fields = append(r.Fields, wire.Field{Name: nameContentType, Value: typeText, ID: wire.FieldContentType})
-	}
-	r.Framing, r.ContentLength = wire.FramingLength, int64(len(body))
-	x.filterResponse()
 	if x.Settings.ServerTokens {
 		r.Fields = append(r.Fields, wire.Field{Name: nameServer, Value: serverName, ID: wire.FieldServer})
 	}
-	end := len(body) == 0 || x.Req.Method == wire.MethodHead
+	x.date()
+	end := len(body) == 0
 	if err := x.client.WriteHead(x, end); err != nil {
-		x.abort(err)
+		x.unwritable(err)
 		return
 	}
+	x.stage = stageBody
 	if !end {
 		if err := x.client.WriteBody(body); err != nil {
 			x.abort(err)
@@ -113,12 +118,54 @@ func (x *Exchange) sendAnswer() {
 	x.done()
 }
 
-// filterResponse runs the route's response filters, last stage first.
-func (x *Exchange) filterResponse() {
-	if x.Route != nil {
+// frameAnswer sets the fields and the framing that go with the answer's body, and returns as much of it as is sent.
+func (x *Exchange) frameAnswer() []byte {
+	r := &x.Resp
+	body := x.answer
+	if body == nil {
+		body = page(r.Status)
+	}
+	if !wire.BodyAllowed(r.Status, wire.MethodOther) {
+		r.Framing, r.ContentLength = wire.FramingNone, -1
+		return nil
+	}
+	if len(body) > 0 && wire.Get(r.Fields, wire.FieldContentType) == nil {
+		r.Fields = append(r.Fields, wire.Field{Name: nameContentType, Value: typeText, ID: wire.FieldContentType})
+	}
+	r.Framing, r.ContentLength = wire.FramingLength, int64(len(body))
+	if x.Req.Method == wire.MethodHead { // the length is told, the body is not
+		r.Framing, body = wire.FramingNone, nil
+	}
+	return body
+}
+
+// filterResponse runs the route's response filters, last stage first; false: one panicked, and none runs again.
+func (x *Exchange) filterResponse() bool {
+	if x.Route != nil && !x.plain {
 		for _, f := range x.Route.Response {
-			f.Response(x)
+			if !x.tell(f) {
+				x.plain = true
+				return false
+			}
 		}
+	}
+	return true
+}
+
+// unwritable answers 500 for a head that the serialiser refused: a filter or a backend made it what must not be sent.
+func (x *Exchange) unwritable(err *fastpath.Error) {
+	if x.plain {
+		x.abort(err)
+		return
+	}
+	x.plain = true
+	x.failed(err)
+}
+
+// date adds the Date field to a response that has none.
+func (x *Exchange) date() {
+	if r := &x.Resp; wire.Get(r.Fields, wire.FieldDate) == nil {
+		r.Fields = append(r.Fields, wire.Field{Name: nameDate, Value: x.local.now(), ID: wire.FieldDate})
 	}
 }
 
@@ -129,6 +176,9 @@ func (x *Exchange) failed(err *fastpath.Error) {
 	if x.stage >= stageBody || err.Kind == fastpath.KindCancelled {
 		x.abort(err)
 		return
+	}
+	if err == wire.ErrSerialise {
+		x.h1.keep = false // docs/hardening.md 3.1 rule 1: a 500 and a close
 	}
 	x.respond(statusOf(err), nil)
 }
@@ -156,14 +206,16 @@ func (x *Exchange) done() {
 func (x *Exchange) trust() {
 	x.Secure = x.TLS
 	s := x.Settings
-	if !s.UseForwardedHeaders || !trusted(s.TrustedPeers, x.ClientIP) {
+	if !s.UseForwardedHeaders && !s.RealIP || !trusted(s.TrustedPeers, x.ClientIP) {
 		return
 	}
-	x.trusted = true
+	x.ClientIP = x.forwardedFor()
+	if x.trusted = s.UseForwardedHeaders; !x.trusted {
+		return
+	}
 	if v := wire.Get(x.Req.Fields, wire.FieldXForwardedProto); v != nil {
 		x.Secure = wire.EqualFold(v, schemeHTTPS)
 	}
-	x.ClientIP = x.forwardedFor()
 }
 
 func trusted(nets []netip.Prefix, a netip.Addr) bool {

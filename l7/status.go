@@ -74,6 +74,8 @@ var (
 	errReadTimeout   = &fastpath.Error{Fault: fastpath.FaultBackend, Kind: fastpath.KindTimeout, Text: "backend silent past proxy-read-timeout"}
 	errParkTimeout   = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindTimeout, Text: "parked past its deadline"}
 	errPanic         = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindInternal, Text: "a filter panicked"}
+	errEngine        = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindInternal, Text: "the engine panicked"}
+	errSwitchedEarly = &fastpath.Error{Fault: fastpath.FaultBackend, Kind: fastpath.KindMalformed, Text: "backend switched protocols before the request was complete"}
 )
 
 // pages are the bodies of the proxy's own answers, by status.

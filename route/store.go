@@ -40,8 +40,14 @@ func (s *Store) Load() *Snapshot { return s.current.Load() }
 
 // Route answers the route of an exchange by its host and path; nil: 404.
 func (s *Store) Route(x *l7.Exchange) *l7.Route {
-	return s.current.Load().Host(x.Req.Host).Match(x.Req.Path)
+	path := x.Req.Path
+	if len(path) == 1 && path[0] == '*' {
+		path = root // OPTIONS * asks about the host as a whole
+	}
+	return s.current.Load().Host(x.Req.Host).Match(path)
 }
+
+var root = []byte("/")
 
 // Settings answers the current settings.
 func (s *Store) Settings() *l7.Settings { return s.current.Load().settings }

@@ -1,0 +1,209 @@
+package fastpath
+
+import (
+	"crypto/tls"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+)
+
+// layer is how one side of a tunnel is reached: plainly, or through TLS with the loop as server or as client.
+type layer struct {
+	name string
+	side *side
+}
+
+var layers = []layer{
+	{"plain", nil},
+	{"TLS server", &side{true, tls.VersionTLS13}},
+	{"TLS client", &side{false, tls.VersionTLS12}},
+}
+
+// reached is our connection and the peer's end of it.
+func (k layer) reached(t testing.TB, l *Loop, kernelBytes int) (*Conn, wire) {
+	t.Helper()
+	if k.side == nil {
+		fd, peer := tcpPairBuffers(t, kernelBytes)
+		return adoptFD(t, l, fd, &hooks{}), peer
+	}
+	return secured(t, l, *k.side, &hooks{}, kernelBytes)
+}
+
+// joinLayers makes a tunnel of two layers.
+func joinLayers(t testing.TB, l *Loop, a, b layer, half time.Duration, kernelBytes int) (j *joined, peerA, peerB wire) {
+	t.Helper()
+	j = &joined{t: t, l: l, ended: make(chan *Error, 2)}
+	connA, peerA := a.reached(t, l, kernelBytes)
+	connB, peerB := b.reached(t, l, kernelBytes)
+	on(t, l, func() { j.tunnel = Join(connA, connB, time.Hour, half, j) })
+	return j, peerA, peerB
+}
+
+// eachTLSPair runs f for every pair of layers with TLS on at least one side.
+func eachTLSPair(t *testing.T, f func(t *testing.T, a, b layer)) {
+	for _, a := range layers {
+		for _, b := range layers {
+			if a.side != nil || b.side != nil {
+				t.Run(a.name+" to "+b.name, func(t *testing.T) { f(t, a, b) })
+			}
+		}
+	}
+}
+
+func TestTunnelTLSBothWays(t *testing.T) {
+	const n = 4 << 20
+	eachTLSPair(t, func(t *testing.T, a, b layer) {
+		l := startLoop(t)
+		j, peerA, peerB := joinLayers(t, l, a, b, time.Hour, 0)
+		var wg sync.WaitGroup
+		wg.Go(func() { transfer(t, peerA, peerB, 1, n) })
+		wg.Go(func() { transfer(t, peerB, peerA, 2, n+5) })
+		wg.Wait()
+		j.end(nil)
+		j.bytes(n, n+5)
+	})
+}
+
+func TestTunnelTLSHalfClose(t *testing.T) {
+	eachTLSPair(t, func(t *testing.T, a, b layer) {
+		l := startLoop(t)
+		j, peerA, peerB := joinLayers(t, l, a, b, time.Hour, 0)
+		transfer(t, peerB, peerA, 0, 1000)
+		echoWay(t, peerA, peerB)
+		transfer(t, peerA, peerB, 0, 1<<20)
+		j.end(nil)
+	})
+}
+
+// TestTunnelTLSSlowReader: bounded while nobody reads. Then both sides end, and only then the reader begins: it gets all,
+// however long the rest had to wait in the tunnel.
+func TestTunnelTLSSlowReader(t *testing.T) {
+	eachTLSPair(t, func(t *testing.T, a, b layer) {
+		l := startLoop(t)
+		j, peerA, peerB := joinLayers(t, l, a, b, time.Minute, 16<<10)
+		sent := make(chan int, 1)
+		stop := make(chan struct{})
+		go func() {
+			n := 0
+			for {
+				select {
+				case <-stop:
+					_ = peerA.CloseWrite()
+					sent <- n
+					return
+				default:
+					_ = peerA.SetWriteDeadline(time.Now().Add(patience))
+					k, _ := peerA.Write(payload(n, 4000))
+					n += k
+				}
+			}
+		}()
+		// a little is always under way; the rest waits at the writer, in the kernel or, at most a turn's share, here
+		onEventually(t, l, "a blocked side", func() bool { return j.tunnel.b.Blocked() && j.tunnel.b.Room() == 0 })
+		on(t, l, func() {
+			for _, c := range []*Conn{j.tunnel.a, j.tunnel.b} {
+				held := cap(c.out) + cap(c.own)
+				if c.tls != nil {
+					held += cap(c.tls.pending) + cap(c.tls.own)
+				}
+				if held > 4*outputBytesMax {
+					t.Errorf("a side holds %d bytes", held)
+				}
+			}
+		})
+		_ = peerB.CloseWrite()
+		close(stop)
+		drained := make(chan [32]byte, 1)
+		total := make(chan int64, 1)
+		go func() {
+			onEventually(t, l, "the other end", func() bool { return j.tunnel.ba.ended })
+			sum, n, err := digest(peerB)
+			if err != nil {
+				t.Errorf("after %d bytes: %v", n, err)
+			}
+			drained <- sum
+			total <- n
+		}()
+		n := receive(t, "the writer's end", sent)
+		if got := receive(t, "the reader's end", drained); got != streamDigest(stream{left: n}) {
+			t.Errorf("%d of %d bytes arrived", receive(t, "the count", total), n)
+		}
+		if rest, err := io.ReadAll(peerA); len(rest) != 0 || err != nil {
+			t.Errorf("the writer read %d bytes, %v", len(rest), err)
+		}
+		j.end(nil)
+	})
+}
+
+// TestTunnelTLSWaitsForStagedOutput: both directions have ended and the last bytes wait for a reader that is slower than
+// any linger. They are delivered, and then the tunnel ends.
+func TestTunnelTLSWaitsForStagedOutput(t *testing.T) {
+	l := startLoop(t)
+	j, peerA, peerB := joinLayers(t, l, layers[0], layers[1], time.Minute, 16<<10)
+	n := 0
+	for { // fill the way until nothing more is taken
+		_ = peerA.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+		k, err := peerA.Write(payload(n, 4000))
+		n += k
+		if err != nil {
+			break
+		}
+	}
+	_ = peerA.CloseWrite()
+	_ = peerB.CloseWrite()
+	onEventually(t, l, "the end of b", func() bool { return j.tunnel.ba.ended })
+	// let b take a little at a time until a's end has come through; what is left waits in our memory
+	var got []byte
+	buf := make([]byte, 1000)
+	for ended := false; !ended; {
+		k, err := peerB.Read(buf)
+		if err != nil {
+			t.Fatalf("after %d of %d bytes: %v", len(got), n, err)
+		}
+		got = append(got, buf[:k]...)
+		on(t, l, func() { ended = j.tunnel.a == nil || j.tunnel.ab.ended })
+	}
+	on(t, l, func() {
+		if j.tunnel.a == nil || !j.tunnel.b.Pending() || len(j.ended) != 0 {
+			t.Error("the tunnel ended before its output had left")
+		}
+	})
+	rest, err := io.ReadAll(peerB)
+	if err != nil {
+		t.Error(err)
+	}
+	same(t, "what arrived", append(got, rest...), payload(0, n))
+	j.end(nil)
+}
+
+// TestTunnelTLSCut: a TLS side that ends without close_notify was cut. The other side must not take it for an end.
+func TestTunnelTLSCut(t *testing.T) {
+	l := startLoop(t)
+	j, peerA, peerB := joinLayers(t, l, layers[1], layers[0], time.Minute, 0)
+	echoWay(t, peerA, peerB)
+	_ = peerA.(*tls.Conn).NetConn().(*net.TCPConn).CloseWrite()
+	j.end(ErrTruncated)
+	if _, err := peerB.Read(make([]byte, 1)); !isReset(err) {
+		t.Errorf("the other side saw %v", err)
+	}
+}
+
+// TestTunnelTLSReset: as on plain sides.
+func TestTunnelTLSReset(t *testing.T) {
+	eachTLSPair(t, func(t *testing.T, a, b layer) {
+		l := startLoop(t)
+		j, peerA, peerB := joinLayers(t, l, a, b, time.Minute, 0)
+		echoWay(t, peerA, peerB)
+		tcp, ok := peerA.(*net.TCPConn)
+		if !ok {
+			tcp = peerA.(*tls.Conn).NetConn().(*net.TCPConn)
+		}
+		reset(tcp)
+		j.end(ErrReset)
+		if _, err := peerB.Read(make([]byte, 1)); !isReset(err) {
+			t.Errorf("the other side saw %v", err)
+		}
+	})
+}
