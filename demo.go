@@ -92,13 +92,12 @@ func (p *proxy) demoText(dir string) string {
 type demoStep struct {
 	about string
 	lines []string
-	want  string // what the answer to the last line holds
 }
 
 func (p *proxy) demoSteps(dir string) (steps []demoStep) {
 	http, https := p.doorAddress("http"), p.doorAddress("https")
 	plain := func(host, path string) string {
-		return fmt.Sprintf("curl -sS -H 'Host: %s' http://%s%s", host, http, path)
+		return fmt.Sprintf("curl -sS -H 'Host: %s' 'http://%s%s'", host, http, path)
 	}
 	secure := func(host, path string) string {
 		return fmt.Sprintf("curl -sS --cacert %s/ca.pem --resolve %s:%d:%s https://%s:%d%s", dir, host, https.Port(), https.Addr(),
@@ -106,16 +105,17 @@ func (p *proxy) demoSteps(dir string) (steps []demoStep) {
 	}
 	if http.IsValid() {
 		steps = append(steps,
-			demoStep{"plain HTTP, by host and path", []string{plain("shop.localhost", "/"), plain("shop.localhost", "/api/orders?id=7")}, `"path": "/api/orders"`},
-			demoStep{"a rewrite with captures: the API sees /orders", []string{plain("api.localhost", "/v1/orders")}, `"path": "/orders"`},
-			demoStep{"redirects: by an annotation, and from HTTP to HTTPS", []string{plain("shop.localhost", "/old") + " -i", plain("blue.apps.localhost", "/") + " -i"},
-				"https://blue.apps.localhost"},
+			demoStep{"plain HTTP, by host and path", []string{plain("shop.localhost", "/"), plain("shop.localhost", "/api/orders?id=7")}},
+			demoStep{"a rewrite with captures: the API sees /orders", []string{plain("api.localhost", "/v1/orders")}},
+			demoStep{"redirects: by an annotation, and from HTTP to HTTPS", []string{
+				plain("shop.localhost", "/old") + " -i", plain("blue.apps.localhost", "/") + " -i"}},
 		)
 	}
 	if https.IsValid() {
 		steps = append(steps,
-			demoStep{"HTTPS, its certificate chosen by the server name", []string{secure("shop.localhost", "/"), secure("green.apps.localhost", "/")}, "green.apps.localhost"},
-			demoStep{"TLS pass-through: the certificate is the backend's own", []string{secure("secure.localhost", "/")}, "passed through"},
+			demoStep{"HTTPS, its certificate chosen by the server name", []string{
+				secure("shop.localhost", "/"), secure("green.apps.localhost", "/")}},
+			demoStep{"TLS pass-through: the certificate is the backend's own", []string{secure("secure.localhost", "/")}},
 		)
 	}
 	if http.IsValid() {
@@ -123,11 +123,11 @@ func (p *proxy) demoSteps(dir string) (steps []demoStep) {
 			fmt.Sprintf("sed -i 's#path: /api#path: /interface#' %s/shop.yaml", dir),
 			"sleep 1",
 			plain("shop.localhost", "/interface/orders"),
-		}, `"path": "/interface/orders"`})
+		}})
 	}
 	if p.admin != nil {
 		steps = append(steps, demoStep{"what is served, what is wrong, and how much goes through", []string{
-			fmt.Sprintf("curl -sS http://%s/", p.adminOpened)}, "/metrics"})
+			fmt.Sprintf("curl -sS http://%s/", p.adminOpened)}})
 	}
 	return steps
 }

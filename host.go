@@ -8,7 +8,7 @@ import (
 )
 
 // connectionsWanted is how many open files let a busy proxy work without a thought of them.
-const connectionsWanted = 65_536
+const connectionsWanted = 16_384
 
 // raiseOpenFiles takes as many descriptors as the system lets us have: every connection is one.
 func raiseOpenFiles(log *slog.Logger) {

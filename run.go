@@ -171,6 +171,7 @@ func (p *proxy) serve() error {
 	defer giveUp()
 
 	starting, draining := true, false
+	var first time.Time // signal to end
 	for {
 		select {
 		case s := <-signals:
@@ -181,12 +182,13 @@ func (p *proxy) serve() error {
 			case starting:
 				giveUp()
 				return <-started
+			case draining && time.Since(first) < signalEcho:
 			case draining:
 				p.log.Warn("a second signal: ending at once", "signal", s.String())
 				giveUp()
 				return <-drained
 			default:
-				draining = true
+				draining, first = true, time.Now()
 				go func() { drained <- p.drain(ctx) }()
 			}
 		case err := <-started:
@@ -204,6 +206,9 @@ func (p *proxy) serve() error {
 		}
 	}
 }
+
+// signalEcho is how soon after the first a signal is not a second one: who signals a process and its group sends two.
+const signalEcho = 300 * time.Millisecond
 
 // start opens everything. Ports are bound once the first snapshot is in place, so that an open port serves.
 func (p *proxy) start(ctx context.Context) error {

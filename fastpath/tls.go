@@ -25,7 +25,7 @@ type tlsState struct {
 
 	view    []byte // records that conn has not taken: a view of loop.records while loop.opener == t, else of own
 	own     []byte
-	pending []byte // records that the socket has not taken; nothing is read or sealed while they wait
+	pending []byte // records that the socket has not taken; nothing is sealed while they wait
 	drained bool   // conn has nothing left to give without more records
 	rawEOF  bool   // conn saw the end of the TCP stream, not only close_notify
 	sealing bool   // records that conn writes go to loop.sealed
@@ -214,7 +214,7 @@ func (t *tlsState) fill(max int) *Error {
 	if t.handshaking {
 		return ErrWouldBlock
 	}
-	if t.sendPending(); len(t.pending) > 0 { // also bounds what a flood of KeyUpdates can make us answer
+	if t.sendPending(); len(t.pending) > pendingBytesMax { // what reading itself adds: answers to KeyUpdates
 		c.flags |= flagHungry
 		return ErrWouldBlock
 	}

@@ -115,20 +115,11 @@ func TestTunnelTLSSlowReader(t *testing.T) {
 		})
 		_ = peerB.CloseWrite()
 		close(stop)
-		drained := make(chan [32]byte, 1)
-		total := make(chan int64, 1)
-		go func() {
-			onEventually(t, l, "the other end", func() bool { return j.tunnel.ba.ended })
-			sum, n, err := digest(peerB)
-			if err != nil {
-				t.Errorf("after %d bytes: %v", n, err)
-			}
-			drained <- sum
-			total <- n
-		}()
+		onEventually(t, l, "the other end", func() bool { return j.tunnel.ba.ended })
+		sum, got, err := digest(peerB)
 		n := receive(t, "the writer's end", sent)
-		if got := receive(t, "the reader's end", drained); got != streamDigest(stream{left: n}) {
-			t.Errorf("%d of %d bytes arrived", receive(t, "the count", total), n)
+		if err != nil || got != int64(n) || sum != streamDigest(stream{left: n}) {
+			t.Errorf("%d of %d bytes arrived, %v", got, n, err)
 		}
 		if rest, err := io.ReadAll(peerA); len(rest) != 0 || err != nil {
 			t.Errorf("the writer read %d bytes, %v", len(rest), err)

@@ -23,6 +23,7 @@ type forward struct {
 	tried    [triesMax]*upstream.Endpoint
 	tries    int
 	failures [triesMax]*fastpath.Error // why tried attempts failed
+	statuses [triesMax]int16           // … or the status for which another endpoint was asked
 	first    int64                     // when the first attempt began
 	tunnel   *upstream.Endpoint        // counts the exchange as a tunnel
 
@@ -365,6 +366,7 @@ func (x *Exchange) readHead() {
 		}
 	}
 	if next := nextOf(x.Resp.Status); next != 0 && x.Route.Policy.NextUpstream&next != 0 && x.repeatable() {
+		f.statuses[(f.tries-1)%triesMax] = int16(x.Resp.Status)
 		x.again()
 		return
 	}

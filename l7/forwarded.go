@@ -21,7 +21,22 @@ var (
 	nameXForwardedScheme      = []byte("X-Forwarded-Scheme")
 	nameXScheme               = []byte("X-Scheme")
 	nameXOriginalForwardedFor = []byte("X-Original-Forwarded-For")
+	nameProxy                 = []byte("Proxy") // a CGI backend would take it for its HTTP_PROXY (CVE-2016-5385)
 )
+
+// serverName is the host of a request that names none, which HTTP/1.0 allows. It is nginx's $host: the name that the
+// connection was made under or the rule was written for, else "_".
+func (x *Exchange) serverName() []byte {
+	if len(x.Server) > 0 {
+		return x.Server
+	}
+	if name := x.Route.ID.Host; name != "" && name[0] != '*' {
+		return x.Arena.Copy([]byte(name))
+	}
+	return nameless
+}
+
+var nameless = []byte("_")
 
 // forwardedFor walks a trusted X-Forwarded-For from its end to the first address that no trusted proxy has.
 func (x *Exchange) forwardedFor() netip.Addr {
@@ -82,6 +97,10 @@ func (x *Exchange) describe() {
 		case wire.FieldXForwardedProto, wire.FieldXForwardedScheme, wire.FieldXScheme, wire.FieldXRealIP,
 			wire.FieldForwarded, wire.FieldXOriginalForwardedFor:
 			continue
+		case wire.FieldOther:
+			if wire.EqualFold(f.Name, nameProxy) {
+				continue
+			}
 		}
 		kept = append(kept, f)
 	}

@@ -43,7 +43,8 @@ func (x *Exchange) recordAnswer(r *Record) {
 		return
 	}
 	for i := max(0, f.tries-TriesKept); i < f.tries-1; i++ {
-		r.AddTry(Try{Addr: f.tried[i%triesMax].Addr(), Time: -1, Err: f.failures[i%triesMax]})
+		k := i % triesMax
+		r.AddTry(Try{Addr: f.tried[k].Addr(), Status: int(f.statuses[k]), Time: -1, Err: f.failures[k]})
 	}
 	last := Try{Addr: f.tried[(f.tries-1)%triesMax].Addr(), Time: -1, Bytes: f.got}
 	if f.headAt != 0 {
