@@ -80,7 +80,7 @@ var table = []option{
 			o.manifests = append(o.manifests, v)
 			return notEmpty(v, "a directory")
 		}},
-	{"", "kubeconfig", "FILE", "watch the cluster that FILE names (default $KUBECONFIG, else the cluster that this runs in)",
+	{"", "kubeconfig", "FILE", "watch the cluster that FILE names (default $KUBECONFIG, else the cluster that this runs in); not in this version yet",
 		func(o *options, v string) error { o.kubeconfig = v; return notEmpty(v, "a file") }},
 
 	{"Listeners", "bind-address", "IP", "the one address of HTTP and HTTPS (default all, of both families)",
@@ -222,7 +222,7 @@ func findFlag(name string, tables [][]option) *option {
 }
 
 func unknownFlag(name string, tables [][]option) error {
-	best, distance := "", 4 // beyond, a suggestion misleads
+	best, distance := "", 2+len(name)/4 // beyond, a suggestion misleads
 	for _, t := range tables {
 		for _, f := range t {
 			if d := editDistance(name, f.name); d < distance {

@@ -73,7 +73,7 @@ func TestFlagMistakes(t *testing.T) {
 		"--htp-port=80":                   "unknown flag --htp-port: did you mean --http-port? `sluice --help` lists all",
 		"--manifest=a":                    "unknown flag --manifest: did you mean --manifests? `sluice --help` lists all",
 		"--something-else":                "unknown flag --something-else: `sluice --help` lists all",
-		"--dir=x":                         "unknown flag --dir: did you mean --v? `sluice --help` lists all",
+		"--dir=x":                         "unknown flag --dir: `sluice --help` lists all",
 		"manifests":                       `unexpected argument "manifests": flags begin with --, a switch takes its value as --switch=false`,
 		"--":                              `unexpected argument "--": flags begin with --, a switch takes its value as --switch=false`,
 		"--profiling false":               `unexpected argument "false": flags begin with --, a switch takes its value as --switch=false`,

@@ -38,6 +38,18 @@ func loopsOf(o *options) int {
 	return min(runtime.GOMAXPROCS(0), loopsMax)
 }
 
+// sparePs are processors of Go's scheduler that nobody needs. While one is idle, the runtime's monitor leaves the
+// processor of a loop that sleeps in epoll_wait alone; without, it takes it away every 20 microseconds, and the loop has
+// to find another one when it wakes (docs/decisions/0005-scheduler-and-collector.md).
+const sparePs = 4
+
 // sizeScheduler gives every loop a processor of Go's scheduler that it may block, every permit one, and one to all else.
-// Otherwise a loop that sleeps in epoll_wait would have to be taken off by force before anybody else can run.
-func sizeScheduler(loops, permits int) { runtime.GOMAXPROCS(loops + permits + 1) }
+func sizeScheduler(loops, permits int) { runtime.GOMAXPROCS(loops + permits + 1 + sparePs) }
+
+// ballastBytes is memory that is never touched, so it is never resident: the collector counts it as live and runs once
+// in that many bytes of garbage, not once in the few megabytes that an idle proxy holds.
+const ballastBytes = 32 << 20
+
+var ballast []byte
+
+func steadyCollector() { ballast = make([]byte, ballastBytes) }

@@ -214,6 +214,7 @@ const signalEcho = 300 * time.Millisecond
 func (p *proxy) start(ctx context.Context) error {
 	raiseOpenFiles(p.log)
 	sizeScheduler(len(p.loops), p.workPermits)
+	steadyCollector()
 	for _, line := range p.ignored {
 		p.log.Warn("a flag of ingress-nginx is ignored: " + line)
 	}

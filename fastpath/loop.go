@@ -134,6 +134,7 @@ func (l *Loop) round(ms int) {
 	l.now = int64(time.Since(base))
 	l.Stats.Turns.Store(l.Stats.Turns.Load() + 1)
 	l.Stats.Events.Store(l.Stats.Events.Load() + uint64(n))
+	l.announce(l.events[:n])
 	for i := range l.events[:n] {
 		l.dispatch(&l.events[i])
 	}
@@ -146,6 +147,20 @@ func (l *Loop) round(ms int) {
 		l.resetLowats()
 	}
 	l.recycle()
+}
+
+// announce marks all connections of a batch that have input before any is led: whoever looks at another connection in
+// this batch, such as a pool that is about to reuse one, sees that something has come.
+func (l *Loop) announce(events []unix.EpollEvent) {
+	for i := range events {
+		e := &events[i]
+		if e.Events&^unix.EPOLLOUT == 0 || e.Fd == int32(l.wakeFD) {
+			continue
+		}
+		if c := l.conns[e.Fd]; c != nil && c.gen == e.Pad {
+			c.flags |= flagReadable
+		}
+	}
 }
 
 // sleep says how long epoll_wait may block. Once asleep is set, Post writes the eventfd.

@@ -128,44 +128,45 @@ func TestTunnelTLSSlowReader(t *testing.T) {
 	})
 }
 
-// TestTunnelTLSWaitsForStagedOutput: both directions have ended and the last bytes wait for a reader that is slower than
-// any linger. They are delivered, and then the tunnel ends.
+// TestTunnelTLSWaitsForStagedOutput: both directions have ended while the last bytes wait for a reader that may be slower
+// than any linger. They are delivered, and then the tunnel ends.
 func TestTunnelTLSWaitsForStagedOutput(t *testing.T) {
 	l := startLoop(t)
-	j, peerA, peerB := joinLayers(t, l, layers[0], layers[1], time.Minute, 16<<10)
-	n := 0
-	for { // fill the way until nothing more is taken
-		_ = peerA.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-		k, err := peerA.Write(payload(n, 4000))
-		n += k
-		if err != nil {
-			break
-		}
-	}
+	a, peerA := layers[1].reached(t, l, 0)
+	b, peerB := layers[0].reached(t, l, 16<<10)
+	on(t, l, func() {
+		a.SetHandler(&hooks{readable: func(c *Conn) { // reads without taking
+			for c.Fill(32<<10) == nil {
+			}
+		}})
+	})
+	_, _ = peerA.Write(payload(0, 5000))
 	_ = peerA.CloseWrite()
 	_ = peerB.CloseWrite()
-	onEventually(t, l, "the end of b", func() bool { return j.tunnel.ba.ended })
-	// let b take a little at a time until a's end has come through; what is left waits in our memory
-	var got []byte
-	buf := make([]byte, 1000)
-	for ended := false; !ended; {
-		k, err := peerB.Read(buf)
-		if err != nil {
-			t.Fatalf("after %d of %d bytes: %v", len(got), n, err)
-		}
-		got = append(got, buf[:k]...)
-		on(t, l, func() { ended = j.tunnel.a == nil || j.tunnel.ab.ended })
-	}
+	onEventually(t, l, "both ends", func() bool { return a.EOF() && b.Readable() })
+	j := &joined{t: t, l: l, ended: make(chan *Error, 2)}
+	filled := 0
 	on(t, l, func() {
-		if j.tunnel.a == nil || !j.tunnel.b.Pending() || len(j.ended) != 0 {
+		for { // nobody knows yet that the kernel takes no more
+			n, e := send(b.fd, payload(filled, 1000), 0)
+			if e != 0 {
+				break
+			}
+			filled += n
+		}
+		j.tunnel = Join(a, b, time.Hour, time.Minute, j)
+	})
+	onEventually(t, l, "both ends", func() bool { return j.tunnel.a == nil || j.tunnel.ab.ended && j.tunnel.ba.ended })
+	on(t, l, func() {
+		if j.tunnel.a == nil || !b.Pending() || b.Deadline()-l.now < int64(time.Minute/2) || len(j.ended) != 0 {
 			t.Error("the tunnel ended before its output had left")
 		}
 	})
-	rest, err := io.ReadAll(peerB)
+	got, err := io.ReadAll(peerB)
 	if err != nil {
 		t.Error(err)
 	}
-	same(t, "what arrived", append(got, rest...), payload(0, n))
+	same(t, "what arrived", got, append(payload(0, filled), payload(0, 5000)...))
 	j.end(nil)
 }
 

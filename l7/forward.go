@@ -250,6 +250,11 @@ func (x *Exchange) passOn(b []byte) *fastpath.Error {
 	return err
 }
 
+// sending tells whether the backend has not got the whole request.
+func (x *Exchange) sending() bool {
+	return x.fwd.stream != nil && !x.fwd.reqEnded && (x.stage == stageResponse || x.stage == stageBody)
+}
+
 // expect has the backend do something within d; 0: nothing is expected of it. Once it answers, relay alone says that.
 func (x *Exchange) expect(d time.Duration) {
 	if x.stage == stageResponse {

@@ -3,6 +3,8 @@ package l7
 import (
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7/wire"
 )
@@ -27,8 +29,10 @@ type http1 struct {
 	tls      bool
 	headDue  bool // the deadline is the present head's, absolute
 	looping  bool // next is on the stack
-	waiting  bool // for the client: its body, or its reading
+	waiting  bool // for more of the client's body
+	stalled  bool // for the client to take output
 	closing  bool
+	mark     uint64 // stalled: what the client had taken when it was last looked
 }
 
 // ServeHTTP1 makes c an HTTP/1.1 connection of s. Input that was read already counts. On c's loop.
@@ -43,6 +47,7 @@ func (s *Server) ServeHTTP1(c *fastpath.Conn, a *Accepted) {
 
 // OnReadable implements fastpath.Handler.
 func (h *http1) OnReadable(c *fastpath.Conn) {
+	defer h.recovered()
 	x := h.x
 	switch {
 	case x == nil:
@@ -51,7 +56,7 @@ func (h *http1) OnReadable(c *fastpath.Conn) {
 		h.gone()
 	case x.stage == stageCollect:
 		x.collect()
-	case x.stage == stageResponse && !x.fwd.reqEnded:
+	case x.sending():
 		x.sendBody()
 	case !c.Plain() && len(c.Buffered()) == 0:
 		h.watch()
@@ -74,31 +79,75 @@ func (h *http1) gone() {
 
 // OnWritable implements fastpath.Handler.
 func (h *http1) OnWritable(c *fastpath.Conn) {
+	defer h.recovered()
+	h.stalled = false
 	switch {
 	case h.x == nil:
 		h.next()
 	case h.x.stage == stageBody:
-		h.waiting = false
 		h.x.relay()
 	}
 }
 
 // OnDeadline implements fastpath.Handler. A deadline that was overtaken by progress is none.
 func (h *http1) OnDeadline(c *fastpath.Conn) {
+	defer h.recovered()
 	x := h.x
 	switch {
+	case h.stalled:
+		h.look()
 	case x == nil && h.headDue:
 		h.reject(errHeaderTimeout)
 	case x == nil:
 		h.end()
 	case x.stage == stageParked:
 		x.expired()
-	case !h.waiting:
-	case c.Pending() || x.stage == stageBody:
-		x.failed(errSendTimeout)
-	default:
-		x.failed(errBodyTimeout)
+	case h.waiting && x.stage < stageBody: // a response that comes early has timeouts of its own
+		x.failed(h.late())
 	}
+}
+
+// late is what to call a body that is waited for in vain.
+func (h *http1) late() *fastpath.Error {
+	h.x.h1.keep = false
+	if h.tooSlow() {
+		return errTooSlow
+	}
+	return errBodyTimeout
+}
+
+// stall begins the wait for a client that does not take its output.
+func (h *http1) stall() {
+	if !h.stalled {
+		h.stalled, h.mark = true, h.taken()
+		h.c.SetDeadline(h.c.Loop().Now() + int64(h.settings.SendTimeout))
+	}
+}
+
+// look cuts a client that has taken less than the minimum since the last look.
+func (h *http1) look() {
+	taken := h.taken()
+	if taken-h.mark >= uint64(max(1, int64(h.settings.RateMin)*int64(h.settings.SendTimeout)/int64(time.Second))) {
+		h.mark = taken
+		h.c.SetDeadline(h.c.Loop().Now() + int64(h.settings.SendTimeout))
+		return
+	}
+	if h.x != nil {
+		h.x.failed(errSendTimeout)
+		return
+	}
+	h.closed()
+	h.c.Abort()
+}
+
+// taken is how much the client has acknowledged. That a write succeeded says little: the kernel holds megabytes, and asks
+// for more only when a third of them has gone.
+func (h *http1) taken() uint64 {
+	held, err := unix.IoctlGetInt(h.c.FD(), unix.SIOCOUTQ)
+	if err != nil {
+		held = 0 // then every write counts
+	}
+	return h.c.Sent() - uint64(held)
 }
 
 // next begins requests until one is under way, or input is missing. It is the engine's idle state.
@@ -106,13 +155,18 @@ func (h *http1) next() {
 	if h.looping {
 		return
 	}
+	defer h.recovered()
 	h.looping = true
 	for n := 0; h.x == nil && !h.closing && !h.c.Closed(); n++ {
 		if n == pipelinedMax {
 			h.c.Again()
 			break
 		}
-		if h.c.Pending() && h.c.Room() == 0 || !h.head() {
+		if h.c.Pending() && h.c.Room() == 0 {
+			h.stall()
+			break
+		}
+		if !h.head() {
 			break
 		}
 	}
@@ -156,9 +210,10 @@ func (h *http1) idle() {
 			h.headDue = true
 			h.c.SetDeadline(now + int64(h.settings.HeaderTimeout))
 		}
+	case h.served == 0: // the time for its first byte runs, also in a drain
 	case h.local.srv.draining.Load():
 		h.end()
-	case h.served > 0:
+	default:
 		h.c.SetDeadline(now + int64(h.settings.KeepAliveTimeout))
 	}
 }
@@ -234,7 +289,7 @@ func after(b, view []byte) []byte { return b[cap(b)-cap(view)+len(view):] }
 // open makes the connection's next exchange.
 func (h *http1) open() *Exchange {
 	h.settings = h.local.srv.Router.Settings()
-	h.scanned, h.headDue, h.waiting = 0, false, false
+	h.scanned, h.headDue, h.waiting, h.stalled = 0, false, false, false
 	h.served++
 	x := h.local.exchange()
 	x.client, x.Settings = h, h.settings
@@ -259,9 +314,22 @@ func (h *http1) refuse(x *Exchange, err *fastpath.Error) {
 	x.respond(statusOf(err), nil)
 }
 
-// keepAlive decides whether the connection outlives x, when the response's head is written.
+// keepAlive decides whether the connection outlives x, when the response's head is written. It does not when the body of
+// the request is still under way: nothing makes the client send the rest.
 func (h *http1) keepAlive(x *Exchange) bool {
-	return x.h1.keep && int(h.served) < h.settings.KeepAliveRequests && !h.local.srv.draining.Load() && !closes(x.Resp.Status)
+	if x.fwd.stream == nil {
+		h.swallow(&x.h1)
+	}
+	return x.h1.ended && x.h1.keep && int(h.served) < h.settings.KeepAliveRequests && !h.local.srv.draining.Load() && !closes(x.Resp.Status)
+}
+
+// swallow takes what has come of a body that nobody reads any more.
+func (h *http1) swallow(b *h1Body) {
+	for !b.ended && b.keep && len(h.c.Buffered()) > 0 {
+		if _, err := h.decode(h.c.Buffered()); err != nil {
+			b.keep = false
+		}
+	}
 }
 
 // closes: statuses after which the proxy does not go on with a connection.
@@ -337,11 +405,17 @@ func (h *http1) missing(x *Exchange, err *fastpath.Error) *fastpath.Error {
 		return errClientGone
 	}
 	h.AwaitBody()
-	if waited := b.waited; waited > int64(h.settings.RateGrace) && b.got < int64(h.settings.RateMin)*(waited/int64(time.Second)) {
+	if h.tooSlow() {
 		b.keep = false
 		return errTooSlow
 	}
 	return err
+}
+
+// tooSlow tells whether the client's body comes under the minimum rate.
+func (h *http1) tooSlow() bool {
+	b := &h.x.h1
+	return b.waited > int64(h.settings.RateGrace) && b.got < int64(h.settings.RateMin)*b.waited/int64(time.Second)
 }
 
 // AwaitBody implements Client.
@@ -351,7 +425,13 @@ func (h *http1) AwaitBody() {
 		b.since = now
 	}
 	h.waiting = true
-	h.c.SetDeadline(now + int64(h.settings.BodyTimeout))
+	until := now + int64(h.settings.BodyTimeout)
+	if h.tooSlow() {
+		until = now // a spliced body is judged by OnDeadline
+	}
+	if !h.stalled {
+		h.c.SetDeadline(until)
+	}
 }
 
 // arrived counts the time that the client let us wait.
@@ -417,6 +497,7 @@ func (h *http1) WriteInterim(res *wire.Response) *fastpath.Error {
 // WriteHead implements Client.
 func (h *http1) WriteHead(x *Exchange, end bool) *fastpath.Error {
 	b, r := &x.h1, &x.Resp
+	b.chunked = false
 	if r.Framing == wire.FramingChunked || r.Framing == wire.FramingClose {
 		if x.Req.Minor == 0 { // HTTP/1.0 knows no chunks: the close is the end
 			r.Framing, b.keep = wire.FramingClose, false
@@ -426,7 +507,8 @@ func (h *http1) WriteHead(x *Exchange, end bool) *fastpath.Error {
 		b.chunked = r.Framing == wire.FramingChunked && !end
 	}
 	b.keep = h.keepAlive(x)
-	head, err := wire.AppendResponse(h.local.head[:0], r, wire.ResponseOptions{KeepAlive: b.keep, ClientMinor: x.Req.Minor, Head: x.Req.Method == wire.MethodHead})
+	head, err := wire.AppendResponse(h.local.head[:0], r, wire.ResponseOptions{KeepAlive: b.keep, ClientMinor: x.Req.Minor,
+		Head: x.Req.Method == wire.MethodHead, Trailers: b.chunked && x.Req.TETrailers})
 	if err != nil {
 		return err
 	}
@@ -437,13 +519,10 @@ func (h *http1) WriteHead(x *Exchange, end bool) *fastpath.Error {
 
 // Room implements Client.
 func (h *http1) Room() int {
-	n := h.c.Room() - chunkOverhead
-	if n > 0 {
+	if n := h.c.Room() - chunkOverhead; n > 0 && !h.c.Blocked() { // a splice blocks with nothing staged
 		return n
 	}
-	h.c.Room() // notes that OnWritable is wanted
-	h.waiting = true
-	h.c.SetDeadline(h.c.Loop().Now() + int64(h.settings.SendTimeout))
+	h.stall()
 	return 0
 }
 
@@ -472,7 +551,7 @@ func (h *http1) EndBody(trailers []wire.Field) *fastpath.Error {
 	if !h.x.Req.TETrailers {
 		trailers = nil
 	}
-	last, err := wire.AppendLastChunk(h.local.head[:0], trailers)
+	last, err := wire.AppendLastChunk(h.local.head[:0], trailers, h.x.Resp.Listed...)
 	if err != nil {
 		return err
 	}

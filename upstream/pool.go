@@ -19,7 +19,7 @@ func (e *Endpoint) take(l *fastpath.Loop, careful bool) *session {
 		}
 		p.idle[n-1] = nil
 		p.idle = p.idle[:n-1]
-		if !s.fresh(idled) {
+		if !s.fresh(idled, careful) {
 			s.close()
 			continue
 		}
@@ -32,11 +32,15 @@ func (e *Endpoint) take(l *fastpath.Loop, careful bool) *session {
 }
 
 // fresh tells whether an idle session may carry another request: within its time, and the backend has said nothing on it
-// since. The socket itself is asked, because an event may be on its way: bytes that came unasked would be taken for the
-// next request's answer.
-func (s *session) fresh(idled int64) bool {
+// since; bytes that came unasked would be taken for the next request's answer. The loop has marked every connection of
+// the present batch of events that has input, so the socket itself is asked only where it is marked, and where even an
+// end that came since the batch must be seen (careful).
+func (s *session) fresh(idled int64, careful bool) bool {
 	if s.expires <= s.loop.Now() {
 		return false
+	}
+	if !careful && !s.conn.Readable() && !s.conn.EOF() {
+		return true
 	}
 	_, err := s.conn.Peek()
 	if err == fastpath.ErrEOF || err == fastpath.ErrReset {

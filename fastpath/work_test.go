@@ -1,0 +1,126 @@
+package fastpath
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+func TestWorkPermitsBoundWhatComputes(t *testing.T) {
+	const permits, jobs = 3, 60
+	w := NewWork(permits)
+	var computing, most atomic.Int32
+	var wg sync.WaitGroup
+	for range jobs {
+		wg.Add(1)
+		err := w.Go(WorkCompute, func() {
+			defer wg.Done()
+			w.Do(func() {
+				n := computing.Add(1)
+				for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+				}
+				runtime.Gosched()
+				computing.Add(-1)
+			})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	wg.Wait()
+	if n := most.Load(); n > permits || n == 0 {
+		t.Errorf("%d computed at once under %d permits", n, permits)
+	}
+	if len(w.permits) != permits {
+		t.Errorf("%d permits are left", len(w.permits))
+	}
+}
+
+// TestWorkPermitsAreAllUsed: as many as there are permits do compute at once, whichever holds one.
+func TestWorkPermitsAreAllUsed(t *testing.T) {
+	w := NewWork(2)
+	var both sync.WaitGroup
+	both.Add(2)
+	done := make(chan struct{}, 2)
+	for range 2 {
+		if err := w.Go(WorkCompute, func() {
+			w.Do(func() {
+				both.Done()
+				both.Wait() // meets the other, or never returns
+			})
+			done <- struct{}{}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		receive(t, "two at once", done)
+	}
+}
+
+func TestWorkQueuesAreBounded(t *testing.T) {
+	for kind := range workKinds {
+		w := NewWork(1)
+		hold := make(chan struct{})
+		bound := int(workMax[kind])
+		for i := range bound {
+			if err := w.Go(kind, func() { <-hold }); err != nil {
+				t.Fatalf("kind %d: piece %d of %d refused", kind, i, bound)
+			}
+		}
+		if err := w.Go(kind, func() { t.Error("ran over the bound") }); err != ErrOverload {
+			t.Errorf("kind %d over its bound: %v", kind, err)
+		}
+		if w.Running(kind) != bound || w.Refused.Load() != 1 {
+			t.Errorf("kind %d: %d under way, %d refused", kind, w.Running(kind), w.Refused.Load())
+		}
+		other := (kind + 1) % workKinds // another kind has its own bound
+		done := make(chan struct{})
+		if err := w.Go(other, func() { close(done) }); err != nil {
+			t.Errorf("kind %d is refused because of kind %d", other, kind)
+		} else {
+			receive(t, "another kind", done)
+		}
+		close(hold)
+		eventually(t, "the end of all", func() bool { return w.Running(kind) == 0 })
+		if err := w.Go(kind, func() {}); err != nil {
+			t.Errorf("kind %d is refused after all ended", kind)
+		}
+	}
+}
+
+// TestWorkersAreReused: pieces that come one after another run on goroutines that are there, with their grown stacks, and
+// after a burst only a few goroutines stay.
+func TestWorkersAreReused(t *testing.T) {
+	w := NewWork(1)
+	before := runtime.NumGoroutine()
+	piece := func() {
+		done := make(chan struct{})
+		if err := w.Go(WorkCompute, func() { close(done) }); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, "a piece of work", done)
+	}
+	for range 500 {
+		piece()
+		eventually(t, "an idle worker", func() bool { return w.Running(WorkCompute) == 0 && w.idle.Load() > 0 })
+	}
+	if n := runtime.NumGoroutine() - before; n > 5 {
+		t.Errorf("%d goroutines for one piece at a time", n)
+	}
+
+	hold := make(chan struct{})
+	for range int(workMax[WorkCompute]) {
+		if err := w.Go(WorkCompute, func() { <-hold }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(hold)
+	eventually(t, "the burst's goroutines to end", func() bool {
+		return w.Running(WorkCompute) == 0 && runtime.NumGoroutine()-before <= workersIdleMax+5
+	})
+	if n := w.idle.Load(); n > workersIdleMax {
+		t.Errorf("%d idle workers", n)
+	}
+}
