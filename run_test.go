@@ -242,7 +242,7 @@ func TestDrainLimit(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(c.dir, "settings.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c.logged(`(?s)generation=1.*generation=2`)
+	c.logged(`msg="problem has gone" object="ConfigMap default/sluice"`)
 	askSlow(t, c.http)
 	<-arrived
 	c.signal(syscall.SIGTERM)

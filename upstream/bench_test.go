@@ -111,7 +111,7 @@ func (r *looper) again() {
 	}
 	r.left--
 	r.arena.Reset()
-	s, ready, err := r.e.Open(r.loop, r, OpenOptions{NonIdempotent: true})
+	s, ready, err := r.e.Open(r.loop, r, OpenOptions{})
 	if ready || err != nil {
 		r.OnStream(s, err)
 	}

@@ -194,7 +194,8 @@ func TestIdleSessionThatIsTouched(t *testing.T) {
 	}
 }
 
-// The event of what a backend said may still be on its way when the session is asked for: the socket itself is looked at.
+// The event of what a backend said may still be on its way when the session is asked for: before a request that must not
+// be lost goes on it, the socket itself is looked at.
 func TestStaleSessionBeforeItsEvent(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -213,7 +214,7 @@ func TestStaleSessionBeforeItsEvent(t *testing.T) {
 			})
 			e := only(t, cluster(t, env, Settings{}, newServer(t, serve).addr()))
 			get("/").do(t, env, e).ok(t, 200, "")
-			c := get("/")
+			c := post("hello")
 			c.done = make(chan struct{})
 			env.Loops[0].Post(func() { // the loop sees no event while this runs
 				close(do)
