@@ -387,3 +387,20 @@ func isReset(err error) bool {
 	var e *net.OpError
 	return errors.As(err, &e) && strings.Contains(e.Error(), "reset")
 }
+
+// adminPage answers a page of the admin server: its status and body.
+func (p *testProxy) adminPage(t testing.TB, path string) (int, string) {
+	t.Helper()
+	a := ask(t, p.adminOpened.String(), nil, "admin", path)
+	return a.status, a.body
+}
+
+// problems is /debug/problems.
+func (p *testProxy) problems(t testing.TB) string {
+	t.Helper()
+	status, text := p.adminPage(t, "/debug/problems")
+	if status != 200 {
+		t.Fatalf("/debug/problems answers %d", status)
+	}
+	return text
+}

@@ -46,6 +46,7 @@ type proxy struct {
 	doors      []*door
 
 	adminOpened netip.AddrPort
+	bound       netip.Addr // of the doors; invalid: all addresses
 	serving     func() // called once the doors are open; nil: nobody wants to know
 
 	phase   atomic.Int32
@@ -279,16 +280,30 @@ func (p *proxy) tick(ctx context.Context) {
 			for _, l := range p.loops {
 				l.Post(func() { p.access.Tick(l.ID) })
 			}
+			p.noticeBind()
 		}
 	}
 }
 
-func (p *proxy) openDoors() error {
-	process := p.controller.Process()
-	address := p.bind
-	if !address.IsValid() {
-		address = process.BindAddress
+// bindAddress is where the doors are to be; the flag wins over the ConfigMap.
+func (p *proxy) bindAddress() netip.Addr {
+	if p.bind.IsValid() {
+		return p.bind
 	}
+	return p.controller.Process().BindAddress
+}
+
+// noticeBind says, once, that a port does not move while it serves.
+func (p *proxy) noticeBind() {
+	if now := p.bindAddress(); p.phase.Load() == phaseServing && now != p.bound {
+		p.bound = now
+		p.log.Warn("bind-address has changed: it takes effect when the process is started again", "address", now)
+	}
+}
+
+func (p *proxy) openDoors() error {
+	process, address := p.controller.Process(), p.bindAddress()
+	p.bound = address
 	host := ""
 	if address.IsValid() {
 		host = address.String()

@@ -250,6 +250,15 @@ func TestDrainLimit(t *testing.T) {
 	c.logged("the drain limit is reached")
 }
 
+func TestBindAddressChanges(t *testing.T) {
+	c := startServing(t, 1, "--configmap=default/sluice", "--bind-address=")
+	if err := os.WriteFile(filepath.Join(c.dir, "settings.yaml"), []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: sluice}\n"+
+		"data: {bind-address: 127.0.0.1}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.logged("bind-address has changed: .* address=127.0.0.1")
+}
+
 func TestRescanSignal(t *testing.T) {
 	c := startServing(t, 1)
 	c.signal(syscall.SIGHUP)

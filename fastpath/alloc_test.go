@@ -169,4 +169,3 @@ func TestIdleConnsHoldNoBuffers(t *testing.T) {
 		}
 	})
 }
-

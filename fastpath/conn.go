@@ -325,7 +325,7 @@ func (c *Conn) Room() int {
 // Pending tells whether output waits, staged or refused by the socket.
 func (c *Conn) Pending() bool { return len(c.out) > 0 || c.tls != nil && len(c.tls.pending) > 0 }
 
-// Write takes all of b and sends it before the turn ends. Callers ask Room first; what goes beyond it (framing, a head) is
+// Write takes all of b and sends it before the loop waits again. Callers ask Room first; what goes beyond it (framing, a head) is
 // taken too. Errors of the socket are reported by Fill and Broken.
 func (c *Conn) Write(b []byte) {
 	if c.err != nil || c.flags&(flagClosed|flagWriteEnd) != 0 {

@@ -7,6 +7,6 @@
 //
 // Input is read where it is wanted: Fill puts bytes into the loop's one shared read buffer and Buffered shows them. What
 // is still unread when the turn ends is stashed into a pooled buffer of the connection's own, so an idle connection
-// holds no memory and nobody may keep a view of the shared buffer. Output is staged by Write and leaves at the end of the
-// turn in one system call; Room says how much may be staged, and 0 means: wait for OnWritable. So nothing is unbounded.
+// holds no memory and nobody may keep a view of the shared buffer. Output is staged by Write and leaves by one
+// system call, after the turn or a few turns later with that of others; Room says how much may be staged, and 0 means: wait for OnWritable. So nothing is unbounded.
 package fastpath

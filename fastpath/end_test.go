@@ -202,6 +202,27 @@ func TestCloseInTheSameBatch(t *testing.T) {
 	}
 }
 
+// TestBatchIsAnnounced: whoever looks at another connection of the batch sees that something has come for it, also when
+// that one's turn is still to be. A pool must not hand out such a connection.
+func TestBatchIsAnnounced(t *testing.T) {
+	l := steppedLoop(t)
+	fdA, peerA := tcpPair(t)
+	fdB, peerB := tcpPair(t)
+	var conns [2]*Conn
+	var seen []bool
+	look := func(*Conn) { seen = append(seen, conns[0].Readable(), conns[1].Readable()) }
+	conns[0], conns[1] = mustAdopt(t, l, fdA, &hooks{readable: look}), mustAdopt(t, l, fdB, &hooks{readable: look})
+	l.round(0)
+	_, _ = peerA.Write([]byte("1"))
+	_, _ = peerB.Write([]byte("2"))
+	rounds(t, l, "both", func() bool { return len(seen) == 4 })
+	for _, ok := range seen {
+		if !ok {
+			t.Errorf("seen: %v", seen)
+		}
+	}
+}
+
 // TestReuseOfValues: a closed value is another connection's in a later round, with nothing left of the first.
 func TestReuseOfValues(t *testing.T) {
 	l := steppedLoop(t)

@@ -16,7 +16,7 @@ import (
 )
 
 // patience is how long a test waits for what must happen. Only a failing test waits that long.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // hooks is a Handler, Connector, Handshaker and TunnelEnd made of functions; what is nil is ignored.
 type hooks struct {

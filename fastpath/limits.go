@@ -14,6 +14,7 @@ const (
 	pipesIdleMax     = 64        // empty pipes a loop keeps
 	buffersIdleMax   = 256       // empty buffers of each class that a loop keeps
 	connsIdleMax     = 1024      // closed Conn values that a loop keeps for reuse
+	flushBatch       = 8         // connections with staged output after which it is sent; sends in a row wake their peers less often
 	eventsPerWait    = 256       // events taken from one epoll_wait
 	lingerBytesMax   = 64 << 10  // bytes drained from a peer whose connection was ended by an error
 	lingerTimeout    = time.Second

@@ -138,6 +138,7 @@ func (l *Loop) round(ms int) {
 	for i := range l.events[:n] {
 		l.dispatch(&l.events[i])
 	}
+	l.flushDirty()
 	if l.queued.Load() {
 		l.runPosted()
 	}
@@ -235,7 +236,9 @@ func (l *Loop) dispatch(e *unix.EpollEvent) {
 		return // closed earlier in this batch
 	}
 	l.turn(c, e.Events)
-	l.endTurn()
+	if l.reclaim(); len(l.dirty) >= flushBatch {
+		l.flushDirty()
+	}
 }
 
 // turn tells a connection what happened to it. A panic ends that connection only.
@@ -335,6 +338,12 @@ func (l *Loop) guardDeadline(c *Conn) {
 
 // endTurn sends what the turn staged and takes the shared read buffer back.
 func (l *Loop) endTurn() {
+	l.flushDirty()
+	l.reclaim()
+}
+
+// flushDirty sends what is staged.
+func (l *Loop) flushDirty() {
 	for i := 0; i < len(l.dirty); i++ { // flushing may stage more
 		r := l.dirty[i]
 		if r.live() {
@@ -343,6 +352,10 @@ func (l *Loop) endTurn() {
 		}
 	}
 	l.dirty = l.dirty[:0]
+}
+
+// reclaim takes back the buffers that views may have referred to.
+func (l *Loop) reclaim() {
 	for i, b := range l.retired {
 		l.buffers.put(b)
 		l.retired[i] = nil

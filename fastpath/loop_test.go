@@ -79,7 +79,7 @@ func TestDeadlineComesOnceAndNotEarly(t *testing.T) {
 		if s.at < s.due {
 			t.Errorf("came %v early", time.Duration(s.due-s.at))
 		}
-		if late := time.Duration(s.at - s.due); late > time.Second {
+		if late := time.Duration(s.at - s.due); late > 10*time.Second {
 			t.Errorf("came %v late", late)
 		}
 	}

@@ -217,25 +217,53 @@ func TestTunnelReset(t *testing.T) {
 	}
 }
 
+// limits looks at a tunnel's deadline as if it came now. A tunnel that moved something meanwhile has the rest of its limit,
+// counted from then.
+func (j *joined) limits(limit time.Duration) {
+	j.t.Helper()
+	on(j.t, j.l, func() {
+		j.tunnel.OnDeadline(j.tunnel.b)
+		if len(j.ended) != 0 {
+			j.t.Error("the tunnel ended in spite of traffic")
+			return
+		}
+		if d := j.tunnel.b.Deadline(); d != j.tunnel.last+int64(limit) {
+			j.t.Errorf("the next look is %v after the last byte", time.Duration(d-j.tunnel.last))
+		}
+	})
+}
+
+// silence lets the time since the last byte pass.
+func (j *joined) silence(d time.Duration) {
+	on(j.t, j.l, func() {
+		j.tunnel.last = j.l.now - int64(d)
+		j.tunnel.OnDeadline(j.tunnel.b)
+	})
+}
+
 func TestTunnelIdleLimit(t *testing.T) {
 	l := startLoop(t)
-	const idle = 100 * time.Millisecond
-	j := join(t, l, idle, time.Hour, 0)
-	begin := time.Now()
-	for time.Since(begin) < 3*idle { // traffic one way keeps it
-		echoWay(t, j.a, j.b)
+	j := join(t, l, time.Hour, time.Minute, 0)
+	for _, way := range [][2]net.Conn{{j.a, j.b}, {j.b, j.a}} { // traffic either way keeps it
+		var before int64
+		on(t, l, func() {
+			j.tunnel.last = 0
+			before = l.now
+		})
+		echoWay(t, way[0], way[1])
+		on(t, l, func() {
+			if j.tunnel.last < before {
+				t.Error("the time of the last byte was not kept")
+			}
+		})
+		j.limits(time.Hour)
 	}
-	for time.Since(begin) < 6*idle { // and so does traffic the other way
-		echoWay(t, j.b, j.a)
-	}
+	j.silence(time.Hour - time.Second)
 	if len(j.ended) != 0 {
-		t.Fatal("the tunnel ended in spite of traffic")
+		t.Error("the tunnel ended before its limit")
 	}
-	silent := time.Now()
+	j.silence(time.Hour)
 	j.end(ErrTimeout)
-	if took := time.Since(silent); took < idle/2 {
-		t.Errorf("ended after %v of silence", took)
-	}
 	if _, err := j.a.Read(make([]byte, 1)); !isReset(err) {
 		t.Errorf("a saw %v", err)
 	}
@@ -244,23 +272,43 @@ func TestTunnelIdleLimit(t *testing.T) {
 	}
 }
 
+// TestTunnelLimitsComeByThemselves: the same two limits, by the clock.
+func TestTunnelLimitsComeByThemselves(t *testing.T) {
+	const short = 50 * time.Millisecond
+	t.Run("idle", func(t *testing.T) {
+		l := startLoop(t)
+		begin := time.Now()
+		j := join(t, l, short, time.Hour, 0)
+		j.end(ErrTimeout)
+		if took := time.Since(begin); took < short {
+			t.Errorf("ended after %v", took)
+		}
+	})
+	t.Run("half-closed", func(t *testing.T) {
+		l := startLoop(t)
+		begin := time.Now()
+		j := join(t, l, time.Hour, short, 0)
+		_ = j.b.CloseWrite()
+		j.end(ErrTimeout)
+		if took := time.Since(begin); took < short {
+			t.Errorf("ended after %v", took)
+		}
+	})
+}
+
 func TestTunnelHalfCloseLimit(t *testing.T) {
 	for _, who := range []string{"a", "b"} {
 		l := startLoop(t)
-		const half = 80 * time.Millisecond
-		j := join(t, l, time.Hour, half, 0)
+		j := join(t, l, time.Hour, time.Minute, 0)
 		one, other := j.a, j.b
 		if who == "b" {
 			one, other = j.b, j.a
 		}
 		_ = one.CloseWrite()
 		_, _ = io.ReadAll(other)
-		for begin := time.Now(); time.Since(begin) < 2*half; { // as long as the other sends, it stays
-			echoWay(t, other, one)
-		}
-		if len(j.ended) != 0 {
-			t.Fatal("the tunnel ended in spite of traffic")
-		}
+		echoWay(t, other, one)
+		j.limits(time.Minute)
+		j.silence(time.Minute)
 		j.end(ErrTimeout)
 	}
 }

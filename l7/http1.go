@@ -36,13 +36,18 @@ type http1 struct {
 }
 
 // ServeHTTP1 makes c an HTTP/1.1 connection of s. Input that was read already counts. On c's loop.
-func (s *Server) ServeHTTP1(c *fastpath.Conn, a *Accepted) {
+func (s *Server) ServeHTTP1(c *fastpath.Conn, a *Accepted) { s.newHTTP1(c, a).next() }
+
+// RefuseHTTP1 answers 400 to a connection that speaks anything but TLS on a TLS port, and ends it.
+func (s *Server) RefuseHTTP1(c *fastpath.Conn, a *Accepted) { s.newHTTP1(c, a).reject(errNotTLS) }
+
+func (s *Server) newHTTP1(c *fastpath.Conn, a *Accepted) *http1 {
 	l := c.Loop()
 	h := &http1{local: s.local(l), c: c, settings: s.Router.Settings(), accepted: a, tls: !c.Plain()}
 	s.Stats.ConnOpened(l.ID)
 	c.SetHandler(h)
 	c.SetDeadline(l.Now() + int64(h.settings.FirstByteTimeout))
-	h.next()
+	return h
 }
 
 // OnReadable implements fastpath.Handler.

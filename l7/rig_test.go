@@ -42,8 +42,8 @@ type rig struct {
 	pick     func(*Exchange) *Route // in place of route; set before the first connection
 	stats    *RouteStats
 	door     net.Listener
-	ended    bool // the test has seen to the end itself
 
+	ended     bool   // the test has seen to the end itself
 	panics    uint64 // that the test has provoked
 	backends  []*backend
 	conns     []net.Conn
@@ -167,6 +167,7 @@ func (r *rig) settle() {
 // probe sends a few requests more.
 func (r *rig) probe() {
 	r.Helper()
+	r.on(func() { r.settings = DefaultSettings() })
 	c := r.dial()
 	for i := range 3 {
 		text := fmt.Sprintf("%d-%d", i, time.Now().UnixNano())

@@ -72,9 +72,9 @@ func (a *arrival) decide(c *fastpath.Conn, b []byte) {
 			c.SetLowWater(a.need)
 			a.raised = true
 		}
-	case PlainHTTP:
+	case PlainHTTP: // arrivals of a plain port do not come here
 		a.wakeNormally(c)
-		d.HTTP.ServeHTTP1(c, a.accept)
+		d.HTTP.RefuseHTTP1(c, a.accept)
 	case PassThrough:
 		a.wakeNormally(c)
 		d.passThrough(c, v.Host)

@@ -132,7 +132,7 @@ const (
 // admit decides where a connection goes, from the bytes that it has shown so far. It consumes nothing.
 func (d *Door) admit(peeked []byte, s *route.Snapshot) Decision {
 	if !d.TLS || !looksLikeTLS(peeked) {
-		return Decision{To: PlainHTTP} // on a TLS port the engine's answer is 400
+		return Decision{To: PlainHTTP} // on a TLS port the answer is 400
 	}
 	hello, err := Parse(peeked)
 	if err == ErrShort {

@@ -73,14 +73,19 @@ func (f *fileSource) Run(ctx context.Context, apply func(*State)) error {
 		case <-ctx.Done():
 			return nil
 		case event, open := <-w.events():
-			if open && w.concerns(event) {
+			if !open {
+				w.lost()
+			}
+			if !open || w.concerns(event) {
 				l.noticed()
 			}
 		case err, open := <-w.errors():
 			if open {
 				f.log.Warn("some changes of manifests may have been missed; all are looked at again", "error", err)
-				l.noticed()
+			} else {
+				w.lost()
 			}
+			l.noticed()
 		case <-f.rescan:
 			l.look(scanAll)
 		case <-timer.C:

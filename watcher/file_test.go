@@ -462,6 +462,32 @@ func TestFileTakesEffectSoon(t *testing.T) {
 	}
 }
 
+// TestFileWithoutEvents takes the events away: changes are still followed, by looking.
+func TestFileWithoutEvents(t *testing.T) {
+	f := &fixture{T: t, dir: t.TempDir(), states: make(chan *State, 1000), log: &lockedBuffer{}}
+	source, err := Open(Spec{Scheme: "file", Paths: []string{f.dir}}, slog.New(slog.NewTextHandler(f.log, nil)))
+	must(t, err)
+	w := watch(source.(*fileSource).log)
+	l := looker{fileSource: source.(*fileSource), watches: w, apply: func(s *State) { f.states <- s }}
+	l.look(scanStart)
+	f.until("an empty directory", has())
+	if wait := l.wait(); wait <= pollEvery {
+		t.Errorf("with events, the next look is in %v", wait)
+	}
+	w.lost()
+	f.write("a.yaml", ingress("a", "/"))
+	l.noticed()
+	time.Sleep(l.wait())
+	l.look(scanChanged)
+	f.until("a new file", has("default/a/"))
+	if wait := l.wait(); wait > pollEvery {
+		t.Errorf("without events, the next look is in %v", wait)
+	}
+	if log := f.log.String(); strings.Count(log, "cannot be watched") != 1 {
+		t.Errorf("the log does not say once that events are missing:\n%s", log)
+	}
+}
+
 func TestFileLoad(t *testing.T) {
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "a.yaml"), ingress("a", "/1"))

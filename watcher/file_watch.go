@@ -46,6 +46,13 @@ func (w *watches) close() {
 	}
 }
 
+// lost gives up watching: there will be no more events.
+func (w *watches) lost() {
+	w.close()
+	w.inotify, w.on, w.complete = nil, map[string]bool{}, false
+	w.cannot("", fsnotify.ErrClosed)
+}
+
 func (w *watches) events() chan fsnotify.Event {
 	if w.inotify == nil {
 		return nil

@@ -6,7 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -244,7 +246,7 @@ func (h *header) readItems(top map[string]json.RawMessage) *fault {
 		return nil
 	}
 	h.list = true
-	for key := range top {
+	for _, key := range slices.Sorted(maps.Keys(top)) {
 		if key != "apiVersion" && key != "kind" && key != "metadata" && key != "items" {
 			return &fault{field: key, reason: "unknown field"}
 		}

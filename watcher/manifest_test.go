@@ -2,9 +2,11 @@ package watcher
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,6 +14,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/sluiceproxy/sluice/route"
+	"github.com/sluiceproxy/sluice/upstream"
 	"github.com/sluiceproxy/sluice/watcher/translate"
 )
 
@@ -169,42 +173,75 @@ func TestKindsAreAdded(t *testing.T) {
 	}
 }
 
-// FuzzConfig feeds manifests: nothing panics, decoding is deterministic, what is known is reused, and every fault names
-// its document.
+// FuzzConfig feeds manifests, all the way to a table of routes: nothing panics, the same text gives the same objects and
+// problems, what is known is reused, every fault names its document, and a version with a fault leaves the last good one.
 func FuzzConfig(f *testing.F) {
 	for _, c := range manifestCases {
 		f.Add(c.file == "a.json", []byte(c.text))
 	}
-	demo, _ := filepath.Glob("../demo/manifests/*.yaml")
-	for _, path := range demo {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			f.Fatal(err)
+	for _, pattern := range []string{"../demo/manifests/*.yaml", "translate/testdata/*.in.yaml"} {
+		paths, _ := filepath.Glob(pattern)
+		if len(paths) == 0 {
+			f.Fatalf("no seeds at %s", pattern)
 		}
-		f.Add(false, text)
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(false, text)
+		}
 	}
+	env := route.Env{Loops: 1, NewCluster: func(id string, s upstream.Settings) *upstream.Cluster {
+		return upstream.NewCluster(id, &upstream.Env{}, s)
+	}}
+	options := translate.Options{AllowLoopback: true, EnableSSLPassthrough: true, WatchIngressWithoutClass: true}
 	f.Fuzz(func(t *testing.T, asJSON bool, text []byte) {
-		file := "a.yaml"
+		name := "a.yaml"
 		if asJSON {
-			file = "a.json"
+			name = "a.json"
 		}
-		first := decodeManifest(file, text, nil)
-		again := decodeManifest(file, text, first.known)
+		first := decodeManifest(name, text, nil)
+		again := decodeManifest(name, text, first.known)
 		if a, b := said(first), said(again); !reflect.DeepEqual(a, b) {
 			t.Fatalf("decoded twice:\n%q\n%q", a, b)
 		}
-		for i, o := range first.objects {
-			if o.GetName() == "" || o.document == 0 || o.kind.cluster != (o.GetNamespace() == "") {
-				t.Fatalf("object without a name or place: %v", said(first))
-			}
-			if len(first.faults) == 0 && again.objects[i].Object != o.Object {
-				t.Fatal("a known document was decoded again")
-			}
+		checkManifest(t, first, again)
+
+		source, m := &fileSource{log: slog.New(slog.DiscardHandler), told: map[string]bool{}}, &file{shown: name}
+		source.takeVersion(m, []byte(`{"apiVersion":"v1","kind":"Service","metadata":{"name":"good"}}`))
+		good := m.good
+		source.takeVersion(m, text)
+		if kept := m.good == good; kept != (len(m.faults) > 0) {
+			t.Fatalf("the last good version is kept: %v, with faults %v", kept, m.faults)
 		}
-		for _, v := range first.faults {
-			if v.document == 0 || v.reason == "" {
-				t.Fatalf("fault without a place or reason: %+v", v)
-			}
+		state := stateOfManifest(first)
+		one, two := Check(state, translate.New(options), env), Check(state, translate.New(options), env)
+		if !slices.Equal(one, two) {
+			t.Fatalf("checked twice:\n%v\n%v", one, two)
 		}
 	})
+}
+
+func checkManifest(t *testing.T, first, again *manifest) {
+	t.Helper()
+	for i, o := range first.objects {
+		if o.GetName() == "" || o.document == 0 || o.kind.cluster != (o.GetNamespace() == "") {
+			t.Fatalf("object without a name or place: %v", said(first))
+		}
+		if len(first.faults) == 0 && again.objects[i].Object != o.Object {
+			t.Fatal("a known document was decoded again")
+		}
+	}
+	for _, v := range first.faults {
+		if v.document == 0 || v.reason == "" {
+			t.Fatalf("fault without a place or reason: %+v", v)
+		}
+	}
+}
+
+// stateOfManifest is the state of one directory with one file.
+func stateOfManifest(m *manifest) *State {
+	d := &directory{names: []string{"a"}, files: map[string]*file{"a": {shown: "a", good: m, sound: true}}}
+	return (&fileSource{roots: []*directory{d}}).state()
 }
