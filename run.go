@@ -47,7 +47,7 @@ type proxy struct {
 
 	adminOpened netip.AddrPort
 	bound       netip.Addr // of the doors; invalid: all addresses
-	serving     func() // called once the doors are open; nil: nobody wants to know
+	serving     func()     // called once the doors are open; nil: nobody wants to know
 
 	phase   atomic.Int32
 	running sync.WaitGroup     // the loops

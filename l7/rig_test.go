@@ -238,6 +238,14 @@ func (r *rig) recorded(m wire.Method, status int, n uint64) {
 	})
 }
 
+// errors is how many exchanges ended badly by that fault.
+func (r *rig) errors(f fastpath.Fault) (n uint64) {
+	for k := range kindCount {
+		n += r.srv.Stats.Loops()[0].Errors[f][k].Load()
+	}
+	return n
+}
+
 // quietly drops the log of panics that the test provokes.
 func (r *rig) quietly(panics uint64) {
 	r.panics = panics
