@@ -36,6 +36,7 @@ func (p *proxy) adminSources() admin.Sources {
 		Problems:     p.controller.Problems,
 		Snapshot:     func() any { return p.store.Load().Describe() },
 		Doors:        p.doorStats,
+		Clusters:     p.clusters,
 		Certificates: p.certificates,
 	}
 }
@@ -67,10 +68,29 @@ func (p *proxy) doorStats() (list []admin.Door) {
 			Accepted:     s.Accepted.Load(),
 			Refused:      s.Refused.Load(),
 			NoDescriptor: s.NoDescriptor.Load(),
-			Handshakes:   s.Handshakes.Load(), HandshakeErrors: s.HandshakeErrors.Load() + s.Overload.Load(),
+			Handshakes:   s.Handshakes.Load(), HandshakeErrors: s.HandshakeErrors.Load(), Overload: s.Overload.Load(),
 			Passed: s.Passed.Load(), PassErrors: s.PassErrors.Load(),
 			Tunnels: s.Tunnels.Load(),
 		})
+	}
+	return list
+}
+
+// clusters are those of the present snapshot.
+func (p *proxy) clusters() (list []admin.Cluster) {
+	for c := range p.store.Load().Clusters() {
+		one := admin.Cluster{ID: c.ID(), Refused: len(c.Refusals()), Stats: c.Stats()}
+		for _, e := range c.Endpoints() {
+			switch {
+			case e.Terminating:
+				one.Terminating++
+			case e.Ejected > 0:
+				one.Ejected++
+			default:
+				one.Ready++
+			}
+		}
+		list = append(list, one)
 	}
 	return list
 }

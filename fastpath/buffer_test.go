@@ -66,6 +66,9 @@ func TestBufferGrowth(t *testing.T) {
 	}
 }
 
+// retiredBuffer is the last buffer that was retired on c's loop.
+func (c *Conn) retiredBuffer() []byte { return c.loop.retired[len(c.loop.retired)-1] }
+
 // TestRetiredStashStaysIntact: what a handler has discarded of a stash may still be looked at until the turn ends, also
 // when other connections take and give buffers of the same class in between.
 func TestRetiredStashStaysIntact(t *testing.T) {
@@ -89,19 +92,25 @@ func TestRetiredStashStaysIntact(t *testing.T) {
 		a.Discard(len(first))
 		a.Discard(len(second))
 		// others read, are stashed because of each other, and stage output: all take buffers
+		class := cap(a.retiredBuffer())
 		for range 3 {
-			_ = b.Fill(2000)
-			_ = c.Fill(2000)
+			_ = b.Fill(class / 2)
+			_ = c.Fill(class / 2)
 		}
-		c.Write(make([]byte, 3000))
-		b.Write(make([]byte, 3000))
+		for range 10 {
+			c.Write(make([]byte, 3000))
+			b.Write(make([]byte, 3000))
+		}
+		if cap(b.own) != class {
+			t.Errorf("others take buffers of %d bytes, the test needs %d", cap(b.own), class)
+		}
 		same(t, "view of a discarded stash", view, whole)
 		checked = true
 	}
 	mustAdopt(t, l, fdA, h)
 
 	for _, p := range []interface{ Write([]byte) (int, error) }{peerB, peerC} {
-		if _, err := p.Write(payload(77, 9000)); err != nil {
+		if _, err := p.Write(payload(77, 60_000)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -48,6 +48,7 @@ const (
 	flagShut     // our sending side is shut down
 	flagHungry   // reading stopped for waiting output (TLS); told OnReadable when it has left
 	flagTold     // Room was 0 when asked: OnWritable is owed
+	flagOut      // epoll watches for EPOLLOUT too
 	flagPanicked // closed by a panic: its owner may still hold it, so the value is not used again
 )
 
@@ -395,7 +396,7 @@ func (c *Conn) writeThrough(b []byte) {
 	}
 	if len(b) > 0 || len(c.out) > 0 {
 		c.out = append(c.loop.buffers.grow(c.out, len(b)), b...)
-		c.flags |= flagBlocked
+		c.block()
 		return
 	}
 	c.releaseOut()
@@ -412,8 +413,19 @@ func (c *Conn) took(b []byte, n int, e syscall.Errno) []byte {
 		c.loop.buffers.put(b)
 		return nil
 	}
-	c.flags |= flagBlocked
+	c.block()
 	return b[:copy(b, b[n:])]
+}
+
+// block notes that the socket took less than it was given. Few connections ever come to that, so only then does epoll
+// watch for room: with EPOLLOUT from the start, every new connection would report at once that it may be written to.
+func (c *Conn) block() {
+	c.flags |= flagBlocked
+	if c.flags&flagOut == 0 {
+		c.flags |= flagOut
+		ev := unix.EpollEvent{Events: epollInput | unix.EPOLLOUT, Fd: c.fd, Pad: c.gen}
+		_ = unix.EpollCtl(c.loop.ep, unix.EPOLL_CTL_MOD, int(c.fd), &ev) // fails only for a descriptor that is not ours
+	}
 }
 
 func (c *Conn) releaseOut() {

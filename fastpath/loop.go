@@ -406,12 +406,12 @@ func (l *Loop) again(c *Conn) {
 	c.handler.OnReadable(c)
 }
 
-const epollFlags = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff
+const epollInput = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff
 
 // Adopt makes the descriptor fd, a connected non-blocking stream socket, the loop's. On the loop only. At its end the
 // loop closes it.
 func (l *Loop) Adopt(fd int, remote netip.AddrPort, h Handler) (*Conn, error) {
-	c, err := l.register(int32(fd), h)
+	c, err := l.register(int32(fd), h, 0)
 	if err != nil {
 		closeFD(int32(fd))
 		return nil, err
@@ -420,7 +420,7 @@ func (l *Loop) Adopt(fd int, remote netip.AddrPort, h Handler) (*Conn, error) {
 	return c, nil
 }
 
-func (l *Loop) register(fd int32, h Handler) (*Conn, error) {
+func (l *Loop) register(fd int32, h Handler, flags connFlags) (*Conn, error) {
 	if int(fd) >= len(l.conns) {
 		l.conns = append(l.conns, make([]*Conn, int(fd)+64-len(l.conns))...)
 	}
@@ -432,8 +432,11 @@ func (l *Loop) register(fd int32, h Handler) (*Conn, error) {
 		c = new(Conn)
 	}
 	l.gen = (l.gen + 1) & 0x7fffffff
-	*c = Conn{loop: l, handler: h, fd: fd, gen: l.gen}
-	ev := unix.EpollEvent{Events: epollFlags, Fd: fd, Pad: c.gen}
+	*c = Conn{loop: l, handler: h, fd: fd, gen: l.gen, flags: flags}
+	ev := unix.EpollEvent{Events: epollInput, Fd: fd, Pad: c.gen}
+	if flags&flagOut != 0 {
+		ev.Events |= unix.EPOLLOUT
+	}
 	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, int(fd), &ev); err != nil {
 		return nil, fmt.Errorf("epoll_ctl: %w", err)
 	}
@@ -507,13 +510,12 @@ func (l *Loop) Dial(addr netip.AddrPort, timeout time.Duration, h Connector) (*C
 		closeFD(fd)
 		return nil, ErrRefused
 	}
-	c, err := l.register(fd, h)
+	c, err := l.register(fd, h, flagConnecting|flagOut)
 	if err != nil {
 		closeFD(fd)
 		return nil, ErrNoDescriptor
 	}
 	c.remote = addr
-	c.flags |= flagConnecting
 	c.SetDeadline(l.now + int64(timeout))
 	return c, nil
 }

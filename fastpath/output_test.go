@@ -218,6 +218,23 @@ func TestOutputOfABrokenConnGoesNowhere(t *testing.T) {
 	})
 }
 
+// TestFailedWriteIsTold: the reset's event came and its owner did not read. A write that fails later brings no event of its
+// own, and the owner hears of it all the same.
+func TestFailedWriteIsTold(t *testing.T) {
+	l := steppedLoop(t)
+	fd, peer := tcpPair(t)
+	calls := 0
+	c := mustAdopt(t, l, fd, &hooks{readable: func(*Conn) { calls++ }})
+	reset(peer)
+	rounds(t, l, "the reset's event", func() bool { return calls == 1 })
+	c.Write([]byte("into the void"))
+	l.endTurn()
+	rounds(t, l, "another OnReadable", func() bool { return calls == 2 })
+	if err := c.Fill(100); err != ErrReset {
+		t.Errorf("Fill: %v", err)
+	}
+}
+
 // TestBothWaysAtOnce: an echo moves input and output of one connection together, under pressure from both ends.
 func TestBothWaysAtOnce(t *testing.T) {
 	l := startLoop(t)

@@ -150,7 +150,8 @@ func (s *Splicer) give() (int, *Error) {
 		c.sent += uint64(n)
 		return n, nil
 	case e == syscall.EAGAIN:
-		c.flags |= flagBlocked | flagTold
+		c.flags |= flagTold
+		c.block()
 		return 0, ErrWouldBlock
 	}
 	c.fail()

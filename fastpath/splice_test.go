@@ -112,6 +112,31 @@ func TestSpliceUntilTheEnd(t *testing.T) {
 	})
 }
 
+// TestSpliceBehindStagedOutput: a head that the destination does not take yet goes first, and the splice goes on by itself
+// when it has left.
+func TestSpliceBehindStagedOutput(t *testing.T) {
+	l := startLoop(t)
+	m := &mover{}
+	fdFrom, in := tcpPair(t)
+	fdTo, out := tcpPairBuffers(t, 16<<10)
+	_, _ = in.Write(payload(0, 5000))
+	head := payload(9, 300_000)
+	on(t, l, func() {
+		from, to := mustAdopt(t, l, fdFrom, m), mustAdopt(t, l, fdTo, m)
+		to.Write(head)
+		m.s.Start(from, to, 5000)
+		m.pump()
+		if m.ended || !to.Pending() {
+			t.Error("the test needs output that waits")
+		}
+	})
+	got := make([]byte, len(head)+5000)
+	if _, err := io.ReadFull(out, got); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "head and body", got, append(head, payload(0, 5000)...))
+}
+
 func TestSpliceSourceEndsEarly(t *testing.T) {
 	l := startLoop(t)
 	m, _, in, _, out := spliced(t, l, 1<<20, 0)

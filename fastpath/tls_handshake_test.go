@@ -98,7 +98,7 @@ func TestTLSOutputStagedDuringTheHandshake(t *testing.T) {
 			}
 			c.CloseWrite()
 		})
-		got, err := io.ReadAll(s.theirs(peer))
+		got, err := io.ReadAll(s.theirs(wary{peer}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -330,18 +330,22 @@ func TestTLSFeedResumes(t *testing.T) {
 		return nil
 	}
 	tc := tls.Client(peer, ccfg)
-	go func() {
-		if err := tc.Handshake(); err != nil {
-			t.Errorf("the peer's handshake: %v", err)
-		}
-	}()
+	sent := make(chan error, 1)
+	go func() { sent <- tc.Handshake() }()
 	onEventually(t, l, "a full feed", func() bool {
 		hs := c.tls.hs
 		hs.mu.Lock()
 		defer hs.mu.Unlock()
 		return hs.full
 	})
+	if err := receive(t, "the peer's handshake", sent); err != nil { // all it has is sent: no event follows
+		t.Fatal(err)
+	}
+	for range 5 {
+		on(t, l, func() {})
+	}
 	w.leave()
+	onEventually(t, l, "the rest to be read", func() bool { return c.TLS() != nil })
 	echoOnce(t, tc, 200_000)
 }
 

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"io"
 	"math/big"
 	mrand "math/rand/v2"
@@ -103,12 +104,36 @@ func startTLS(t testing.TB, l *Loop, fd int, h Handler, cfg *tls.Config, server 
 	return c
 }
 
+// wary is a peer that tells a bare FIN from close_notify. crypto/tls does not: it takes FIN between records for an end.
+type wary struct{ *net.TCPConn }
+
+var errBareEnd = errors.New("FIN without close_notify")
+
+func (w wary) Read(b []byte) (int, error) {
+	n, err := w.TCPConn.Read(b)
+	if err == io.EOF {
+		err = errBareEnd
+	}
+	return n, err
+}
+
+// tcpOf is the socket under a TLS or a plain peer.
+func tcpOf(peer net.Conn) *net.TCPConn {
+	if tc, ok := peer.(*tls.Conn); ok {
+		peer = tc.NetConn()
+	}
+	if w, ok := peer.(wary); ok {
+		return w.TCPConn
+	}
+	return peer.(*net.TCPConn)
+}
+
 // secured is a TLS connection after its handshake: ours, theirs.
 func secured(t testing.TB, l *Loop, s side, h Handler, kernelBytes int) (*Conn, *tls.Conn) {
 	t.Helper()
 	fd, peer := tcpPairBuffers(t, kernelBytes)
 	c := startTLS(t, l, fd, h, s.ours(), s.server, NewWork(2))
-	tc := s.theirs(peer)
+	tc := s.theirs(wary{peer})
 	if err := tc.Handshake(); err != nil {
 		t.Fatalf("the peer's handshake: %v", err)
 	}

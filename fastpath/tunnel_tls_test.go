@@ -3,7 +3,6 @@ package fastpath
 import (
 	"crypto/tls"
 	"io"
-	"net"
 	"sync"
 	"testing"
 	"time"
@@ -170,12 +169,32 @@ func TestTunnelTLSWaitsForStagedOutput(t *testing.T) {
 	j.end(nil)
 }
 
+// TestTunnelTLSSlowReaderIsNotIdle: what was staged leaves only now, and nothing new comes. That is traffic.
+func TestTunnelTLSSlowReaderIsNotIdle(t *testing.T) {
+	l := startLoop(t)
+	j, peerA, peerB := joinLayers(t, l, layers[1], layers[0], time.Minute, 16<<10)
+	n := 0
+	for waits := false; !waits; {
+		_, _ = peerA.Write(payload(n, 1000))
+		n += 1000
+		onEventually(t, l, "the piece to move on", func() bool { ab, _ := j.tunnel.Bytes(); return ab == int64(n) })
+		on(t, l, func() { waits = j.tunnel.b.Room() == 0 })
+	}
+	on(t, l, func() { j.tunnel.last = 0 })
+	got := make([]byte, n)
+	if _, err := io.ReadFull(peerB, got); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "what arrived", got, payload(0, n))
+	onEventually(t, l, "a note of it", func() bool { return j.tunnel.last != 0 })
+}
+
 // TestTunnelTLSCut: a TLS side that ends without close_notify was cut. The other side must not take it for an end.
 func TestTunnelTLSCut(t *testing.T) {
 	l := startLoop(t)
 	j, peerA, peerB := joinLayers(t, l, layers[1], layers[0], time.Minute, 0)
 	echoWay(t, peerA, peerB)
-	_ = peerA.(*tls.Conn).NetConn().(*net.TCPConn).CloseWrite()
+	_ = tcpOf(peerA).CloseWrite()
 	j.end(ErrTruncated)
 	if _, err := peerB.Read(make([]byte, 1)); !isReset(err) {
 		t.Errorf("the other side saw %v", err)
@@ -188,11 +207,7 @@ func TestTunnelTLSReset(t *testing.T) {
 		l := startLoop(t)
 		j, peerA, peerB := joinLayers(t, l, a, b, time.Minute, 0)
 		echoWay(t, peerA, peerB)
-		tcp, ok := peerA.(*net.TCPConn)
-		if !ok {
-			tcp = peerA.(*tls.Conn).NetConn().(*net.TCPConn)
-		}
-		reset(tcp)
+		reset(tcpOf(peerA))
 		j.end(ErrReset)
 		if _, err := peerB.Read(make([]byte, 1)); !isReset(err) {
 			t.Errorf("the other side saw %v", err)

@@ -322,10 +322,11 @@ func (h *http1) refuse(x *Exchange, err *fastpath.Error) {
 // keepAlive decides whether the connection outlives x, when the response's head is written. It does not when the body of
 // the request is still under way: nothing makes the client send the rest.
 func (h *http1) keepAlive(x *Exchange) bool {
-	if x.fwd.stream == nil {
+	own := x.fwd.stream == nil
+	if own {
 		h.swallow(&x.h1)
 	}
-	return x.h1.ended && x.h1.keep && int(h.served) < h.settings.KeepAliveRequests && !h.local.srv.draining.Load() && !closes(x.Resp.Status)
+	return x.h1.ended && x.h1.keep && int(h.served) < h.settings.KeepAliveRequests && !h.local.srv.draining.Load() && !(own && closes(x.Resp.Status))
 }
 
 // swallow takes what has come of a body that nobody reads any more.
@@ -337,7 +338,7 @@ func (h *http1) swallow(b *h1Body) {
 	}
 }
 
-// closes: statuses after which the proxy does not go on with a connection.
+// closes: statuses of the proxy's own after which it does not go on with a connection.
 func closes(status int) bool {
 	return status == 400 || status == 408 || status == 413
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/upstream"
 )
 
 // Snapshot is a Config compiled for look-up. It is immutable, and made by Compile only.
@@ -90,10 +91,10 @@ func (s *Snapshot) Certificate(name []byte) *tls.Certificate {
 	return s.certificate
 }
 
-// Settings are the process-wide settings of this state; never nil.
 // HasPassthrough tells whether any host is passed through: only then must a ClientHello stay unread until it is decided.
 func (s *Snapshot) HasPassthrough() bool { return s.passthrough }
 
+// Settings are the process-wide settings of this state; never nil.
 func (s *Snapshot) Settings() *l7.Settings { return s.settings }
 
 // Problems are those that Compile found. Store.Problems adds what became known since.
@@ -104,6 +105,17 @@ func (s *Snapshot) Hosts() iter.Seq[*Host] {
 	return func(yield func(*Host) bool) {
 		for _, h := range s.hosts {
 			if !yield(h) {
+				return
+			}
+		}
+	}
+}
+
+// Clusters are those that the Config names, in its order.
+func (s *Snapshot) Clusters() iter.Seq[*upstream.Cluster] {
+	return func(yield func(*upstream.Cluster) bool) {
+		for _, c := range s.clusterList {
+			if !yield(c.live.upstream) {
 				return
 			}
 		}
