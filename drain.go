@@ -6,6 +6,7 @@ import (
 )
 
 const (
+	halfwayWait  = 100 * time.Millisecond // who is connecting when accepting ends has so long to arrive
 	drainPoll    = 20 * time.Millisecond  // how often a drain looks whether it is over
 	drainQuiet   = 100 * time.Millisecond // who was accepted in the last moment has so long for a TLS handshake
 	newcomerWait = time.Second            // … and for a first request
@@ -19,6 +20,10 @@ func (p *proxy) drain(ctx context.Context) error {
 	limit := p.controller.Process().DrainTimeout
 	p.log.Info("draining: a second signal ends the process at once", "grace", p.gracePeriod, "limit", limit)
 	if !sleep(ctx, p.gracePeriod) {
+		return nil
+	}
+	p.turnAway()
+	if !sleep(ctx, halfwayWait) {
 		return nil
 	}
 	p.closeDoors(ctx)
@@ -43,6 +48,15 @@ func (p *proxy) drain(ctx context.Context) error {
 		}
 		if !sleep(ctx, drainPoll) {
 			return nil
+		}
+	}
+}
+
+// turnAway lets nobody begin a connection any more. Without it a port closes all the same, less gently.
+func (p *proxy) turnAway() {
+	for _, d := range p.doors {
+		if err := d.TurnAway(); d.open && err != nil {
+			p.log.Debug("clients that are connecting while a port closes may see a reset", "port", d.name, "error", err)
 		}
 	}
 }

@@ -147,7 +147,18 @@ type backend struct {
 // newBackend starts a backend; with a certificate it speaks TLS.
 func newBackend(t testing.TB, name string, certificate *keyPair) *backend {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	return startBackend(t, name, "127.0.0.1:0", certificate)
+}
+
+// newBackendAt starts a backend at an address.
+func newBackendAt(t testing.TB, name, address string) *backend {
+	t.Helper()
+	return startBackend(t, name, address, nil)
+}
+
+func startBackend(t testing.TB, name, address string, certificate *keyPair) *backend {
+	t.Helper()
+	ln, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,6 +245,7 @@ func (c *trackedConn) Close() error {
 // caller is a raw HTTP/1.1 client with one connection that it keeps.
 type caller struct {
 	address string
+	next    string      // where it goes when nobody listens at address any more; "": nowhere
 	tls     *tls.Config // nil: plain
 	wrap    func(net.Conn) net.Conn
 
@@ -257,6 +269,10 @@ const callTimeout = 10 * time.Second
 func (c *caller) dial() error {
 	c.hangUp()
 	conn, err := net.DialTimeout("tcp", c.address, callTimeout)
+	if portClosed(err) && c.next != "" {
+		c.address, c.next = c.next, ""
+		conn, err = net.DialTimeout("tcp", c.address, callTimeout)
+	}
 	if err != nil {
 		return err
 	}

@@ -13,8 +13,8 @@ import (
 )
 
 // tlsState is a connection's TLS layer: crypto/tls over a memory connection that the loop feeds. The handshake runs on a
-// goroutine, so that its computing never delays the loop; afterwards the loop drives the tls.Conn itself. The loop reads,
-// watches and closes the descriptor throughout; the goroutine may only send on it, under a lock that closing takes.
+// goroutine, so that its computing never delays the loop; afterwards the loop drives the tls.Conn itself. The descriptor
+// is the loop's throughout.
 type tlsState struct {
 	c           ref // the handshake's goroutine never looks into it: the value may be another connection's by then
 	loop        *Loop
@@ -42,10 +42,7 @@ type handshake struct {
 	full   bool   // the loop stopped reading: tell it when feed is empty
 	eof    bool
 	shut   bool
-	fd     int32  // lent for sending, under mu and until shut: release takes mu before the loop closes it
-	sent   uint64 // bytes sent by the goroutine
-	out    []byte // records that the socket did not take at once; from then on all go through the loop
-	queued bool   // … there were any
+	out    []byte // records for the socket
 	posted bool   // the loop was told of out
 	work   *Work
 	err    error
@@ -55,7 +52,7 @@ type handshake struct {
 // Handshaker, hears of its end. Input that was read already and is unread belongs to the handshake. w bounds how many
 // run and compute at once; over it the answer is ErrOverload and the owner closes.
 func (c *Conn) StartTLS(cfg *tls.Config, server bool, w *Work) *Error {
-	t := &tlsState{c: ref{c, c.gen}, loop: c.loop, remote: c.remote, hs: &handshake{work: w, fd: c.fd}, handshaking: true}
+	t := &tlsState{c: ref{c, c.gen}, loop: c.loop, remote: c.remote, hs: &handshake{work: w}, handshaking: true}
 	t.hs.wake.L = &t.hs.mu
 	if server {
 		t.conn = tls.Server((*memoryConn)(t), cfg)
@@ -112,7 +109,6 @@ func (t *tlsState) finish() {
 	if hs.eof {
 		c.flags |= flagEOF
 	}
-	c.sent += hs.sent
 	var err *Error
 	if hs.err != nil {
 		err = ErrTLS
@@ -438,20 +434,10 @@ func (t *tlsState) writeHandshake(b []byte) (int, error) {
 	if hs.shut {
 		return 0, net.ErrClosed
 	}
-	n := 0
-	if !hs.queued { // a flight fits nearly always: sending it here saves the loop a wake-up
-		var e syscall.Errno
-		if n, e = send(hs.fd, b, 0); e != 0 && e != syscall.EAGAIN {
-			return 0, net.ErrClosed
-		}
-		if hs.sent += uint64(n); n == len(b) {
-			return n, nil
-		}
+	if len(hs.out)+len(b) > feedBytesMax {
+		return 0, ErrOverload
 	}
-	if hs.queued = true; len(hs.out)+len(b)-n > feedBytesMax {
-		return n, ErrOverload
-	}
-	hs.out = append(hs.out, b[n:]...)
+	hs.out = append(hs.out, b...)
 	if !hs.posted {
 		hs.posted = true
 		t.loop.Post(func() {

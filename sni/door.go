@@ -65,6 +65,14 @@ func (d *Door) Listen(address string) (netip.AddrPort, error) {
 	return ln.addr, nil
 }
 
+// TurnAway lets nobody begin a connection any more; those that are half-way still come. A moment later Close resets none.
+func (d *Door) TurnAway() error {
+	if d.listener == nil {
+		return nil
+	}
+	return d.listener.turnAway()
+}
+
 // Close stops accepting. Connections that are open go on.
 func (d *Door) Close(ctx context.Context) error {
 	if d.listener == nil {

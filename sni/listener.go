@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cloudwego/netpoll"
+	"golang.org/x/sys/unix"
 
 	"github.com/sluiceproxy/sluice/fastpath"
 )
@@ -65,21 +66,27 @@ func (ln *listener) serve() {
 
 // Accept implements netpoll.Listener, on netpoll's poller.
 func (ln *listener) Accept() (net.Conn, error) {
+	ln.take()
+	return nil, nil
+}
+
+// take gives a batch of the port's queue to the loops; false: the queue is empty, or nothing can be taken at the moment.
+func (ln *listener) take() bool {
 	for range acceptBatch {
 		fd, remote, errno := fastpath.Accept(ln.fd)
 		switch errno {
 		case 0:
 			ln.door.place(fd, remote)
 		case syscall.EAGAIN:
-			return nil, nil
+			return false
 		case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM:
 			ln.door.Stats.NoDescriptor.Add(1)
 			time.Sleep(acceptPause) // only accepting waits; connections that are open go on
-			return nil, nil
+			return false
 		default: // the connection died in the queue, or a signal came
 		}
 	}
-	return nil, nil
+	return true
 }
 
 // Fd implements netpoll.Listener.
@@ -94,8 +101,26 @@ func (ln *listener) Close() error {
 	return ln.inner.Close()
 }
 
+// turnAway has the kernel drop connections that have yet to begin. Those that are half-way arrive, and can be taken:
+// what stands in the queue of a port that closes is reset, although its client may have sent a request already. Who is
+// dropped tries again by itself, a second later, and finds the port closed.
+func (ln *listener) turnAway() error {
+	program := unix.SockFprog{Len: uint16(len(beginnings)), Filter: &beginnings[0]}
+	return unix.SetsockoptSockFprog(ln.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program)
+}
+
+// beginnings is a socket filter that drops a segment with SYN and without ACK, and lets all others in.
+var beginnings = []unix.SockFilter{
+	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13}, // the TCP header's flags
+	{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0x12},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 0, Jf: 1, K: 0x02},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
+}
+
 // stop takes what is still in the queue and closes the port.
 func (ln *listener) stop(ctx context.Context) error {
-	_, _ = ln.Accept()
+	for ln.take() && ctx.Err() == nil {
+	}
 	return ln.events.Shutdown(ctx)
 }
