@@ -45,11 +45,3 @@ const sparePs = 4
 
 // sizeScheduler gives every loop a processor of Go's scheduler that it may block, every permit one, and one to all else.
 func sizeScheduler(loops, permits int) { runtime.GOMAXPROCS(loops + permits + 1 + sparePs) }
-
-// ballastBytes is memory that is never touched, so it is never resident: the collector counts it as live and runs once
-// in that many bytes of garbage, not once in the few megabytes that an idle proxy holds.
-const ballastBytes = 32 << 20
-
-var ballast []byte
-
-func steadyCollector() { ballast = make([]byte, ballastBytes) }

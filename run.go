@@ -215,7 +215,6 @@ const signalEcho = 300 * time.Millisecond
 func (p *proxy) start(ctx context.Context) error {
 	raiseOpenFiles(p.log)
 	sizeScheduler(len(p.loops), p.workPermits)
-	steadyCollector()
 	for _, line := range p.ignored {
 		p.log.Warn("a flag of ingress-nginx is ignored: " + line)
 	}
@@ -264,6 +263,7 @@ func (p *proxy) watch() {
 		p.watched <- p.controller.Run(ctx)
 	}()
 	go p.tick(ctx)
+	go keepMemory(ctx)
 }
 
 // logTick is how long a line of the access log waits on a loop that has fallen silent.

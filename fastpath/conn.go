@@ -28,7 +28,7 @@ type Connector interface {
 // Handshaker is the handler of a connection on which StartTLS was called.
 type Handshaker interface {
 	Handler
-	OnHandshake(c *Conn, err *Error) // err: the handshake failed; the owner closes
+	OnHandshake(c *Conn, err *Error) // err: the handshake failed; the owner closes. nil: OnReadable follows
 }
 
 // state of a connection.

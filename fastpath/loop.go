@@ -183,9 +183,9 @@ func (l *Loop) sleep() int {
 // Post runs f on the loop, soon. From any goroutine; f must not block.
 func (l *Loop) Post(f func()) {
 	l.mu.Lock()
+	defer l.mu.Unlock() // after the wake-up: the number of wakeFD may be another descriptor's once the loop has ended
 	l.posted = append(l.posted, f)
 	l.queued.Store(true)
-	l.mu.Unlock()
 	if l.asleep.CompareAndSwap(true, false) {
 		one := [8]byte{1}
 		_, _ = unix.Write(l.wakeFD, one[:])
@@ -221,6 +221,9 @@ func (l *Loop) closeAll() {
 	}
 	l.pipes = nil
 	_ = unix.Close(l.ep)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asleep.Store(false)
 	_ = unix.Close(l.wakeFD)
 }
 

@@ -252,6 +252,42 @@ func TestTLSBulkBothWays(t *testing.T) {
 	})
 }
 
+// TestReadingGoesOnBehindOutput: a peer that sends all it has before it reads anything must not wait for ever because of
+// output that waits for it. The directions are independent, over TLS too.
+func TestReadingGoesOnBehindOutput(t *testing.T) {
+	const total = 6 << 20
+	run := func(t *testing.T, l *Loop, d *duplex, peer wire) {
+		onEventually(t, l, "output that waits", func() bool { return d.stuck })
+		if _, err := io.CopyBuffer(struct{ io.Writer }{peer}, &stream{at: 6, left: total}, make([]byte, 50_000)); err != nil {
+			t.Fatalf("the peer cannot send while it does not read: %v", err)
+		}
+		_ = peer.CloseWrite()
+		sum, n, err := digest(peer)
+		if err != nil || n != total || sum != streamDigest(stream{at: 5, left: total}) {
+			t.Errorf("the peer read %d of %d bytes, %v", n, total, err)
+		}
+		onEventually(t, l, "the end", func() bool { return d.err != nil })
+		if d.err != ErrEOF || [32]byte(d.sum.Sum(nil)) != streamDigest(stream{at: 6, left: total}) {
+			t.Errorf("we read something else, or not all: %v", d.err)
+		}
+	}
+	newDuplex := func() *duplex {
+		return &duplex{source: source{stream: stream{at: 5, left: total}, piece: pieces(9000, 60_000), closing: (*Conn).CloseWrite}, sum: sha256.New()}
+	}
+	t.Run("plain", func(t *testing.T) {
+		l, d := startLoop(t), newDuplex()
+		fd, peer := tcpPairBuffers(t, 32<<10)
+		c := adoptFD(t, l, fd, d)
+		on(t, l, c.Again)
+		run(t, l, d, peer)
+	})
+	eachSide(t, func(t *testing.T, s side) {
+		l, d := startLoop(t), newDuplex()
+		_, peer := secured(t, l, s, d, 32<<10)
+		run(t, l, d, peer)
+	})
+}
+
 // TestTLSCloseLinger: the answer on a connection that still receives, over TLS.
 func TestTLSCloseLinger(t *testing.T) {
 	eachSide(t, func(t *testing.T, s side) {

@@ -1,0 +1,188 @@
+package l7
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"testing"
+	"time"
+)
+
+// canned is a backend that answers each request of known size with the same bytes, and allocates nothing.
+func canned(size int, answer string) func(*peer) {
+	return func(p *peer) {
+		buf, out := make([]byte, 64<<10), []byte(answer)
+		for n := 0; ; {
+			k, err := p.Read(buf[n:])
+			if err != nil {
+				return
+			}
+			n += k
+			for {
+				end := bytes.Index(buf[:n], []byte("\r\n\r\n"))
+				if end < 0 || n < end+4+size {
+					break
+				}
+				n = copy(buf, buf[end+4+size:n])
+				if _, err := p.Write(out); err != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
+// asker sends one request again and again over a connection, and allocates nothing.
+type asker struct {
+	c           net.Conn
+	request, in []byte
+	answer      int // its length; 0: not known yet
+}
+
+func (a *asker) ask(n int) error {
+	for range n {
+		if _, err := a.c.Write(a.request); err != nil {
+			return err
+		}
+		if a.answer == 0 {
+			k, err := a.c.Read(a.in)
+			if err != nil {
+				return err
+			}
+			a.answer = k
+			continue
+		}
+		if _, err := io.ReadFull(a.c, a.in[:a.answer]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const (
+	plainGet  = "GET /a/path?with=query HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: test\r\nAccept: */*\r\nAccept-Encoding: gzip\r\nCookie: a=b\r\n\r\n"
+	smallPost = "POST /form HTTP/1.1\r\nHost: shop.example\r\nContent-Type: text/plain\r\nContent-Length: 26\r\n\r\nabcdefghijklmnopqrstuvwxyz"
+	okAnswer  = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
+	okChunked = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+)
+
+// measured is a rig without poison and without probes: nothing runs in it but what is measured.
+func measured(t testing.TB, size int, answer string) (*rig, *asker) {
+	r := newRig(t)
+	r.probeless = true
+	r.on(func() { poison(r.loops[0], false) })
+	r.backend(canned(size, answer))
+	c := r.dial()
+	r.must(c.SetDeadline(time.Time{}))
+	return r, &asker{c: c.TCPConn, in: make([]byte, 64<<10)}
+}
+
+// TestExchangeAllocatesNothing counts every allocation of the process over 1,000 requests: engine, exchange, forwarding,
+// session, statistics and access log together have none.
+func TestExchangeAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates on its own account")
+	}
+	for _, c := range []struct {
+		name, request, answer string
+		size                  int
+		log                   bool
+	}{
+		{name: "GET", request: plainGet, answer: okAnswer},
+		{name: "GET, chunked", request: plainGet, answer: okChunked},
+		{name: "POST", request: smallPost, size: 26, answer: okAnswer},
+		{name: "GET, logged", request: plainGet, answer: okAnswer, log: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, a := measured(t, c.size, c.answer)
+			if c.log {
+				log := NewAccessLog(io.Discard, 1)
+				defer log.Close()
+				r.on(func() { r.settings.AccessLog, r.srv.Log = true, log })
+				defer r.on(func() { r.srv.Log = nil })
+			}
+			a.request = []byte(c.request)
+			r.must(a.ask(500))
+			var before, after runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			r.must(a.ask(1000))
+			runtime.ReadMemStats(&after)
+			if n := after.Mallocs - before.Mallocs; n > 20 { // the Date of each second, and strays of the runtime
+				t.Errorf("%d allocations in 1,000 requests", n)
+			}
+		})
+	}
+}
+
+// TestIdleConnectionIsSmall: a connection between two requests holds no exchange and no buffer.
+func TestIdleConnectionIsSmall(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector needs memory of its own")
+	}
+	r := newRig(t)
+	r.backend(mirror)
+	ask := func() {
+		c := r.dial()
+		c.get("/")
+		c.expect("GET", 200, "GET / ")
+	}
+	ask()
+	r.on(func() {
+		if n := len(r.srv.local(r.loops[0]).free); n != 1 {
+			t.Errorf("%d exchanges wait for use, want 1", n)
+		}
+	})
+	for range 50 {
+		ask()
+	}
+	r.on(func() {
+		if n := len(r.srv.local(r.loops[0]).free); n != 1 {
+			t.Errorf("51 idle connections: %d exchanges", n)
+		}
+	})
+}
+
+// BenchmarkExchange is a request through engine, exchange and session over loopback, with client and backend in the same
+// process.
+func BenchmarkExchange(b *testing.B) {
+	for _, c := range []struct {
+		name, request, answer string
+		size                  int
+	}{
+		{"GET", plainGet, okAnswer, 0},
+		{"POST", smallPost, okAnswer, 26},
+		{"GETChunked", plainGet, okChunked, 0},
+		{"GET64KiB", plainGet, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", 64<<10, make([]byte, 64<<10)), 0},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			r, a := measured(b, c.size, c.answer)
+			a.in = make([]byte, 128<<10)
+			a.request = []byte(c.request)
+			if c.name == "GET64KiB" {
+				a.answer = 64<<10 + len("HTTP/1.1 200 OK\r\nDate: Mon, 02 Jan 2006 15:04:05 GMT\r\nContent-Length: 65536\r\n\r\n")
+				b.SetBytes(64 << 10)
+			}
+			r.must(a.ask(100))
+			b.ReportAllocs()
+			b.ResetTimer()
+			r.must(a.ask(b.N))
+			b.StopTimer()
+		})
+	}
+}
+
+// BenchmarkPipelined is the same without the round trips of the client: 16 requests in a segment.
+func BenchmarkPipelined(b *testing.B) {
+	r, a := measured(b, 0, okAnswer)
+	a.request = []byte(plainGet)
+	r.must(a.ask(1))
+	one := a.answer
+	a.request, a.answer = bytes.Repeat(a.request, 16), 16*one
+	r.must(a.ask(10))
+	b.ReportAllocs()
+	b.ResetTimer()
+	r.must(a.ask((b.N + 15) / 16))
+}
