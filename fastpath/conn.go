@@ -31,6 +31,11 @@ type Handshaker interface {
 	OnHandshake(c *Conn, err *Error) // err: the handshake failed; the owner closes. nil: OnReadable follows
 }
 
+// Keeper keeps count of connections, whoever handles them.
+type Keeper interface {
+	OnClosed(c *Conn) // once, on the loop, while c closes: c's Remote may be asked, nothing else
+}
+
 // state of a connection.
 type connFlags uint32
 
@@ -71,6 +76,7 @@ type Conn struct {
 	armed      int64 // tick of the wheel's slot that c is in; 0: none
 	prev, next *Conn
 
+	keeper   Keeper // told of the end; nil: nobody counts
 	remote   netip.AddrPort
 	received uint64 // bytes taken from the socket
 	sent     uint64 // bytes that the socket took
@@ -110,11 +116,19 @@ func (c *Conn) Readable() bool { return c.flags&flagReadable != 0 }
 // Blocked tells that the socket refused output and OnWritable will follow.
 func (c *Conn) Blocked() bool { return c.flags&flagBlocked != 0 }
 
+// Waiting tells whether Fill may find something: on the socket, or in the record layer.
+func (c *Conn) Waiting() bool {
+	return c.flags&flagReadable != 0 || c.tls != nil && (!c.tls.drained || len(c.tls.view) > 0)
+}
+
 // EOF tells whether the peer's end was read.
 func (c *Conn) EOF() bool { return c.flags&flagEOF != 0 }
 
 // SetHandler gives c another owner.
 func (c *Conn) SetHandler(h Handler) { c.handler = h }
+
+// SetKeeper has k told when c closes, in place of who was to be told before.
+func (c *Conn) SetKeeper(k Keeper) { c.keeper = k }
 
 // SetDeadline asks for OnDeadline at t (see Loop.Now), once; 0 asks for none. Moving a deadline later is a store.
 func (c *Conn) SetDeadline(t int64) {
@@ -326,8 +340,8 @@ func (c *Conn) Room() int {
 // Pending tells whether output waits, staged or refused by the socket.
 func (c *Conn) Pending() bool { return len(c.out) > 0 || c.tls != nil && len(c.tls.pending) > 0 }
 
-// Write takes all of b and sends it before the loop waits again. Callers ask Room first; what goes beyond it (framing, a head) is
-// taken too. Errors of the socket are reported by Fill and Broken.
+// Write takes all of b and sends it before the loop waits again. Callers ask Room first; what goes beyond it (framing, a
+// head) is taken too. After CloseWrite it does nothing. Errors of the socket are reported by Fill and Broken.
 func (c *Conn) Write(b []byte) {
 	if c.err != nil || c.flags&(flagClosed|flagWriteEnd) != 0 {
 		return
@@ -490,7 +504,7 @@ func (c *Conn) CloseLinger() {
 	}
 	c.CloseWrite()
 	c.Discard(len(c.in))
-	c.handler = &lingerer{left: lingerBytesMax}
+	c.handler = &lingerer{left: lingerBytesMax, acknowledged: c.acknowledged()}
 	limit := lingerTimeout
 	if c.Pending() {
 		limit = lingerSendTimeout // a slow reader shall have its whole answer
@@ -500,9 +514,11 @@ func (c *Conn) CloseLinger() {
 	c.Again()
 }
 
-// lingerer drains a connection that is at its end. It reads the socket itself: a TLS layer would stop reading while output
-// waits, and nobody looks at what comes.
-type lingerer struct{ left int }
+// lingerer drains a connection that is at its end. It reads the socket itself, below TLS: nobody looks at what comes.
+type lingerer struct {
+	left         int
+	acknowledged uint64 // by the peer when it was last looked at
+}
 
 func (g *lingerer) OnReadable(c *Conn) {
 	for c.flags&flagReadable != 0 {
@@ -526,4 +542,22 @@ func (g *lingerer) OnWritable(c *Conn) {
 	c.SetDeadline(c.loop.now + int64(lingerTimeout))
 }
 
-func (g *lingerer) OnDeadline(c *Conn) { c.Close() }
+// OnDeadline gives a peer that takes its output, if slowly, more time: the kernel tells of room only when a third of what it
+// holds has gone.
+func (g *lingerer) OnDeadline(c *Conn) {
+	if n := c.acknowledged(); c.Pending() && n-g.acknowledged >= lingerSendBytes {
+		g.acknowledged = n
+		c.SetDeadline(c.loop.now + int64(lingerSendTimeout))
+		return
+	}
+	c.Close()
+}
+
+// acknowledged is how many bytes the peer's kernel has taken.
+func (c *Conn) acknowledged() uint64 {
+	held, err := unix.IoctlGetInt(int(c.fd), unix.SIOCOUTQ)
+	if err != nil {
+		return c.sent
+	}
+	return c.sent - uint64(held)
+}

@@ -102,6 +102,41 @@ func TestCloseLingerWaitsForASlowReader(t *testing.T) {
 	onEventually(t, l, "the close", func() bool { return l.Stats.Conns.Load() == 0 })
 }
 
+// TestCloseLingerOfASlowReaderIsBounded: while the peer takes something it has more time, then no more.
+func TestCloseLingerOfASlowReaderIsBounded(t *testing.T) {
+	l := startLoop(t)
+	fd, peer := tcpPairBuffers(t, 16<<10)
+	c := adoptFD(t, l, fd, &hooks{})
+	var before uint64
+	on(t, l, func() {
+		c.Write(payload(0, 400_000))
+		c.CloseLinger()
+		before = c.handler.(*lingerer).acknowledged
+	})
+	if _, err := io.ReadFull(peer, make([]byte, 100_000)); err != nil {
+		t.Fatal(err)
+	}
+	onEventually(t, l, "the peer's acknowledgement", func() bool { return c.acknowledged() >= before+lingerSendBytes })
+	on(t, l, func() {
+		c.handler.OnDeadline(c)
+		if c.Closed() || c.Deadline() != l.now+int64(lingerSendTimeout) {
+			t.Error("a peer that takes its answer was cut")
+		}
+	})
+	onEventually(t, l, "standstill", func() bool {
+		g := c.handler.(*lingerer)
+		still := g.acknowledged == c.acknowledged()
+		g.acknowledged = c.acknowledged()
+		return still && c.Blocked()
+	})
+	on(t, l, func() {
+		c.handler.OnDeadline(c)
+		if !c.Closed() {
+			t.Error("a peer that takes nothing is waited for")
+		}
+	})
+}
+
 func TestCloseLingerOfABrokenConn(t *testing.T) {
 	l := startLoop(t)
 	c, peer := adopt(t, l, &hooks{})

@@ -20,9 +20,12 @@ const (
 	lingerTimeout    = time.Second
 	// what such a peer has for the output that still waits for it, before lingerTimeout begins
 	lingerSendTimeout = 30 * time.Second
+	lingerSendBytes   = 240 * 30 // what it must take in that time to have as much again
 	turnBytes         = 64 << 10 // what a connection may move in one turn before others have theirs
 	rcvLowatMax       = 128 << 10
 	rcvLowatReset     = 20 * time.Millisecond // a backend that dawdles must not hold its bytes back
+
+	wallEvery = time.Second // how often a loop asks for the time of day
 
 	// TLS records that may wait for the socket while input is read: more than Room lets an owner stage
 	pendingBytesMax = outputBytesMax + 16<<10

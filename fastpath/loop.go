@@ -26,6 +26,10 @@ type Loop struct {
 	wheel      wheel
 	fired      func(*Conn) // l.deadline, bound once
 
+	wall   time.Time        // the time of day at wallAt; read anew every wallEvery, because a clock may be set
+	wallAt int64            // loop time
+	clock  func() time.Time // tells the time of day
+
 	read    []byte    // the shared read buffer
 	reader  *Conn     // whose unread input may be a view of read
 	records []byte    // the shared buffer for TLS records from sockets
@@ -102,8 +106,9 @@ func NewLoop(id int) (*Loop, error) {
 		read:    make([]byte, readBufferBytes),
 		records: make([]byte, readBufferBytes),
 	}
-	l.fired = l.deadline
+	l.fired, l.clock = l.deadline, time.Now
 	l.now = int64(time.Since(base))
+	l.readClock()
 	l.wheel.tick = l.now >> wheelShift
 	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(wake), Pad: -1}); err != nil {
 		return nil, fmt.Errorf("epoll_ctl: %w", err)
@@ -114,8 +119,11 @@ func NewLoop(id int) (*Loop, error) {
 // Now is the loop's time in nanoseconds on the monotonic clock, read once per turn of epoll. On the loop only.
 func (l *Loop) Now() int64 { return l.now }
 
-// Wall is Now as time of day.
-func (l *Loop) Wall() time.Time { return base.Add(time.Duration(l.now)) }
+// Wall is Now as time of day. A clock that is set is followed within wallEvery.
+func (l *Loop) Wall() time.Time { return l.wall.Add(time.Duration(l.now - l.wallAt)) }
+
+// readClock takes the time of day, without the monotonic reading that would hide a step.
+func (l *Loop) readClock() { l.wall, l.wallAt = l.clock().Round(0), l.now }
 
 // Run leads the loop until Stop. It locks its goroutine to a thread.
 func (l *Loop) Run() {
@@ -132,6 +140,9 @@ func (l *Loop) round(ms int) {
 	n := epollWait(l.ep, l.events, ms)
 	l.asleep.Store(false)
 	l.now = int64(time.Since(base))
+	if l.now-l.wallAt >= int64(wallEvery) {
+		l.readClock()
+	}
 	l.Stats.Turns.Store(l.Stats.Turns.Load() + 1)
 	l.Stats.Events.Store(l.Stats.Events.Load() + uint64(n))
 	l.announce(l.events[:n])
@@ -469,6 +480,10 @@ func (l *Loop) drop(c *Conn) {
 	c.fd = -1 // the number may be another connection's in a moment
 	l.Stats.Conns.Add(-1)
 	l.closed = append(l.closed, c)
+	if k := c.keeper; k != nil {
+		c.keeper = nil
+		k.OnClosed(c)
+	}
 }
 
 // recycle makes the values of connections that were closed in this turn available again.
@@ -491,6 +506,20 @@ func (l *Loop) Each(f func(Handler)) {
 			f(c.handler)
 		}
 	}
+}
+
+// Some is Each for at most n places of the list of connections, from the one numbered from on, as long as f answers
+// true. It answers where to go on the next time: who looks for a few among very many never holds the loop up.
+func (l *Loop) Some(from, n int, f func(Handler) bool) (next int) {
+	if len(l.conns) == 0 {
+		return 0
+	}
+	for at := from; at < from+min(n, len(l.conns)); at++ {
+		if c := l.conns[at%len(l.conns)]; c != nil && c.flags&flagClosed == 0 && !f(c.handler) {
+			return (at + 1) % len(l.conns)
+		}
+	}
+	return (from + n) % len(l.conns)
 }
 
 // Give hands the connected descriptor fd to the loop from another goroutine; adopt runs on the loop.

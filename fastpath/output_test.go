@@ -78,6 +78,72 @@ func TestOutputLeavesWithTheTurn(t *testing.T) {
 	}
 }
 
+// TestOutputOfABatch: what several turns of a batch stage leaves together, in bounded groups and before the loop waits.
+func TestOutputOfABatch(t *testing.T) {
+	l := steppedLoop(t)
+	const n = 3*flushBatch + 1
+	var conns []*Conn
+	var peers []*net.TCPConn
+	most, turns := 0, 0
+	h := &hooks{readable: func(c *Conn) {
+		turns++
+		_ = c.Fill(100)
+		c.Discard(len(c.Buffered()))
+		c.Write([]byte("answer"))
+		staged := 0
+		for _, o := range conns {
+			if o.Pending() {
+				staged++
+			}
+		}
+		most = max(most, staged)
+	}}
+	for range n {
+		fd, peer := tcpPair(t)
+		conns, peers = append(conns, mustAdopt(t, l, fd, h)), append(peers, peer)
+	}
+	for _, p := range peers {
+		_, _ = p.Write([]byte("question"))
+	}
+	rounds(t, l, "all questions", func() bool { return turns == n })
+	for i, c := range conns {
+		if c.Pending() || c.Sent() != uint64(len("answer")) {
+			t.Errorf("connection %d of the batch: sent %d", i, c.Sent())
+		}
+	}
+	if most > flushBatch {
+		t.Errorf("%d connections had output staged at once", most)
+	}
+}
+
+// TestRoomIsWatchedOnlyWhenNeeded: a new connection causes no event, and one that was blocked hears of room again and
+// again.
+func TestRoomIsWatchedOnlyWhenNeeded(t *testing.T) {
+	l := steppedLoop(t)
+	fd, peer := tcpPairBuffers(t, 16<<10)
+	writable := 0
+	c := mustAdopt(t, l, fd, &hooks{writable: func(*Conn) { writable++ }})
+	l.round(0)
+	if n := l.Stats.Events.Load(); n != 0 {
+		t.Errorf("%d events for a connection that nothing happened to", n)
+	}
+	for i := range 5 {
+		total := 0
+		for c.Room() > 0 {
+			c.Write(payload(total, 20_000))
+			total += 20_000
+		}
+		got := make(chan []byte, 1)
+		go func() {
+			b := make([]byte, total)
+			_, _ = io.ReadFull(peer, b)
+			got <- b
+		}()
+		rounds(t, l, "OnWritable", func() bool { return writable == i+1 })
+		same(t, "output", receive(t, "the output", got), payload(0, total))
+	}
+}
+
 func TestLargeOutputLeavesAtOnce(t *testing.T) {
 	l := steppedLoop(t)
 	fd, _ := tcpPair(t)

@@ -25,10 +25,11 @@ type tlsState struct {
 
 	view    []byte // records that conn has not taken: a view of loop.records while loop.opener == t, else of own
 	own     []byte
-	pending []byte // records that the socket has not taken; nothing is sealed while they wait
-	drained bool   // conn has nothing left to give without more records
-	rawEOF  bool   // conn saw the end of the TCP stream, not only close_notify
-	sealing bool   // records that conn writes go to loop.sealed
+	pending []byte  // records that the socket has not taken; nothing is sealed while they wait
+	drained bool    // conn has nothing left to give without more records
+	given   records // … as far as what it was given tells
+	rawEOF  bool    // conn saw the end of the TCP stream, not only close_notify
+	sealing bool    // records that conn writes go to loop.sealed
 
 	notified bool  // close_notify was sealed
 	err      error // why the handshake failed
@@ -254,11 +255,14 @@ func (t *tlsState) open1(max int) *Error {
 	n, e := t.conn.Read(dst)
 	if n > 0 {
 		c.grew(n)
+		if n < len(dst) && len(t.view) == 0 && t.given.whole <= 1 && t.given.atBorder() {
+			t.drained, t.given.whole = true, 0 // it was the one record that conn had: no need to ask
+		}
 		return nil
 	}
 	switch {
 	case e == nil || e == error(ErrWouldBlock):
-		t.drained = true
+		t.drained, t.given.whole = true, 0
 		return ErrWouldBlock
 	case errors.Is(e, io.EOF) && !t.rawEOF:
 		c.flags |= flagEOF
@@ -271,6 +275,42 @@ func (t *tlsState) open1(max int) *Error {
 	t.sendPending()
 	return ErrTLS
 }
+
+// records follows the borders of TLS records through a stream (RFC 8446 5.1).
+type records struct {
+	whole int // records that have ended since the record layer was last known to have nothing
+	left  int // bytes of the present record that are still to come
+	size  int // its length, as far as its header has come
+	head  int // bytes of its header
+}
+
+const recordHeadBytes = 5
+
+// follow takes note of bytes that the record layer was given.
+func (r *records) follow(b []byte) {
+	for len(b) > 0 {
+		if r.left > 0 {
+			n := min(r.left, len(b))
+			b = b[n:]
+			if r.left -= n; r.left == 0 {
+				r.whole++
+			}
+			continue
+		}
+		if r.head++; r.head > recordHeadBytes-2 { // the last two are the length
+			r.size = r.size<<8 | int(b[0])
+		}
+		b = b[1:]
+		if r.head == recordHeadBytes {
+			if r.left = r.size; r.left == 0 {
+				r.whole++
+			}
+			r.head, r.size = 0, 0
+		}
+	}
+}
+
+func (r *records) atBorder() bool { return r.left == 0 && r.head == 0 }
 
 // flush seals what is staged, then b, and sends the records by one call.
 func (t *tlsState) flush(b []byte) {
@@ -364,6 +404,7 @@ func (m *memoryConn) Read(b []byte) (int, error) {
 		return 0, ErrWouldBlock
 	}
 	n := copy(b, t.view)
+	t.given.follow(t.view[:n])
 	t.view = t.view[n:]
 	if len(t.view) == 0 && t.own != nil {
 		t.c.c.loop.buffers.put(t.own)
@@ -393,6 +434,7 @@ func (t *tlsState) readHandshake(b []byte) (int, error) {
 		return 0, io.EOF
 	}
 	n := copy(b, hs.feed)
+	t.given.follow(hs.feed[:n])
 	hs.feed = hs.feed[:copy(hs.feed, hs.feed[n:])]
 	if hs.full && len(hs.feed) == 0 {
 		hs.full = false

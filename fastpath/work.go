@@ -14,7 +14,8 @@ const (
 	workKinds
 )
 
-var workMax = [workKinds]int32{WorkHandshake: 1024, WorkCompile: 2, WorkCompute: 256}
+// workMax: the doors begin half of the handshakes at most, so that a flood of clients leaves room for those towards backends.
+var workMax = [workKinds]int32{WorkHandshake: 2048, WorkCompile: 2, WorkCompute: 256}
 
 // workersIdleMax is how many goroutines wait for the next piece of work with their grown stacks.
 const workersIdleMax = 64

@@ -70,7 +70,7 @@ const (
 
 // measured is a rig without poison and without probes: nothing runs in it but what is measured.
 func measured(t testing.TB, size int, answer string) (*rig, *asker) {
-	r := newRig(t)
+	r := newRig(t, func(r *rig) { r.settings.KeepAliveRequests = 1 << 30 })
 	r.probeless = true
 	r.on(func() { poison(r.loops[0], false) })
 	r.backend(canned(size, answer))

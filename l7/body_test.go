@@ -135,6 +135,7 @@ func TestBigResponses(t *testing.T) {
 	cases[len(cases)-1].name, cases[len(cases)-1].framing = "close", wire.FramingClose
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t)
 			r.backend(func(p *peer) {
 				for p.request() != nil {
@@ -173,6 +174,7 @@ func TestBigRequests(t *testing.T) {
 	for _, c := range bigCases {
 		for _, buffered := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, buffered %v", c.name, buffered), func(t *testing.T) {
+				t.Parallel()
 				r := newRig(t, func(r *rig) { r.route.Policy.BodyMax, r.route.Policy.BufferRequest = 0, buffered })
 				r.backend(func(p *peer) {
 					for q := p.head(); q != nil; q = p.head() {
@@ -334,6 +336,7 @@ func TestRequestBuffering(t *testing.T) {
 		{"unbuffered, only the head", false, 1000, 0, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, func(r *rig) { r.route.Policy.BufferRequest = c.buffered })
 			b := r.backend(mirror)
 			body := strings.Repeat("0123456789", size)[:c.total]

@@ -62,6 +62,7 @@ func TestFaultBeforeTheHead(t *testing.T) {
 		"reset within the head":   {502, func(p *peer) { p.send("HTTP/1.1 200 OK\r\n"); time.Sleep(short / 10); p.reset() }},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, func(r *rig) { r.route.Policy.Tries, r.route.Policy.ReadTimeout = 1, short })
 			r.backend(once(c.do))
 			cl := r.dial()
@@ -116,6 +117,7 @@ func TestFaultAfterTheHead(t *testing.T) {
 	} {
 		for _, minor := range []int{1, 0} {
 			t.Run(fmt.Sprint(name, ", HTTP/1.", minor), func(t *testing.T) {
+				t.Parallel()
 				r := newRig(t, func(r *rig) { r.route.Policy.ReadTimeout = short })
 				b := r.backend(once(do))
 				c := r.dial()
@@ -146,6 +148,7 @@ func TestMoreThanTheLength(t *testing.T) {
 	} {
 		for _, later := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, ", later ", later), func(t *testing.T) {
+				t.Parallel()
 				r := newRig(t)
 				b := r.backend(once(func(p *peer) {
 					if later {
@@ -196,6 +199,7 @@ func TestSlowBackend(t *testing.T) {
 func TestSlowClientIsNotTheBackends(t *testing.T) {
 	for _, framing := range []string{"Content-Length: 20000000\r\n", "Transfer-Encoding: chunked\r\n"} {
 		t.Run(framing[:7], func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, func(r *rig) { r.route.Policy.ReadTimeout = short })
 			r.backend(func(p *peer) {
 				for p.request() != nil {

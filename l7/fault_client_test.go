@@ -40,6 +40,7 @@ func TestClientReset(t *testing.T) {
 		"with a pipelined request":    {send: "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\n", serve: wait, method: wire.MethodGet},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, func(r *rig) { r.route.Policy.BufferRequest, r.route.Policy.BodyMax = false, 0 })
 			reached, gone := make(chan bool, 1), make(chan time.Time, 1)
 			r.backend(func(p *peer) {
@@ -125,6 +126,7 @@ func TestEndWithinABody(t *testing.T) {
 			"bad":     "Transfer-Encoding: chunked\r\n\r\n5\r\nhelloX",
 		} {
 			t.Run(fmt.Sprint(name, ", buffered ", buffered), func(t *testing.T) {
+				t.Parallel()
 				r := newRig(t, func(r *rig) { r.route.Policy.BufferRequest, r.route.Policy.BodyMax = buffered, 0 })
 				var whole atomic.Int32
 				r.backend(func(p *peer) {
@@ -171,6 +173,7 @@ func TestHeaderTimeout(t *testing.T) {
 		"pipelined behind a requst": {asked: "GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, func(r *rig) { r.settings.HeaderTimeout = short })
 			r.backend(mirror)
 			cl := r.dial()
@@ -247,6 +250,7 @@ func TestBodyTimeout(t *testing.T) {
 			"expect":  "Content-Length: 10\r\nExpect: 100-continue\r\n\r\n",
 		} {
 			t.Run(fmt.Sprint(name, ", buffered ", buffered), func(t *testing.T) {
+				t.Parallel()
 				r := newRig(t, func(r *rig) {
 					r.settings.BodyTimeout = short
 					r.route.Policy.BufferRequest, r.route.Policy.BodyMax = buffered, 0
@@ -285,6 +289,7 @@ func TestMinimumRate(t *testing.T) {
 		"spliced": {head: "Content-Length: 5000000\r\n", before: strings.Repeat("m", 200_000)},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, func(r *rig) {
 				r.settings.BodyTimeout, r.settings.RateGrace, r.settings.RateMin = patience, short, 1_000_000
 				r.route.Policy.BufferRequest, r.route.Policy.BodyMax = false, 0
@@ -352,6 +357,7 @@ func endlessAnswer(field string) func(p *peer) {
 func TestSlowReader(t *testing.T) {
 	for name, field := range readers {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, func(r *rig) { r.settings.SendTimeout = short })
 			r.backend(endlessAnswer(field))
 			c := r.dial()
@@ -368,6 +374,7 @@ func TestSlowReader(t *testing.T) {
 func TestPatientReader(t *testing.T) {
 	for name, field := range readers {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, func(r *rig) { r.settings.SendTimeout = 3 * short })
 			r.backend(endlessAnswer(field))
 			c := r.dial()

@@ -591,7 +591,7 @@ func (h *http1) Done() {
 	h.local.release(x)
 	switch {
 	case keep && h.looping: // next goes on
-	case keep && (len(h.c.Buffered()) > 0 || h.c.Readable() || !h.c.Plain()):
+	case keep && (len(h.c.Buffered()) > 0 || h.c.Waiting()):
 		h.next()
 	case keep:
 		h.idle()

@@ -248,6 +248,7 @@ func TestNextUpstreamStatus(t *testing.T) {
 			{"not named", "GET", ^next, status, 1},
 		} {
 			t.Run(fmt.Sprint(status, " ", c.name), func(t *testing.T) {
+				t.Parallel()
 				r := newRig(t, func(r *rig) { r.route.Policy.NextUpstream = c.next })
 				var asks asksLog
 				for range 2 {
@@ -314,6 +315,7 @@ func TestTries(t *testing.T) {
 		{name: "time is left", method: "GET", policy: Policy{Tries: 3, NextUpstream: NextDefault, TriesTimeout: patience}, want: 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, func(r *rig) {
 				r.route.Policy, r.settings.RetryNonIdempotent = c.policy, c.waived
 				r.route.Policy.BufferRequest = true
@@ -415,6 +417,7 @@ func TestHangingIsTriedElsewhere(t *testing.T) {
 		{"not named", "GET", NextError, 504},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, func(r *rig) {
 				r.route.Policy.ReadTimeout, r.route.Policy.NextUpstream = short, c.next
 			})
