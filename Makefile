@@ -33,7 +33,7 @@ run: build ## build, then serve the embedded demo on 8080 and 8443 (ARGS=... for
 
 .PHONY: test
 test: ## all tests, with the fuzz targets' seeds and found inputs (TESTFLAGS=-v, PACKAGES=./route)
-	$(GO) test -timeout 18m $(TESTFLAGS) $(PACKAGES)
+	$(GO) test -p 1 -timeout 18m $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: test-short
 test-short: ## the tests that need no long load
@@ -41,7 +41,7 @@ test-short: ## the tests that need no long load
 
 .PHONY: race
 race: ## all tests under the race detector (needs gcc)
-	CGO_ENABLED=1 $(GO) test -race -timeout 18m $(TESTFLAGS) $(PACKAGES)
+	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 18m $(TESTFLAGS) $(PACKAGES)
 
 # `go test -fuzz` takes one target of one package a run.
 .PHONY: fuzz

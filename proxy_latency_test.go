@@ -10,8 +10,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -19,54 +21,121 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// prober asks at a constant rate, whatever becomes of the answers: what a request waits for a late one before it counts.
+// sample is one request: when it was due, and how long after that its answer was there.
+type sample struct {
+	due  time.Time
+	took time.Duration
+}
+
+// prober asks at a constant rate, whatever becomes of the answers: a request that has to wait for a late one before it
+// is late itself. Its connections are established before anything is measured.
 type prober struct {
 	address, text string
 	conns         int
 	interval      time.Duration // between two requests of all connections together
+
+	stop    atomic.Bool
+	group   sync.WaitGroup
+	samples [][]sample // by connection
 }
 
-// window is what a prober saw in a span of time.
-type window struct {
-	p50, p99, most time.Duration
-	samples        int
-}
-
-// run asks for a while.
-func (p *prober) run(t *testing.T, length time.Duration) window {
+func (p *prober) start(t *testing.T) {
 	t.Helper()
-	var mu sync.Mutex
-	var all []time.Duration
-	var group sync.WaitGroup
+	p.samples = make([][]sample, p.conns)
 	every := p.interval * time.Duration(p.conns)
-	start := time.Now().Add(20 * time.Millisecond)
+	start := time.Now().Add(50 * time.Millisecond)
 	for i := range p.conns {
-		c := &caller{address: p.address}
-		if err := c.dial(); err != nil {
+		conn, err := net.Dial("tcp", p.address)
+		if err != nil {
 			t.Fatal(err)
 		}
-		group.Go(func() {
-			defer c.hangUp()
-			var mine []time.Duration
-			for at := start.Add(time.Duration(i) * p.interval); at.Sub(start) < length; at = at.Add(every) {
-				time.Sleep(time.Until(at))
-				if a, err := c.call(p.text); err != nil || a.status != 200 {
-					t.Errorf("a request failed: %v, %v", a, err)
+		p.group.Go(func() {
+			fd := blocking(conn)
+			defer unix.Close(fd)
+			punctual()
+			b := make([]byte, 4096)
+			free := start
+			for due := start.Add(time.Duration(i) * p.interval); !p.stop.Load(); due = due.Add(every) {
+				if wait := time.Until(due); wait > 0 {
+					ts := unix.NsecToTimespec(int64(wait))
+					_ = unix.Nanosleep(&ts, nil)
+				}
+				began := due
+				if free.Before(due) {
+					began = time.Now() // the client's own lateness is not the proxy's
+				}
+				if _, err := unix.Write(fd, []byte(p.text)); err != nil {
+					t.Error(err)
 					return
 				}
-				mine = append(mine, time.Since(at))
+				n, err := unix.Read(fd, b)
+				free = time.Now()
+				if err != nil || !strings.HasPrefix(string(b[:n]), "HTTP/1.1 200") || !strings.HasSuffix(string(b[:n]), "\r\n\r\nok") {
+					t.Errorf("a request failed: %q, %v", b[:n], err)
+					return
+				}
+				p.samples[i] = append(p.samples[i], sample{began, free.Sub(began)})
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			all = append(all, mine...)
 		})
 	}
-	group.Wait()
-	slices.Sort(all)
-	if len(all) == 0 {
-		t.Fatal("no request was answered")
+}
+
+// blocking takes a connection's descriptor out of the Go runtime's hands.
+func blocking(conn net.Conn) int {
+	f, err := conn.(*net.TCPConn).File()
+	if err != nil {
+		panic(err)
 	}
-	return window{all[len(all)/2], all[len(all)*99/100], all[len(all)-1], len(all)}
+	fd, err := unix.Dup(int(f.Fd()))
+	if err != nil {
+		panic(err)
+	}
+	_ = f.Close()
+	_ = conn.Close()
+	return fd
+}
+
+// punctual locks the goroutine to a thread that gets the processor when it asks for it.
+func punctual() {
+	runtime.LockOSThread() // never unlocked: the thread ends with its goroutine
+	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0)
+}
+
+// punctualBackend answers at once.
+func punctualBackend(t *testing.T) int {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				fd := blocking(conn)
+				defer unix.Close(fd)
+				punctual()
+				b := make([]byte, 4096)
+				for {
+					n, err := unix.Read(fd, b)
+					if n <= 0 || err != nil {
+						return
+					}
+					_, _ = unix.Write(fd, []byte("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"))
+				}
+			}()
+		}
+	}()
+	return ln.Addr().(*net.TCPAddr).Port
+}
+
+func (p *prober) end() (all []sample) {
+	p.stop.Store(true)
+	p.group.Wait()
+	return slices.Concat(p.samples...)
 }
 
 // startNice starts a process whose threads give way to all others: priorities are inherited from the thread that forks.
@@ -116,53 +185,127 @@ func flood(address string, hello []byte) {
 	_ = conn.Close()
 }
 
+// ticks are what the machine and some processes have computed so far, in clock ticks.
+func machineTicks() (busy int) {
+	b, _ := os.ReadFile("/proc/stat")
+	f := strings.Fields(strings.SplitN(string(b), "\n", 2)[0])
+	for _, i := range []int{1, 2, 3, 6, 7, 8} {
+		n, _ := strconv.Atoi(f[i])
+		busy += n
+	}
+	return busy
+}
+
+func processTicks(pid int) int {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	u, _ := strconv.Atoi(f[11])
+	s, _ := strconv.Atoi(f[12])
+	return u + s
+}
+
+type span struct {
+	from, to time.Time
+	loaded   bool
+	others   int
+}
+
+func percentile(all []time.Duration, p float64) time.Duration {
+	if len(all) == 0 {
+		return 0
+	}
+	slices.Sort(all)
+	return all[int(float64(len(all)-1)*p)]
+}
+
 func TestLatencyHandshakes(t *testing.T) {
-	b := newBackend(t, "one", nil)
+	runtime.GOMAXPROCS(16)
 	dir := t.TempDir()
-	text := site{name: "latency", host: "latency.example", ports: []int{b.port()}, secret: "latency", annotations: map[string]string{"ssl-redirect": "false"}}.yaml() +
-		secretOf(t, "latency", issue(t, "latency.example"))
+	text := site{name: "latency", host: "latency.example", ports: []int{punctualBackend(t)}, secret: "latency", annotations: map[string]string{"ssl-redirect": "false"}}.yaml() +
+		secretOf(t, "latency", issue(t, "latency.example")) + configMapOf("keep-alive-requests", "1000000")
 	if err := os.WriteFile(filepath.Join(dir, "all.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	port, https := freePort(t), freePort(t)
 	c := startChild(t, "--manifests="+dir, "--bind-address=127.0.0.1", fmt.Sprint("--http-port=", port), fmt.Sprint("--https-port=", https),
-		"--admin-address=127.0.0.1:0", "--loops=2")
+		"--admin-address=127.0.0.1:0", "--loops=2", configMapFlag)
 	admin := c.logged(`msg="the admin page is open" address=(\S+)`)[1]
 	c.logged("msg=serving")
-	p := &prober{address: fmt.Sprint("127.0.0.1:", port), text: request("latency.example", "/"), conns: 16, interval: 2 * time.Millisecond}
-	p.run(t, time.Second)
-	handshakes := func() float64 {
-		q := &testProxy{}
-		_ = q
+	f := exec.Command(os.Args[0], "-test.run=^TestFloodProcess$")
+	f.Env = append(os.Environ(), fmt.Sprint("SLUICE_TEST_FLOOD=127.0.0.1:", https))
+	if err := startNice(f, 19); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Process.Kill(); _ = f.Wait() }()
+	time.Sleep(300 * time.Millisecond)
+	handshakes := func() (v float64) {
 		a := ask(t, admin, nil, "admin", "/metrics")
 		for line := range strings.Lines(a.body) {
 			if strings.HasPrefix(line, `sluice_tls_handshakes_total{door="https"}`) {
-				var v float64
 				fmt.Sscan(strings.Fields(line)[1], &v)
-				return v
 			}
 		}
-		return 0
+		return v
 	}
-	var ratios []float64
-	for range 6 {
-		quiet := p.run(t, 2*time.Second)
-		f := exec.Command(os.Args[0], "-test.run=^TestFloodProcess$")
-		f.Env = append(os.Environ(), fmt.Sprint("SLUICE_TEST_FLOOD=127.0.0.1:", https))
-		if err := startNice(f, 19); err != nil {
-			t.Fatal(err)
+	p := &prober{address: fmt.Sprint("127.0.0.1:", port), text: request("latency.example", "/"), conns: 16, interval: 2 * time.Millisecond}
+	p.start(t)
+	secs := 40
+	if s := os.Getenv("SECS"); s != "" {
+		secs, _ = strconv.Atoi(s)
+	}
+	limit := 4
+	if s := os.Getenv("LIMIT"); s != "" {
+		limit, _ = strconv.Atoi(s)
+	}
+	var spans []span
+	before, began := handshakes(), time.Now()
+	var floodTime time.Duration
+	for n := 0; time.Since(began) < time.Duration(secs)*time.Second; n++ {
+		loaded := n%2 == 1
+		if loaded {
+			_ = f.Process.Signal(syscall.SIGCONT)
+		} else {
+			_ = f.Process.Signal(syscall.SIGSTOP)
 		}
-		time.Sleep(200 * time.Millisecond)
-		before := handshakes()
-		loaded := p.run(t, 2*time.Second)
-		n := handshakes() - before
-		_ = f.Process.Kill()
-		_ = f.Wait()
-		t.Logf("quiet %v %v %v, flood %v %v %v: %.2f; %v handshakes/s", quiet.p50, quiet.p99, quiet.most, loaded.p50, loaded.p99, loaded.most, float64(loaded.p99)/float64(quiet.p99), n/2)
-		ratios = append(ratios, float64(loaded.p99)/float64(quiet.p99))
-		time.Sleep(200*time.Millisecond)
+		time.Sleep(60 * time.Millisecond)
+		m, mine := machineTicks(), processTicks(os.Getpid())+processTicks(c.Process.Pid)+processTicks(f.Process.Pid)
+		s := span{from: time.Now(), loaded: loaded}
+		time.Sleep(300 * time.Millisecond)
+		s.to = time.Now()
+		if loaded {
+			floodTime += s.to.Sub(s.from)
+		}
+		s.others = machineTicks() - m - (processTicks(os.Getpid()) + processTicks(c.Process.Pid) + processTicks(f.Process.Pid) - mine)
+		spans = append(spans, s)
 	}
-	slices.Sort(ratios)
-	t.Logf("ratios %.2f", ratios)
-	_ = syscall.SIGTERM
+	n := handshakes() - before
+	all := p.end()
+	for _, limit := range []int{2, 3, limit, 8, 1000} {
+		var got [2][]time.Duration
+		count := [2]int{}
+		var p99s [2][]time.Duration
+		for _, s := range spans {
+			if s.others > limit {
+				continue
+			}
+			k := 0
+			if s.loaded {
+				k = 1
+			}
+			count[k]++
+			var w []time.Duration
+			for _, x := range all {
+				if x.due.After(s.from) && x.due.Before(s.to) {
+					w = append(w, x.took)
+				}
+			}
+			got[k] = append(got[k], w...)
+			p99s[k] = append(p99s[k], percentile(w, 0.99))
+		}
+		t.Logf("others ≤ %d: %v windows; quiet p50 %v p99 %v (median of windows' p99 %v), flood p50 %v p99 %v (%v): ratio %.2f, of medians %.2f", limit, count,
+			percentile(got[0], .5), percentile(got[0], .99), percentile(p99s[0], .5), percentile(got[1], .5), percentile(got[1], .99), percentile(p99s[1], .5),
+			float64(percentile(got[1], .99))/float64(percentile(got[0], .99)+1), float64(percentile(p99s[1], .5))/float64(percentile(p99s[0], .5)+1))
+	}
+	t.Logf("%.0f handshakes/s", n/floodTime.Seconds())
 }

@@ -446,8 +446,8 @@ func TestTunnelChurn(t *testing.T) {
 	}
 	wg.Wait()
 	on(t, l, func() {
-		if n := l.Stats.Conns.Load(); n != 0 || len(l.conns) > 8*live+1000 {
-			t.Errorf("%d connections are left, a table of %d", n, len(l.conns))
+		if n := l.Stats.Conns.Load(); n != 0 {
+			t.Errorf("%d connections are left", n)
 		}
 		if n := len(l.pipes); n > pipesIdleMax {
 			t.Errorf("%d pipes are kept", n)

@@ -63,7 +63,7 @@ func TestFaultBeforeTheHead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, func(r *rig) { r.route.Policy.Tries, r.route.Policy.ReadTimeout = 1, short })
+			r := newRig(t, func(r *rig) { r.route.Policy.Tries, r.route.Policy.ReadTimeout = 1, 2*short })
 			r.backend(once(c.do))
 			cl := r.dial()
 			cl.get("/")
@@ -165,9 +165,7 @@ func TestMoreThanTheLength(t *testing.T) {
 				if a := c.response("GET"); a.StatusCode >= 300 || a.body != "ok" && a.body != "" {
 					t.Errorf("answer %d %q", a.StatusCode, a.body)
 				}
-				if later {
-					time.Sleep(short / 3)
-				}
+				r.eventually("the backend's connection ends", func() bool { return r.cluster.Stats().Open == 0 })
 				c.get("/next")
 				c.expect("GET", 200, "GET /next ")
 				if n := b.accepted.Load(); n != 2 {
@@ -180,12 +178,12 @@ func TestMoreThanTheLength(t *testing.T) {
 
 // TestSlowBackend: proxy-read-timeout is between two reads, not for the whole response.
 func TestSlowBackend(t *testing.T) {
-	r := newRig(t, func(r *rig) { r.route.Policy.ReadTimeout = short })
+	r := newRig(t, func(r *rig) { r.route.Policy.ReadTimeout = stall })
 	r.backend(func(p *peer) {
 		for p.request() != nil {
 			p.send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n")
 			for range 8 {
-				time.Sleep(short / 4)
+				time.Sleep(stall / 5)
 				p.send(".")
 			}
 		}
@@ -200,7 +198,7 @@ func TestSlowClientIsNotTheBackends(t *testing.T) {
 	for _, framing := range []string{"Content-Length: 20000000\r\n", "Transfer-Encoding: chunked\r\n"} {
 		t.Run(framing[:7], func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, func(r *rig) { r.route.Policy.ReadTimeout = short })
+			r := newRig(t, func(r *rig) { r.route.Policy.ReadTimeout = stall })
 			r.backend(func(p *peer) {
 				for p.request() != nil {
 					p.send("HTTP/1.1 200 OK\r\n" + framing + "\r\n")
@@ -217,7 +215,7 @@ func TestSlowClientIsNotTheBackends(t *testing.T) {
 			})
 			c := r.dial()
 			c.get("/")
-			time.Sleep(3 * short)
+			time.Sleep(3 * stall / 2)
 			res, err := http.ReadResponse(c.r, nil)
 			r.must(err)
 			if n, err := io.Copy(io.Discard, res.Body); n != 20_000_000 || err != nil {

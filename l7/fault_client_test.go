@@ -190,7 +190,7 @@ func TestHeaderTimeout(t *testing.T) {
 			if a := cl.status("GET", 408); !a.Close {
 				t.Error("no Connection: close")
 			}
-			if took := time.Since(began); took > 4*short {
+			if took := time.Since(began); took > 20*short {
 				t.Errorf("it took %v", took)
 			}
 			_, _ = io.Copy(io.Discard, cl.r)
@@ -200,12 +200,12 @@ func TestHeaderTimeout(t *testing.T) {
 
 // TestIdleTimeouts: a client that says nothing is closed without an answer: who never asked, and who asks no more.
 func TestIdleTimeouts(t *testing.T) {
-	r := newRig(t, func(r *rig) { r.settings.FirstByteTimeout, r.settings.KeepAliveTimeout = short, 3*short })
+	r := newRig(t, func(r *rig) { r.settings.FirstByteTimeout, r.settings.KeepAliveTimeout = short, 4*short })
 	r.backend(mirror)
 	began := time.Now()
 	silent := r.dial()
 	silent.ends()
-	if took := time.Since(began); took < short/2 || took > 3*short {
+	if took := time.Since(began); took < short/2 || took > 20*short {
 		t.Errorf("a silent client was closed after %v", took)
 	}
 	c := r.dial()
@@ -216,7 +216,7 @@ func TestIdleTimeouts(t *testing.T) {
 	c.expect("GET", 200, "GET /b ")
 	began = time.Now()
 	c.ends()
-	if took := time.Since(began); took < 2*short || took > 6*short {
+	if took := time.Since(began); took < 2*short || took > 30*short {
 		t.Errorf("an idle client was closed after %v", took)
 	}
 }
@@ -224,12 +224,12 @@ func TestIdleTimeouts(t *testing.T) {
 // TestLongExchange: neither timeout of an idle connection runs while a backend works.
 func TestLongExchange(t *testing.T) {
 	r := newRig(t, func(r *rig) {
-		r.settings.FirstByteTimeout, r.settings.KeepAliveTimeout, r.settings.HeaderTimeout = short/2, short/2, short/2
-		r.settings.BodyTimeout, r.settings.SendTimeout = short/2, short/2
+		r.settings.FirstByteTimeout, r.settings.KeepAliveTimeout, r.settings.HeaderTimeout = 2*short, 2*short, short
+		r.settings.BodyTimeout, r.settings.SendTimeout = short, short
 	})
 	r.backend(func(p *peer) {
 		for q := p.request(); q != nil; q = p.request() {
-			time.Sleep(3 * short)
+			time.Sleep(4 * short)
 			p.answer("200 OK", q.body)
 		}
 	})
@@ -314,7 +314,7 @@ func TestMinimumRate(t *testing.T) {
 // TestRateIsOfTheClient: the time that a backend takes over a body does not make its client slow.
 func TestRateIsOfTheClient(t *testing.T) {
 	r := newRig(t, func(r *rig) {
-		r.settings.RateGrace, r.settings.RateMin = short, 100_000_000
+		r.settings.RateGrace, r.settings.RateMin = 2*short, 20_000_000
 		r.route.Policy.BufferRequest, r.route.Policy.BodyMax = false, 0
 	})
 	r.backend(func(p *peer) {
@@ -369,13 +369,12 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
-// TestPatientReader: one that takes some now and then is served on, although our kernel asks for more only rarely. (Over
-// loopback small windows open in steps of the persist timer, 200 ms: no shorter timeout can be tested.)
+// TestPatientReader: one that takes some now and then is served on, although our kernel asks for more only rarely.
 func TestPatientReader(t *testing.T) {
 	for name, field := range readers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, func(r *rig) { r.settings.SendTimeout = 3 * short })
+			r := newRig(t, func(r *rig) { r.settings.SendTimeout = stall })
 			r.backend(endlessAnswer(field))
 			c := r.dial()
 			_ = c.SetReadBuffer(16 << 10)
@@ -383,7 +382,7 @@ func TestPatientReader(t *testing.T) {
 			res, err := http.ReadResponse(c.r, nil)
 			r.must(err)
 			buf := make([]byte, 8<<10)
-			for end := time.Now().Add(10 * short); time.Now().Before(end); time.Sleep(short / 10) {
+			for end := time.Now().Add(3 * stall / 2); time.Now().Before(end); time.Sleep(short / 10) {
 				if _, err := io.ReadFull(res.Body, buf); err != nil {
 					t.Fatalf("cut: %v", err)
 				}

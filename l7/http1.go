@@ -229,6 +229,15 @@ func (h *http1) closeIfIdle() {
 	}
 }
 
+// idleFor tells whether the connection has waited for its next request for at least d.
+func (h *http1) idleFor(d time.Duration) bool {
+	if h.x != nil || h.served == 0 || h.closing || h.stalled || h.headDue || h.c.Readable() || len(h.c.Buffered()) > 0 {
+		return false
+	}
+	since := h.c.Deadline() - int64(h.settings.KeepAliveTimeout)
+	return h.c.Loop().Now()-since >= int64(d)
+}
+
 // end closes the connection in order. What was answered leaves first; a peer that still sends is drained for a while,
 // else a reset would cost it the answer.
 func (h *http1) end() {

@@ -343,13 +343,13 @@ func TestTries(t *testing.T) {
 
 // TestTriesTimeoutCountsTries: the time that the client took over its body is not counted.
 func TestTriesTimeoutCountsTries(t *testing.T) {
-	r := newRig(t, func(r *rig) { r.route.Policy.TriesTimeout = short })
+	r := newRig(t, func(r *rig) { r.route.Policy.TriesTimeout = 3 * short })
 	r.refusing()
 	r.backend(mirror)
 	c := r.dial()
 	for range 2 {
 		c.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo")
-		time.Sleep(2 * short)
+		time.Sleep(4 * short)
 		c.send("dy")
 		c.expect("POST", 200, "POST / body")
 	}
@@ -419,7 +419,7 @@ func TestHangingIsTriedElsewhere(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, func(r *rig) {
-				r.route.Policy.ReadTimeout, r.route.Policy.NextUpstream = short, c.next
+				r.route.Policy.ReadTimeout, r.route.Policy.NextUpstream = 2*short, c.next
 			})
 			var first atomic.Bool
 			for range 2 {

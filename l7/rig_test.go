@@ -26,6 +26,10 @@ import (
 // short is a timeout that a test waits for. The race detector makes everything slower but the clock.
 var short = map[bool]time.Duration{false: 150 * time.Millisecond, true: 250 * time.Millisecond}[raceEnabled]
 
+// stall is longer than what loopback sometimes needs to go on: its segments are larger than small windows, and then only
+// the kernel's persist timer moves them, after 200 ms and more.
+const stall = time.Second
+
 // patience bounds every wait of these tests. It is long, because only a failing test waits that long.
 const patience = 10 * time.Second
 
@@ -130,6 +134,9 @@ func (r *rig) Settings() *Settings { return r.settings }
 func (r *rig) end() {
 	for _, c := range r.conns {
 		c.Close()
+	}
+	if r.Failed() {
+		r.report()
 	}
 	if !r.ended && !r.Failed() {
 		r.settle()
@@ -252,6 +259,17 @@ func (r *rig) errors(f fastpath.Fault) (n uint64) {
 		n += r.srv.Stats.Loops()[0].Errors[f][k].Load()
 	}
 	return n
+}
+
+// report logs why exchanges ended badly, for a test that fails.
+func (r *rig) report() {
+	for f := range faultCount {
+		for k := range kindCount {
+			if n := r.srv.Stats.Loops()[0].Errors[f][k].Load(); n > 0 {
+				r.Logf("%d errors: %v %v", n, fastpath.Fault(f), fastpath.Kind(k))
+			}
+		}
+	}
 }
 
 // quietly drops the log of panics that the test provokes.

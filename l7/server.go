@@ -41,6 +41,31 @@ func (s *Server) Drain(loops []*fastpath.Loop) {
 	}
 }
 
+const (
+	shedLooks = 4096        // connections that one Shed looks at
+	shedIdle  = time.Second // who has been idle for less may be about to ask again, and is left if others are there
+)
+
+// Shed closes at most n connections that are idle between two requests, because a limit of the process is near. It looks
+// at a part of l's connections, the next time at the next part. On loop l.
+func (s *Server) Shed(l *fastpath.Loop, n int) {
+	p := s.local(l)
+	from := p.shedAt
+	for _, idle := range [...]time.Duration{shedIdle, 0} {
+		p.shedAt = l.Some(from, shedLooks, func(h fastpath.Handler) bool {
+			if c, ok := h.(*http1); ok && n > 0 && c.idleFor(idle) {
+				s.Stats.ConnShed(l.ID)
+				c.end()
+				n--
+			}
+			return n > 0
+		})
+		if n <= 0 {
+			return
+		}
+	}
+}
+
 // Idle tells whether no exchange and no tunnel is under way. From any goroutine.
 func (s *Server) Idle() bool { return s.Stats.Active() == 0 && s.Stats.Tunnels() == 0 }
 
@@ -67,6 +92,7 @@ type local struct {
 	dateAt int64
 	random *rand.PCG
 	record Record // of the exchange that is just ending
+	shedAt int    // where Shed goes on
 }
 
 func (s *Server) local(l *fastpath.Loop) *local {

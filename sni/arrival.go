@@ -25,7 +25,7 @@ func (a *arrival) greet(c *fastpath.Conn) {
 		return
 	}
 	a.peeks = len(c.Buffered()) == 0 && a.door.Store.Load().HasPassthrough()
-	c.SetDeadline(c.Loop().Now() + int64(helloTimeout))
+	c.SetDeadline(c.Loop().Now() + int64(a.door.Limits().HelloTimeout))
 	if c.Readable() || len(c.Buffered()) > 0 {
 		a.OnReadable(c)
 	}
@@ -54,20 +54,26 @@ func (a *arrival) look(c *fastpath.Conn) ([]byte, *fastpath.Error) {
 	if a.peeks {
 		return c.Peek()
 	}
-	for {
-		if err := c.Fill(helloBytesMax); err != nil {
+	for most := a.door.Limits().HelloBytesMax; len(c.Buffered()) < most; {
+		if err := c.Fill(most - len(c.Buffered())); err != nil {
 			if err == fastpath.ErrWouldBlock && len(c.Buffered()) > 0 {
 				err = nil
 			}
 			return c.Buffered(), err
 		}
 	}
+	return c.Buffered(), nil
 }
 
 func (a *arrival) decide(c *fastpath.Conn, b []byte) {
-	d := a.door
-	switch v := d.admit(b, d.Store.Load()); v.To {
+	d, most := a.door, a.door.Limits().HelloBytesMax
+	switch v := d.admit(b[:min(len(b), most)], d.Store.Load()); v.To {
 	case Wait:
+		if v.Hello.Need > most {
+			d.Stats.Refused.Add(1)
+			c.Close()
+			return
+		}
 		if a.need = v.Hello.Need; a.peeks {
 			c.SetLowWater(a.need)
 			a.raised = true
@@ -102,7 +108,7 @@ func (a *arrival) awaitProxy(c *fastpath.Conn, p *ProxyPolicy) {
 		return
 	}
 	a.proxy = p
-	c.SetDeadline(c.Loop().Now() + int64(proxyHeaderTimeout))
+	c.SetDeadline(c.Loop().Now() + int64(a.door.Limits().ProxyHeaderTimeout))
 }
 
 // readProxy takes the PROXY header off the stream. What follows it stays unread, so it can still be peeked at or read.
@@ -114,7 +120,7 @@ func (a *arrival) readProxy(c *fastpath.Conn) {
 		}
 		return
 	}
-	h, n, perr := ParseProxy(b)
+	h, n, perr := parseProxy(b, a.door.Limits().ProxyHeaderBytesMax)
 	if errors.Is(perr, ErrShort) {
 		c.SetLowWater(n)
 		a.raised = true
@@ -136,7 +142,9 @@ func (a *arrival) readProxy(c *fastpath.Conn) {
 		c.SetRemote(h.Src)
 		a.accept = &l7.Accepted{Local: h.Dst}
 	}
-	a.greet(c)
+	if a.door.admitSource(c) {
+		a.greet(c)
+	}
 }
 
 // OnWritable implements fastpath.Handler.

@@ -16,9 +16,10 @@ import (
 type Door struct {
 	DoorConfig
 	listener *listener
-	tls      *tls.Config
-	accepted *l7.Accepted  // what all connections have in common that need no look at their first bytes
-	next     atomic.Uint32 // breaks ties round robin
+	tls      atomic.Pointer[tls.Config] // for the versions that Limits said last
+	shedding atomic.Int32               // loops that are looking for idle connections
+	accepted *l7.Accepted               // what all connections have in common that need no look at their first bytes
+	next     atomic.Uint32              // breaks ties round robin
 	Stats    DoorStats
 }
 
@@ -30,6 +31,9 @@ type DoorConfig struct {
 	Work  *fastpath.Work
 	TLS   bool                // the port speaks TLS; else plain HTTP
 	Proxy func() *ProxyPolicy // nil answer: no PROXY protocol on this port
+
+	Limits func() *Limits // asked at every step, so it is a mere load; nil: the defaults
+	Census *Census        // shared by all doors of the process; nil: one of its own
 }
 
 // ProxyPolicy says from whom a PROXY header is required: connections of other peers are refused.
@@ -40,6 +44,8 @@ type ProxyPolicy struct {
 // DoorStats count what happened to connections before HTTP or a tunnel. Written by all loops, but once per connection.
 type DoorStats struct {
 	Accepted, Refused, NoDescriptor       atomic.Uint64
+	SourceFull                            atomic.Uint64 // closed at once: their source has too many
+	Full                                  atomic.Uint64 // times that accepting paused at the limit of connections
 	Handshakes, HandshakeErrors, Overload atomic.Uint64
 	Passed, PassErrors                    atomic.Uint64
 	Tunnels                               atomic.Int64 // pass-through tunnels that are open
@@ -48,8 +54,14 @@ type DoorStats struct {
 // NewDoor makes a door; Listen opens it.
 func NewDoor(c DoorConfig) *Door {
 	d := &Door{DoorConfig: c}
+	if d.Limits == nil {
+		d.Limits = func() *Limits { return defaultLimits }
+	}
+	if d.Census == nil {
+		d.Census = new(Census)
+	}
 	if c.TLS {
-		d.tls = d.newTLSConfig()
+		d.tls.Store(d.newTLSConfig())
 	}
 	return d
 }
@@ -84,6 +96,7 @@ func (d *Door) Close(ctx context.Context) error {
 // place gives an accepted connection to the loop with the fewest.
 func (d *Door) place(fd int, remote netip.AddrPort) {
 	d.Stats.Accepted.Add(1)
+	d.Census.connections.all.Add(1)
 	n := len(d.Loops)
 	first := int(d.next.Add(1))
 	best, least := d.Loops[first%n], int64(1<<62)
@@ -96,15 +109,34 @@ func (d *Door) place(fd int, remote netip.AddrPort) {
 	best.Give(fd, remote, d.adopt)
 }
 
+// shed has the loops close idle connections, about n in all. One search at a time is enough.
+func (d *Door) shed(n int64) {
+	loops := int64(len(d.Loops))
+	if !d.shedding.CompareAndSwap(0, int32(loops)) {
+		return
+	}
+	for _, l := range d.Loops {
+		l.Post(func() {
+			defer d.shedding.Add(-1)
+			d.HTTP.Shed(l, int((n+loops-1)/loops))
+		})
+	}
+}
+
 // adopt makes the connection its loop's. A plain HTTP port needs no look at the first bytes.
 func (d *Door) adopt(l *fastpath.Loop, fd int, remote netip.AddrPort) {
 	c, err := l.Adopt(fd, remote, nil)
 	if err != nil {
 		d.Stats.Refused.Add(1)
+		d.Census.connections.all.Add(-1)
 		return
 	}
 	c.NoDelay()
+	c.SetKeeper((*newcomer)(d.Census))
 	policy := d.Proxy()
+	if policy == nil && !d.admitSource(c) {
+		return
+	}
 	if !d.TLS && policy == nil {
 		d.HTTP.ServeHTTP1(c, d.accepted)
 		return

@@ -72,7 +72,16 @@ func (ln *listener) Accept() (net.Conn, error) {
 
 // take gives a batch of the port's queue to the loops; false: the queue is empty, or nothing can be taken at the moment.
 func (ln *listener) take() bool {
-	for range acceptBatch {
+	room, excess := ln.door.room()
+	if excess > 0 {
+		ln.door.shed(min(excess, acceptBatch))
+	}
+	if room <= 0 {
+		ln.door.Stats.Full.Add(1)
+		time.Sleep(acceptPause)
+		return false
+	}
+	for range room {
 		fd, remote, errno := fastpath.Accept(ln.fd)
 		switch errno {
 		case 0:

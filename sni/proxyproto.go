@@ -57,12 +57,15 @@ func LooksLikeProxy(b []byte) bool {
 // ParseProxy reads a PROXY header of version 1 or 2 at the start of b. n is its length; with ErrShort it is the least number
 // of bytes, from the start of the stream, that a whole header can have. It allocates nothing and keeps nothing of b. Whether
 // this peer's word counts is the caller's to know.
-func ParseProxy(b []byte) (h ProxyHeader, n int, err error) {
+func ParseProxy(b []byte) (h ProxyHeader, n int, err error) { return parseProxy(b, proxyV2BytesMax) }
+
+// parseProxy takes a header of version 2 of at most v2Max bytes.
+func parseProxy(b []byte, v2Max int) (h ProxyHeader, n int, err error) {
 	switch {
 	case agrees(b, proxyV1Signature):
 		return parseProxyV1(b)
 	case agrees(b, proxyV2Signature):
-		return parseProxyV2(b)
+		return parseProxyV2(b, v2Max)
 	}
 	return ProxyHeader{}, 0, ErrNotProxy
 }
@@ -135,7 +138,7 @@ func parseProxyV1Fields(b []byte, parseIP func([]byte) (netip.Addr, bool)) (h Pr
 	return h, ok1 && ok2 && ok3 && ok4
 }
 
-func parseProxyV2(b []byte) (ProxyHeader, int, error) {
+func parseProxyV2(b []byte, most int) (ProxyHeader, int, error) {
 	if len(b) < proxyV2FixedBytes {
 		return ProxyHeader{}, proxyV2FixedBytes, ErrShort
 	}
@@ -144,7 +147,7 @@ func parseProxyV2(b []byte) (ProxyHeader, int, error) {
 		return ProxyHeader{}, 0, ErrProxyMalformed
 	}
 	n := proxyV2FixedBytes + int(binary.BigEndian.Uint16(b[14:]))
-	if n > proxyV2BytesMax {
+	if n > most {
 		return ProxyHeader{}, 0, ErrProxyTooLarge
 	}
 	if len(b) < n {

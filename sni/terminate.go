@@ -11,8 +11,9 @@ import (
 // newTLSConfig is what every terminated connection is served with. One Config is one set of session ticket keys; client
 // certificate policies, when they come, get a Config each, so that no session resumes across policies.
 func (d *Door) newTLSConfig() *tls.Config {
+	l := d.Limits()
 	return &tls.Config{
-		MinVersion:   tls.VersionTLS12,
+		MinVersion: l.TLSMin, MaxVersion: l.TLSMax,
 		CipherSuites: aeadSuites,
 		NextProtos:   []string{"http/1.1"}, // no overlap with the client's list: alert 120
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -29,16 +30,36 @@ var aeadSuites = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
 
+// tlsConfig is the present Config. Other versions make another one with the same ticket keys.
+func (d *Door) tlsConfig() *tls.Config {
+	cfg, l := d.tls.Load(), d.Limits()
+	if cfg.MinVersion == l.TLSMin && cfg.MaxVersion == l.TLSMax {
+		return cfg
+	}
+	other := cfg.Clone()
+	other.MinVersion, other.MaxVersion = l.TLSMin, l.TLSMax
+	if !d.tls.CompareAndSwap(cfg, other) {
+		return d.tls.Load() // another loop was faster
+	}
+	return other
+}
+
 // terminate begins the handshake, off the loop.
 func (a *arrival) terminate(c *fastpath.Conn, v Decision) {
 	d := a.door
+	if !d.admitHandshake(c.Remote().Addr()) {
+		d.Stats.Overload.Add(1)
+		c.Close()
+		return
+	}
+	c.SetKeeper(a)
 	d.Stats.Handshakes.Add(1)
 	a.accept = &l7.Accepted{Local: a.accept.Local, Server: normalName(v.Hello.ServerName())}
 	if cert := d.Store.Load().Certificate(a.accept.Server); cert != nil {
 		a.accept.Certificate = cert.Leaf
 	}
-	c.SetDeadline(c.Loop().Now() + int64(handshakeTimeout))
-	if err := c.StartTLS(d.tls, true, d.Work); err != nil {
+	c.SetDeadline(c.Loop().Now() + int64(d.Limits().HandshakeTimeout))
+	if err := c.StartTLS(d.tlsConfig(), true, d.Work); err != nil {
 		d.Stats.Overload.Add(1)
 		c.Close()
 	}
@@ -46,12 +67,20 @@ func (a *arrival) terminate(c *fastpath.Conn, v Decision) {
 
 // OnHandshake implements fastpath.Handshaker.
 func (a *arrival) OnHandshake(c *fastpath.Conn, err *fastpath.Error) {
+	a.door.Census.handshakes.leave(c.Remote().Addr())
+	c.SetKeeper((*guest)(a.door.Census))
 	if err != nil {
 		a.door.Stats.HandshakeErrors.Add(1)
 		c.Close() // the alert has left already
 		return
 	}
 	a.door.HTTP.ServeHTTP1(c, a.accept)
+}
+
+// OnClosed implements fastpath.Keeper: the connection closed within its handshake.
+func (a *arrival) OnClosed(c *fastpath.Conn) {
+	a.door.Census.handshakes.leave(c.Remote().Addr())
+	(*guest)(a.door.Census).OnClosed(c)
 }
 
 func contains(nets []netip.Prefix, a netip.Addr) bool {
