@@ -30,6 +30,15 @@ func raiseOpenFiles(log *slog.Logger) {
 	}
 }
 
+// openFilesMax is how many files may be open at the moment; 0: nobody knows.
+func openFilesMax() int {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return 0
+	}
+	return int(min(limit.Cur, 1<<30))
+}
+
 // loopsOf is how many loops there are: a thread for each processor that Go sees, which knows the limits of containers.
 func loopsOf(o *options) int {
 	if o.loops > 0 {

@@ -4,6 +4,7 @@
 //	main.go     the commands
 //	flags.go    the command line, a contract; flags_nginx.go: flags of ingress-nginx that do nothing here
 //	run.go      opens everything in order, and closes it in reverse; drain.go: how it ends; host.go: what the machine gives
+//	doors.go    the listening ports, and what the ConfigMap says to them
 //	demo.go     the embedded default, with backends of its own
 package main
 

@@ -133,32 +133,6 @@ func (p *proxy) newController() (*watcher.Controller, error) {
 	}), nil
 }
 
-func (p *proxy) makeDoors() {
-	for _, d := range []*door{{name: "http", port: p.httpPort}, {name: "https", port: p.httpsPort}} {
-		if d.port == 0 {
-			continue
-		}
-		d.Door = sni.NewDoor(sni.DoorConfig{
-			Loops: p.loops,
-			HTTP:  p.http,
-			Store: p.store,
-			Work:  p.work,
-			TLS:   d.name == "https",
-			Proxy: p.proxyPolicy,
-		})
-		p.doors = append(p.doors, d)
-	}
-}
-
-// proxyPolicy is what the ConfigMap says about PROXY headers at this moment.
-func (p *proxy) proxyPolicy() *sni.ProxyPolicy {
-	protocol := p.controller.Process().ProxyProtocol
-	if !protocol.Enabled {
-		return nil
-	}
-	return &sni.ProxyPolicy{Trusted: protocol.Trusted}
-}
-
 // serve runs a proxy until a signal has ended it.
 func (p *proxy) serve() error {
 	signals := make(chan os.Signal, 4)

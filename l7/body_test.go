@@ -207,10 +207,11 @@ func TestBigRequests(t *testing.T) {
 	}
 }
 
-// endlessMax is what the two sockets, their pipe and our buffers may hold of a body that nobody takes.
+// endlessMax is what the kernel may hold of a body that nobody takes: the buffers of two connections, of up to 32 MiB
+// each. What we hold ourselves the heap tells.
 const (
 	endless    = 100 << 20
-	endlessMax = 24 << 20
+	endlessMax = 80 << 20
 )
 
 // heap is how much memory is in use.
@@ -319,9 +320,13 @@ func TestBackendReadsNothing(t *testing.T) {
 	}
 }
 
+// requestBuffer is that of the default settings.
+const requestBuffer = 64 << 10
+
 // TestRequestBuffering: with it, a backend is asked once the body is complete or the buffer full; without, at once.
 func TestRequestBuffering(t *testing.T) {
-	const size = bodyBufferBytes + 1000
+	const requestBuffer = 10_000 // client-body-buffer-size
+	const size = requestBuffer + 1000
 	for _, c := range []struct {
 		name     string
 		buffered bool
@@ -330,14 +335,17 @@ func TestRequestBuffering(t *testing.T) {
 		asked    bool
 	}{
 		{"small and incomplete", true, 1000, 500, false},
-		{"buffer not full", true, size, bodyBufferBytes - 1, false},
-		{"buffer full", true, size, bodyBufferBytes, true},
+		{"buffer not full", true, size, requestBuffer - 1, false},
+		{"buffer full", true, size, requestBuffer, true},
 		{"unbuffered", false, 1000, 500, true},
 		{"unbuffered, only the head", false, 1000, 0, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, func(r *rig) { r.route.Policy.BufferRequest = c.buffered })
+			r := newRig(t, func(r *rig) {
+				r.route.Policy.BufferRequest = c.buffered
+				r.settings.RequestBuffer = requestBuffer
+			})
 			b := r.backend(mirror)
 			body := strings.Repeat("0123456789", size)[:c.total]
 			cl := r.dial()

@@ -10,10 +10,9 @@ import (
 
 // Limits of forwarding.
 const (
-	bodyBufferBytes = 64 << 10 // request body kept in memory: before the backend is asked, and for a retry
-	triesMax        = 8        // attempts in all that proxy-next-upstream-tries: 0 ("unlimited") can mean
-	relayBytes      = 64 << 10 // body bytes moved in one turn before others have theirs
-	spliceMin       = 64 << 10 // what must still be to come of a body before splice(2) is worth its pipe
+	triesMax   = 8        // attempts in all that proxy-next-upstream-tries: 0 ("unlimited") can mean
+	relayBytes = 64 << 10 // body bytes moved in one turn before others have theirs
+	spliceMin  = 64 << 10 // what must still be to come of a body before splice(2) is worth its pipe
 )
 
 // forward is an exchange's way to the backend: which endpoint, how far, and what may still be repeated.
@@ -107,8 +106,8 @@ func (x *Exchange) admitBody() *fastpath.Error {
 // collect buffers the request's body until it is complete or the buffer is full; then a backend is asked.
 func (x *Exchange) collect() {
 	f := &x.fwd
-	for len(f.body) < bodyBufferBytes {
-		b, err := x.client.ReadBody(bodyBufferBytes - len(f.body))
+	for most := x.Settings.RequestBuffer; len(f.body) < most; {
+		b, err := x.client.ReadBody(most - len(f.body))
 		if err == fastpath.ErrWouldBlock {
 			return
 		}
@@ -151,6 +150,8 @@ func (x *Exchange) connect() {
 		Fresh:          f.tries > 1, // an attempt after a failure does not try its luck with another idle session
 		NonIdempotent:  !idempotent(x.Req.Method),
 		ConnectTimeout: timeout,
+		Head:           &x.Settings.ResponseLimits,
+		InterimMax:     x.Settings.InterimMax,
 	})
 	switch {
 	case ready || err != nil:
@@ -235,7 +236,7 @@ func (x *Exchange) sendBody() {
 func (x *Exchange) passOn(b []byte) *fastpath.Error {
 	f := &x.fwd
 	err := f.stream.WriteBody(b)
-	if !f.lost && x.Route.Policy.BufferRequest && len(f.body)+len(b) <= bodyBufferBytes {
+	if !f.lost && x.Route.Policy.BufferRequest && len(f.body)+len(b) <= x.Settings.RequestBuffer {
 		f.body = append(f.body, b...)
 		f.bodySent = len(f.body)
 	} else {

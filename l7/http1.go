@@ -11,9 +11,8 @@ import (
 
 // Limits of the HTTP/1.1 engine.
 const (
-	headReadBytes = 16 << 10 // input taken at once while a head is awaited
-	pipelinedMax  = 16       // requests that one connection may begin in a turn
-	chunkOverhead = 32       // what chunk framing adds to a write at most, Room's margin
+	pipelinedMax  = 16 // requests that one connection may begin in a turn
+	chunkOverhead = 32 // what chunk framing adds to a write at most, Room's margin
 )
 
 // http1 is one HTTP/1.1 client connection: the engine between its bytes and its exchanges, one after the other. It is
@@ -31,6 +30,7 @@ type http1 struct {
 	looping  bool // next is on the stack
 	waiting  bool // for more of the client's body
 	stalled  bool // for the client to take output
+	slow     bool // it was stalled once: no more is held for it than Settings.Buffer
 	closing  bool
 	mark     uint64 // stalled: what the client had taken when it was last looked
 }
@@ -70,7 +70,7 @@ func (h *http1) OnReadable(c *fastpath.Conn) {
 
 // watch looks for a TLS client that leaves in order while its response is awaited; a pipelined request stays unread.
 func (h *http1) watch() {
-	if err := h.c.Fill(headReadBytes); err != nil && err != fastpath.ErrWouldBlock {
+	if err := h.c.Fill(h.settings.Buffer); err != nil && err != fastpath.ErrWouldBlock {
 		h.gone()
 	}
 }
@@ -124,7 +124,7 @@ func (h *http1) late() *fastpath.Error {
 // stall begins the wait for a client that does not take its output.
 func (h *http1) stall() {
 	if !h.stalled {
-		h.stalled, h.mark = true, h.taken()
+		h.stalled, h.slow, h.mark = true, true, h.taken()
 		h.c.SetDeadline(h.c.Loop().Now() + int64(h.settings.SendTimeout))
 	}
 }
@@ -194,7 +194,7 @@ func (h *http1) head() bool {
 			}
 			h.scanned = int32(len(b))
 		}
-		switch err := c.Fill(headReadBytes); err {
+		switch err := c.Fill(h.settings.Buffer); err {
 		case nil:
 		case fastpath.ErrWouldBlock:
 			h.idle()
@@ -535,6 +535,9 @@ func (h *http1) WriteHead(x *Exchange, end bool) *fastpath.Error {
 // Room implements Client.
 func (h *http1) Room() int {
 	if n := h.c.Room() - chunkOverhead; n > 0 && !h.c.Blocked() { // a splice blocks with nothing staged
+		if h.slow {
+			n = min(n, h.settings.Buffer)
+		}
 		return n
 	}
 	h.stall()

@@ -14,6 +14,7 @@ type Settings struct {
 	ResponseLimits wire.Limits // backends' heads: 64 KiB, 200 fields
 	InterimMax     int         // 10: 1xx heads of a response that are passed on
 	RequestBuffer  int         // 64 KiB: a request's body in memory before the backend is asked: client-body-buffer-size
+	Buffer         int         // 16 KiB: what is read at once from a client, and what waits at most for one that reads slowly
 
 	FirstByteTimeout  time.Duration // 10 s: from accept to the first byte of a request
 	HeaderTimeout     time.Duration // 10 s, absolute, from a head's first byte: client-header-timeout
@@ -65,6 +66,7 @@ func DefaultSettings() *Settings {
 		Limits:             wire.DefaultLimits,
 		InterimMax:         10,
 		RequestBuffer:      64 << 10,
+		Buffer:             16 << 10,
 		ForwardedForHeader: []byte("X-Forwarded-For"),
 		AccessLog:          true,
 		DefaultPolicy:      DefaultPolicy(),

@@ -17,6 +17,9 @@ type stream1 struct {
 	sent     uint64       // conn.Sent before the request
 	received uint64       // conn.Received before it
 
+	limits     *wire.Limits // of heads; nil: the defaults
+	interimMax int
+
 	scanned  int  // bytes of an incomplete head that were looked at
 	interims int  // 1xx heads so far
 	ending   bool // a head forbade to use the connection again
@@ -142,7 +145,7 @@ func (s *session) SplicedOut(n int64) { s.outLeft -= n }
 func (s *session) ReadHead(res *wire.Response, a *wire.Arena) *fastpath.Error {
 	for {
 		if b := s.conn.Buffered(); len(b) > s.scanned {
-			n, err := wire.ResponseHeadEnd(b, s.scanned, nil)
+			n, err := wire.ResponseHeadEnd(b, s.scanned, s.limits)
 			if err != nil {
 				return err
 			}
@@ -162,12 +165,12 @@ func (s *session) ReadHead(res *wire.Response, a *wire.Arena) *fastpath.Error {
 
 // takeHead parses one head. After the final one the body may be read.
 func (s *session) takeHead(res *wire.Response, head []byte, a *wire.Arena) *fastpath.Error {
-	if err := res.Parse(head, s.method, nil); err != nil {
+	if err := res.Parse(head, s.method, s.limits); err != nil {
 		return err
 	}
 	s.ending = s.ending || !res.KeepAlive
 	if res.Status < 200 && res.Status != 101 {
-		if s.interims++; s.interims > interimMax {
+		if s.interims++; s.interims > s.interimMax {
 			return ErrInterims
 		}
 		return nil

@@ -15,7 +15,7 @@ const (
 	idleLimitShare    = 4                      // a request that must not be lost takes a session idle for less than this part of the limit
 	sessionsFreeMax   = 1024                   // ended session values that a loop keeps for reuse
 	scratchBytesMax   = 64 << 10               // of a loop's scratch buffer for heads; a larger one is not kept
-	interimMax        = 10                     // 1xx heads before a final one
+	interimMaxDefault = 10                     // 1xx heads before a final one
 	headFillBytes     = 16 << 10               // what is read at once while a head is awaited
 	bodyFillBytes     = 64 << 10               // … and of a body
 	tlsTicketsMax     = 4                      // TLS session tickets kept per endpoint

@@ -62,7 +62,7 @@ func (e *Endpoint) Open(l *fastpath.Loop, p Peer, o OpenOptions) (s Stream, read
 	if !o.Fresh {
 		if s := e.take(l, o.NonIdempotent); s != nil {
 			e.loops[l.ID].reused.inc()
-			s.begin(p, v.countActive)
+			s.begin(p, v.countActive, &o)
 			return s, true, nil
 		}
 	}
@@ -79,13 +79,17 @@ func (e *Endpoint) Open(l *fastpath.Loop, p Peer, o OpenOptions) (s Stream, read
 		return nil, false, err
 	}
 	e.loops[l.ID].dials.inc()
-	fresh.begin(p, v.countActive)
+	fresh.begin(p, v.countActive, &o)
 	return fresh, false, nil
 }
 
 // begin makes s the stream of p.
-func (s *session) begin(p Peer, count bool) {
+func (s *session) begin(p Peer, count bool, o *OpenOptions) {
 	s.peer = p
+	s.limits, s.interimMax = o.Head, o.InterimMax
+	if o.Head == nil {
+		s.interimMax = interimMaxDefault
+	}
 	s.endpoint.loops[s.loop.ID].requests.inc()
 	if s.counted = count; count {
 		s.endpoint.active.Add(1)

@@ -12,6 +12,8 @@ type OpenOptions struct {
 	Fresh          bool          // a new connection, never an idle one: an attempt after a failure
 	NonIdempotent  bool          // an idle session only where the idle race is all but excluded (docs/hardening.md 3.4)
 	ConnectTimeout time.Duration // 0: the cluster's
+	Head           *wire.Limits  // of a response's head; nil: the defaults
+	InterimMax     int           // 1xx heads before the final one; without Head 10
 }
 
 // Peer is the asking side of a Stream: an exchange, a health check, a mirror. All calls come on its loop, never from

@@ -237,7 +237,7 @@ var tlsKeys = []configKey{
 	{key: "sluice-handshake-timeout", preset: "10s", verdict: own, text: "For a TLS handshake.",
 		parse: duration(time.Second, func(c *configuration) *time.Duration { return &c.process.HandshakeTimeout })},
 	{key: "sluice-handshakes-max", preset: "1024", verdict: own, text: "Handshakes at a time.",
-		parse: number(1, countMax, func(c *configuration) *int { return &c.process.HandshakesMax })},
+		parse: number(1, 1024, func(c *configuration) *int { return &c.process.HandshakesMax })},
 }
 
 // Listeners and the process.
@@ -246,12 +246,14 @@ var processKeys = []configKey{
 		parse: parseBindAddress},
 	{key: "worker-shutdown-timeout", preset: "240s", verdict: same, text: "How long a drain waits for requests and tunnels.",
 		parse: duration(0, func(c *configuration) *time.Duration { return &c.process.DrainTimeout })},
-	{key: "sluice-connections-max", preset: "0", verdict: own, text: "Client connections; 0: from the limit of open files.",
+	{key: "sluice-connections-max", preset: "0", verdict: own,
+		text:  "Client connections; from 80 % of it on idle ones make room for new ones. 0: what 90 % of the open files leave for them.",
 		parse: number(0, countMax, func(c *configuration) *int { return &c.process.ConnectionsMax })},
-	{key: "sluice-connections-source-max", preset: "0", verdict: own, text: "… of one address; 0: a share of all.",
+	{key: "sluice-connections-source-max", preset: "0", verdict: own,
+		text:  "… of one IPv4 address or IPv6 /64; 0: half of all.",
 		parse: number(0, countMax, func(c *configuration) *int { return &c.process.ConnectionsSourceMax })},
-	{key: "sluice-connection-buffer", preset: "16k", verdict: own, text: "Bytes buffered of an HTTP/1.1 connection, each way.",
-		parse: size(4<<10, headMax, func(c *configuration) *int { return &c.process.ConnectionBuffer })},
+	{key: "sluice-connection-buffer", preset: "16k", verdict: own, text: "Bytes buffered of an HTTP/1.1 connection, each way; until a client is found to read slowly, 64k towards it.",
+		parse: size(4<<10, 64<<10, func(c *configuration) *int { return &c.settings.Buffer })},
 }
 
 // parseNoLog is either of the keys that switch the access log off.

@@ -22,7 +22,7 @@ type Process struct {
 
 	ConnectionsMax       int // client connections; 0: derived from the limit of open files
 	ConnectionsSourceMax int // … of one address; 0: a share of ConnectionsMax
-	ConnectionBuffer     int // bytes buffered of one HTTP/1.1 connection, each way
+
 }
 
 // ProxyProtocol is how listeners read PROXY headers.
@@ -44,6 +44,5 @@ func DefaultProcess() *Process {
 		HandshakesMax:    1024,
 		TLSMin:           tls.VersionTLS12,
 		TLSMax:           tls.VersionTLS13,
-		ConnectionBuffer: 16 << 10,
 	}
 }

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"sync/atomic"
+
+	"github.com/sluiceproxy/sluice/sni"
+	"github.com/sluiceproxy/sluice/watcher/translate"
+)
+
+func (p *proxy) makeDoors() {
+	var rules doorRules
+	census := new(sni.Census)
+	for _, d := range []*door{{name: "http", port: p.httpPort}, {name: "https", port: p.httpsPort}} {
+		if d.port == 0 {
+			continue
+		}
+		d.Door = sni.NewDoor(sni.DoorConfig{
+			Loops:  p.loops,
+			HTTP:   p.http,
+			Store:  p.store,
+			Work:   p.work,
+			TLS:    d.name == "https",
+			Proxy:  func() *sni.ProxyPolicy { return rules.of(p).proxy },
+			Limits: func() *sni.Limits { return rules.of(p).limits },
+			Census: census,
+		})
+		p.doors = append(p.doors, d)
+	}
+}
+
+// doorRules are what the ConfigMap says to the doors, in their own words, as long as it says the same. Doors ask at every
+// step of every connection. The first state that is applied is new to it, so the limit of open files is the raised one.
+type doorRules struct{ last atomic.Pointer[doorRule] }
+
+type doorRule struct {
+	said   *translate.Process
+	limits *sni.Limits
+	proxy  *sni.ProxyPolicy // nil: no PROXY headers
+}
+
+func (r *doorRules) of(p *proxy) *doorRule {
+	said := p.controller.Process()
+	if last := r.last.Load(); last != nil && last.said == said {
+		return last
+	}
+	rule := &doorRule{said: said, limits: &sni.Limits{
+		HelloTimeout: said.HelloTimeout, HelloBytesMax: said.HelloBytesMax,
+		HandshakeTimeout: said.HandshakeTimeout, HandshakesMax: said.HandshakesMax,
+		TLSMin: said.TLSMin, TLSMax: said.TLSMax,
+		ProxyHeaderTimeout: said.ProxyProtocol.HeaderTimeout, ProxyHeaderBytesMax: said.ProxyProtocol.HeaderMax,
+		ConnectionsMax: said.ConnectionsMax, ConnectionsSourceMax: said.ConnectionsSourceMax,
+		OpenFilesMax: openFilesMax(),
+	}}
+	if said.ProxyProtocol.Enabled {
+		rule.proxy = &sni.ProxyPolicy{Trusted: said.ProxyProtocol.Trusted}
+	}
+	r.last.Store(rule)
+	return rule
+}
