@@ -285,7 +285,7 @@ var helloShapes = map[string]func(net.Conn) net.Conn{
 	"as it is":              func(c net.Conn) net.Conn { return c },
 	"in segments of a byte": func(c net.Conn) net.Conn { return &pieces{Conn: c, size: 1, limit: 1 << 20} },
 	"in slow segments": func(c net.Conn) net.Conn {
-		return &pieces{Conn: c, size: 400, limit: 1 << 20, pause: 20 * time.Millisecond}
+		return &pieces{Conn: c, size: 400, limit: 8 << 10, pause: 10 * time.Millisecond}
 	},
 	"in records of a byte":      func(c net.Conn) net.Conn { return &records{Conn: c, size: 1} },
 	"in records of 100 bytes":   func(c net.Conn) net.Conn { return &records{Conn: c, size: 100} },

@@ -59,6 +59,9 @@ func TestWheelFiresWithinATickAndNeverEarly(t *testing.T) {
 		if got := k.to(due + tick); len(got) != 1 || got[0] != c {
 			t.Fatalf("deadline after %d: did not fire within a tick", after)
 		}
+		if k.l.wheel.used != (wheel{}).used {
+			t.Fatalf("deadline after %d: the loop would wake for an empty slot", after)
+		}
 		if c.deadline != 0 || c.armed != 0 || k.l.wheel.count != 0 {
 			t.Fatalf("deadline after %d: left deadline=%d armed=%d count=%d", after, c.deadline, c.armed, k.l.wheel.count)
 		}

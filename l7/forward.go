@@ -23,17 +23,19 @@ type forward struct {
 	tries    int
 	failures [triesMax]*fastpath.Error // why tried attempts failed
 	statuses [triesMax]int16           // … or the status for which another endpoint was asked
+	times    [triesMax]int64           // … and how long they lasted
 	first    int64                     // when the first attempt began
 	tunnel   *upstream.Endpoint        // counts the exchange as a tunnel
 
-	body     []byte // the request's body as far as it is kept for a repeat
-	bodySent int    // bytes of body that the present stream has
-	lost     bool   // body bytes were sent that are not kept: nothing can be repeated
-	bodyEnd  bool   // the client's body is complete
-	reqEnded bool   // the present stream has the whole request
-	answered bool   // a head was read on the present stream
-	interim  bool   // an interim head has gone to the client: nothing can be repeated
-	copying  bool   // there was no pipe for a splice: bodies are copied
+	body      []byte // the request's body as far as it is kept for a repeat
+	bodySent  int    // bytes of body that the present stream has
+	lost      bool   // body bytes were sent that are not kept: nothing can be repeated
+	bodyEnd   bool   // the client's body is complete
+	reqEnded  bool   // the present stream has the whole request
+	answered  bool   // a head was read on the present stream
+	connected bool   // the present attempt has, or had, a session
+	interim   bool   // an interim head has gone to the client: nothing can be repeated
+	copying   bool   // there was no pipe for a splice: bodies are copied
 
 	splice fastpath.Splicer // the response's body
 	upload fastpath.Splicer // the request's body
@@ -139,6 +141,7 @@ func (x *Exchange) connect() {
 	}
 	f.tried[f.tries%triesMax] = e
 	f.tries++
+	f.connected = false
 	if f.opened = x.loop.Now(); f.first == 0 {
 		f.first = f.opened
 	}
@@ -170,7 +173,7 @@ func (x *Exchange) OnStream(s upstream.Stream, err *fastpath.Error) {
 		x.retry(err)
 		return
 	}
-	f.stream, f.bodySent, f.reqEnded, f.answered = s, 0, false, false
+	f.stream, f.bodySent, f.reqEnded, f.answered, f.connected = s, 0, false, false, true
 	f.asked = x.loop.Now()
 	x.stage = stageResponse
 	if err := s.Send(&x.Req); err != nil {
@@ -372,8 +375,7 @@ func (x *Exchange) readHead() {
 		}
 	}
 	if next := nextOf(x.Resp.Status); next != 0 && x.Route.Policy.NextUpstream&next != 0 && x.repeatable() {
-		f.statuses[(f.tries-1)%triesMax] = int16(x.Resp.Status)
-		x.again()
+		x.again(nil, x.Resp.Status)
 		return
 	}
 	x.beginResponse()

@@ -44,17 +44,22 @@ func (x *Exchange) recordAnswer(r *Record) {
 	}
 	for i := max(0, f.tries-TriesKept); i < f.tries-1; i++ {
 		k := i % triesMax
-		r.AddTry(Try{Addr: f.tried[k].Addr(), Status: int(f.statuses[k]), Time: -1, Err: f.failures[k]})
+		r.AddTry(Try{Addr: f.tried[k].Addr(), Status: int(f.statuses[k]), Time: f.times[k], Err: f.failures[k]})
 	}
-	last := Try{Addr: f.tried[(f.tries-1)%triesMax].Addr(), Time: -1, Bytes: f.got}
-	if f.headAt != 0 {
-		last.Status, last.Time = f.status, x.loop.Now()-f.opened
-	}
-	if x.err != nil && x.err.Fault != fastpath.FaultClient {
-		last.Err = x.err
+	last := Try{Addr: f.tried[(f.tries-1)%triesMax].Addr(), Status: f.status, Time: f.lasted(x.loop.Now()), Bytes: f.got}
+	if e := x.err; e != nil && (e.Fault == fastpath.FaultBackend || e.Fault == fastpath.FaultProxy && f.headAt == 0) {
+		last.Err = e
 	}
 	r.AddTry(last)
 	r.Tried = f.tries
+}
+
+// lasted is how long the present attempt has lasted; -1: it never got a session.
+func (f *forward) lasted(now int64) int64 {
+	if !f.connected {
+		return -1
+	}
+	return now - f.opened
 }
 
 // recordText adds what only the access log shows.
@@ -65,9 +70,8 @@ func (x *Exchange) recordText(r *Record) {
 	r.UserAgent = wire.Get(x.Req.Fields, wire.FieldUserAgent)
 }
 
-// attemptFailed notes why an attempt failed, for the access log's lists.
-func (f *forward) attemptFailed(err *fastpath.Error) {
-	if f.tries > 0 {
-		f.failures[(f.tries-1)%triesMax] = err
-	}
+// attemptEnded notes how an attempt went after which another one is made: by its error, or by the status of its answer.
+func (f *forward) attemptEnded(now int64, err *fastpath.Error, status int) {
+	i := (f.tries - 1) % triesMax
+	f.failures[i], f.statuses[i], f.times[i] = err, int16(status), f.lasted(now)
 }

@@ -21,12 +21,12 @@ func (x *Exchange) retry(err *fastpath.Error) {
 		x.failed(err)
 		return
 	}
-	f.attemptFailed(err)
-	x.again()
+	x.again(err, 0)
 }
 
-// again gives up the present attempt and makes the next.
-func (x *Exchange) again() {
+// again gives up the present attempt, which failed or was answered with a status that asks for another, and makes the next.
+func (x *Exchange) again(err *fastpath.Error, status int) {
+	x.fwd.attemptEnded(x.loop.Now(), err, status)
 	x.fwd.release()
 	x.Resp.Reset()
 	x.connect()

@@ -121,11 +121,12 @@ func (k *compiler) defaultBackend() *l7.Route {
 			"cluster %s does not exist; requests without a rule are answered 503", id)
 		return k.failing(l7.Identity{})
 	}
-	if old := k.previous.miss; old != nil && old.Cluster == c.live.upstream {
+	policy := k.next.settings.DefaultPolicy
+	if old := k.previous.miss; old != nil && old.Cluster == c.live.upstream && old.Policy == policy {
 		return old
 	}
 	identity := l7.Identity{Service: c.source.Owner.Name}
-	return &l7.Route{ID: identity, Cluster: c.live.upstream, Stats: k.stats(identity)}
+	return &l7.Route{ID: identity, Cluster: c.live.upstream, Policy: policy, Stats: k.stats(identity)}
 }
 
 // statsInUse are the statistics' keys of all rules.

@@ -16,7 +16,7 @@ var (
 	ErrHandshake        = backend(fastpath.KindTLS, true, "TLS handshake with the backend failed")
 	ErrHandshakeTimeout = backend(fastpath.KindTimeout, true, "TLS handshake with the backend timed out")
 	ErrSpokeFirst       = backend(fastpath.KindMalformed, true, "backend spoke before it was asked")
-	ErrInterims         = backend(fastpath.KindMalformed, false, "backend sent more than 10 interim answers")
+	ErrInterims         = backend(fastpath.KindMalformed, false, "backend sent more interim answers than are allowed")
 	ErrSwitched         = backend(fastpath.KindMalformed, false, "backend switched to a protocol that nobody asked for")
 )
 
