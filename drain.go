@@ -8,8 +8,7 @@ import (
 const (
 	halfwayWait  = 100 * time.Millisecond // who is connecting when accepting ends has so long to arrive
 	drainPoll    = 20 * time.Millisecond  // how often a drain looks whether it is over
-	drainQuiet   = 100 * time.Millisecond // who was accepted in the last moment has so long for a TLS handshake
-	newcomerWait = time.Second            // … and for a first request
+	newcomerWait = 3 * time.Second        // who was accepted in the last moment has so long for a TLS handshake and a request
 	stopTimeout  = 5 * time.Second        // how long closing one part may take when everything is over
 )
 
@@ -36,7 +35,7 @@ func (p *proxy) drain(ctx context.Context) error {
 			idleSince = time.Time{}
 		case idleSince.IsZero():
 			idleSince = now
-		case now.Sub(idleSince) >= newcomerWait || p.clients() == 0 && now.Sub(idleSince) >= drainQuiet:
+		case p.clients() == 0 || now.Sub(idleSince) >= newcomerWait:
 			p.log.Info("drained")
 			return nil
 		}
@@ -84,15 +83,12 @@ func (p *proxy) passing() (n int64) {
 	return n
 }
 
-// clients is how many connections the HTTP engines lead, or are about to.
-func (p *proxy) clients() (n int64) {
-	for i := range p.http.Stats.Loops() {
-		n += p.http.Stats.Loops()[i].Open.Load()
+// clients is how many client connections are open, those included that are still in their TLS handshakes.
+func (p *proxy) clients() int64 {
+	for _, d := range p.doors {
+		return d.Census.Connections() // of all doors
 	}
-	for _, l := range p.loops {
-		n += l.Stats.Pending.Load()
-	}
-	return n
+	return 0
 }
 
 // sleep waits; false: ctx ended before.

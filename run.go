@@ -137,6 +137,7 @@ func (p *proxy) newController() (*watcher.Controller, error) {
 func (p *proxy) serve() error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	signal.Ignore(syscall.SIGPIPE) // who reads the access log may go; the traffic stays
 	defer signal.Stop(signals)
 
 	ctx, giveUp := context.WithCancel(context.Background())

@@ -42,10 +42,16 @@ func (w lockedWriter) Write(p []byte) (int, error) {
 }
 
 // startChild starts a process; it is killed at the end of the test.
-func startChild(t *testing.T, args ...string) *child {
+func startChild(t *testing.T, args ...string) *child { return startChildTo(t, nil, args...) }
+
+// startChildTo is startChild with a standard output of its own; nil: the child keeps it.
+func startChildTo(t *testing.T, stdout *os.File, args ...string) *child {
 	t.Helper()
 	c := &child{Cmd: program(args...), t: t, ended: make(chan struct{})}
 	c.Stdout, c.Stderr = lockedWriter{&c.mu, &c.out}, lockedWriter{&c.mu, &c.log}
+	if stdout != nil {
+		c.Stdout = stdout
+	}
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -67,8 +67,8 @@ func (p *proxy) doorStats() (list []admin.Door) {
 			Name:         d.name,
 			Accepted:     s.Accepted.Load(),
 			Refused:      s.Refused.Load(),
-			NoDescriptor: s.NoDescriptor.Load(),
-			Handshakes:   s.Handshakes.Load(), HandshakeErrors: s.HandshakeErrors.Load(), Overload: s.Overload.Load(),
+			NoDescriptor: s.NoDescriptor.Load(), SourceFull: s.SourceFull.Load(), Full: s.Full.Load(),
+			Handshakes: s.Handshakes.Load(), HandshakeErrors: s.HandshakeErrors.Load(), Overload: s.Overload.Load(),
 			Passed: s.Passed.Load(), PassErrors: s.PassErrors.Load(),
 			Tunnels: s.Tunnels.Load(),
 		})
@@ -98,12 +98,13 @@ func (p *proxy) clusters() (list []admin.Cluster) {
 // certificates are those that are shown now.
 func (p *proxy) certificates() (list []admin.Certificate) {
 	snapshot := p.store.Load()
-	if c := snapshot.Certificate(nil); c != nil && c.Leaf != nil {
-		list = append(list, admin.Certificate{NotAfter: c.Leaf.NotAfter})
+	if c, secret := snapshot.DefaultCertificate(); c != nil && c.Leaf != nil {
+		list = append(list, admin.Certificate{Namespace: secret.Namespace, Secret: secret.Name, NotAfter: c.Leaf.NotAfter})
 	}
 	for h := range snapshot.Hosts() {
 		if c := h.Certificate; c != nil && c.Leaf != nil && h.Name() != "" {
-			list = append(list, admin.Certificate{Host: h.Name(), NotAfter: c.Leaf.NotAfter})
+			secret := h.CertificateOwner()
+			list = append(list, admin.Certificate{Host: h.Name(), Namespace: secret.Namespace, Secret: secret.Name, NotAfter: c.Leaf.NotAfter})
 		}
 	}
 	return list

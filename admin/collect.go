@@ -286,6 +286,8 @@ func (s scrape) doorCounts() {
 		s.count(s.doorAccepted, d.Accepted, d.Name)
 		s.count(s.doorRefused, d.Refused, d.Name)
 		s.count(s.doorExhausted, d.NoDescriptor, d.Name)
+		s.count(s.doorSourceFull, d.SourceFull, d.Name)
+		s.count(s.doorFull, d.Full, d.Name)
 		s.count(s.handshakes, d.Handshakes, d.Name)
 		s.count(s.handshakeErrors, d.HandshakeErrors, d.Name)
 		s.count(s.handshakesRefused, d.Overload, d.Name)
@@ -305,7 +307,7 @@ func (s scrape) connections() {
 	var passing int64
 	for _, d := range s.sources.Doors() {
 		accepted += d.Accepted
-		refused += d.Refused
+		refused += d.Refused + d.SourceFull
 		passing += d.Tunnels
 	}
 	open, tunnels := openClients(s.sources.HTTP.Loops()), s.sources.HTTP.Tunnels()
@@ -324,7 +326,7 @@ func (s scrape) certificates() {
 	for _, c := range s.sources.Certificates() {
 		end := float64(c.NotAfter.Unix())
 		if s.options.OwnNames {
-			s.gauge(s.certificateEnd, end, c.Host, c.Secret)
+			s.gauge(s.certificateEnd, end, c.Host, c.Namespace, c.Secret)
 		} else {
 			s.gauge(s.certificateEnd, end, s.options.Controller.Namespace, s.options.Controller.Class, c.Host, c.Secret)
 		}

@@ -116,7 +116,7 @@ func full(t *testing.T) Sources {
 		},
 		Snapshot: func() any { return map[string]any{"hosts": []string{"shop.example"}} },
 		Doors: func() []Door {
-			return []Door{{Name: "http", Accepted: 5, Refused: 1}, {Name: "https", Accepted: 7, Refused: 2, NoDescriptor: 1,
+			return []Door{{Name: "http", Accepted: 5, Refused: 1}, {Name: "https", Accepted: 7, Refused: 2, NoDescriptor: 1, SourceFull: 4, Full: 3,
 				Handshakes: 6, HandshakeErrors: 2, Overload: 1, Passed: 3, PassErrors: 1, Tunnels: 2}}
 		},
 		Clusters: func() []Cluster {
@@ -124,7 +124,7 @@ func full(t *testing.T) Sources {
 				Open: 7, Idle: 3, Requests: 100, Reused: 90, Connects: 10, ConnectFailures: 2, Ejections: 1}}}
 		},
 		Certificates: func() []Certificate {
-			return []Certificate{{Host: "shop.example", Secret: "tls", NotAfter: started.AddDate(0, 3, 0)}, {NotAfter: started.AddDate(1, 0, 0)}}
+			return []Certificate{{Host: "shop.example", Namespace: "shop", Secret: "tls", NotAfter: started.AddDate(0, 3, 0)}, {NotAfter: started.AddDate(1, 0, 0)}}
 		},
 	}
 }

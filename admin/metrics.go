@@ -52,6 +52,8 @@ type metrics struct {
 	doorAccepted      *prometheus.Desc
 	doorRefused       *prometheus.Desc
 	doorExhausted     *prometheus.Desc
+	doorSourceFull    *prometheus.Desc
+	doorFull          *prometheus.Desc
 	handshakes        *prometheus.Desc
 	handshakeErrors   *prometheus.Desc
 	handshakesRefused *prometheus.Desc
@@ -142,7 +144,7 @@ func (m *metrics) nameOwn() {
 	m.responseDuration = m.own("response_duration_seconds", "Time that the last tried endpoint took, from being asked to the end of its response.", ownRoute...)
 	m.requestSize = m.own("request_bytes_total", "Bytes received from clients, heads included.", ownRoute...)
 	m.bytesSent = m.own("response_bytes_total", "Bytes sent to clients, heads included.", ownRoute...)
-	m.certificateEnd = m.own("certificate_expiry_timestamp_seconds", "When a certificate that is served ends. The host \"\" is the default certificate's.", "host", "secret")
+	m.certificateEnd = m.own("certificate_expiry_timestamp_seconds", "When a certificate that is served ends. The host \"\" is the default certificate's.", "host", "namespace", "secret")
 }
 
 func (m *metrics) nameHTTP() {
@@ -165,6 +167,8 @@ func (m *metrics) nameDoors() {
 	m.doorAccepted = m.own("door_connections_total", "Accepted connections by port.", "door")
 	m.doorRefused = m.own("door_refused_total", "Accepted connections that were closed before HTTP or a tunnel: a bad or missing PROXY header, neither TLS nor HTTP, too late.", "door")
 	m.doorExhausted = m.own("door_descriptors_exhausted_total", "Times that no connection could be accepted because the process had no descriptor left.", "door")
+	m.doorSourceFull = m.own("door_source_full_total", "Accepted connections that were closed at once because their source has as many as it may.", "door")
+	m.doorFull = m.own("door_pauses_total", "Times that accepting paused because as many connections are open as may be.", "door")
 	m.handshakes = m.own("tls_handshakes_total", "TLS handshakes with clients that were begun.", "door")
 	m.handshakeErrors = m.own("tls_handshake_errors_total", "TLS handshakes with clients that failed.", "door")
 	m.handshakesRefused = m.own("tls_handshakes_refused_total", "TLS handshakes with clients that were not begun because too many are under way.", "door")

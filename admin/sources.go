@@ -35,6 +35,8 @@ type Door struct {
 	Name                        string // "http", "https"
 	Accepted, Refused           uint64
 	NoDescriptor                uint64 // accepting failed for want of descriptors
+	SourceFull                  uint64 // closed at once because their source has too many
+	Full                        uint64 // times that accepting paused at the limit of connections
 	Handshakes, HandshakeErrors uint64 // begun; of these, failed
 	Overload                    uint64 // handshakes that were not begun because too many are under way
 	Passed, PassErrors          uint64 // passed through; not, for want of an endpoint
@@ -51,9 +53,9 @@ type Cluster struct {
 
 // Certificate is what is shown of a certificate that is served.
 type Certificate struct {
-	Host     string // "" is the default certificate's
-	Secret   string // its name; "" for the self-signed one
-	NotAfter time.Time
+	Host              string // "" is the default certificate's
+	Namespace, Secret string // that it comes from; "" for the self-signed one
+	NotAfter          time.Time
 }
 
 // Applies remembers how applying configurations went. The zero value is ready; any goroutine may call it.

@@ -1,14 +1,18 @@
 package fastpath
 
-import "time"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // TunnelEnd is told once, when both connections of a tunnel are closed.
 type TunnelEnd interface {
 	OnTunnelEnd(t *Tunnel, err *Error) // err: nil after two orderly ends
 }
 
-// Tunnel is two connections joined byte for byte until both ended. Plain ones are spliced in the kernel; where TLS stands
-// on a side, bytes are copied. A half-close is carried over, a reset too. A silent tunnel ends at its idle limit, a
+// Tunnel is two connections joined byte for byte until both ended. What comes in bulk between plain ones is spliced in the
+// kernel; small pieces are copied, and all where TLS stands on a side. A half-close is carried over, a reset too. A silent tunnel ends at its idle limit, a
 // half-closed one earlier.
 type Tunnel struct {
 	a, b *Conn
@@ -20,13 +24,23 @@ type Tunnel struct {
 	last int64 // when bytes last moved
 }
 
-// direction is one way through a tunnel.
+// direction is one way through a tunnel. Bytes are copied while they come in small pieces, and spliced once the source
+// proves to send in bulk: a splice saves the copying, but costs a system call more for each arrival.
 type direction struct {
 	from, to *Conn
 	splice   Splicer
-	copied   int64
-	ended    bool // the source's end was passed on
+	copied   int64 // bytes given to the destination, spliced ones aside
+	spliced  int64 // bytes of splices that are over
+	streak   uint8 // successive large pieces while copying, small ones while splicing
+	ended    bool  // the source's end was passed on
 }
+
+// bulkBytes is the size from which on a piece counts as large: a TLS record at its largest is. bulkStreak pieces in a row
+// change the way that bytes are moved.
+const (
+	bulkBytes  = 16 << 10
+	bulkStreak = 2
+)
 
 // Join makes a tunnel of two connected connections of the same loop; unread input of either goes first. From here on both
 // belong to the tunnel.
@@ -38,17 +52,25 @@ func Join(a, b *Conn, idle, half time.Duration, end TunnelEnd) *Tunnel {
 	b.SetHandler(t)
 	a.SetDeadline(0)
 	b.SetDeadline(t.last + int64(idle))
-	a.flags |= flagReadable
-	b.flags |= flagReadable
-	a.Again()
-	b.Again()
+	a.wakeTunnel()
+	b.wakeTunnel()
 	return t
+}
+
+// wakeTunnel asks for a first turn where there may be something to move; a connection of which nothing is known tells of it
+// by an event.
+func (c *Conn) wakeTunnel() {
+	if c.tls != nil || len(c.in) > 0 || c.flags&(flagReadable|flagEOF) != 0 || c.Broken() {
+		c.Again()
+	}
 }
 
 // Bytes is how many bytes each way have been delivered: from a to b, and from b to a.
 func (t *Tunnel) Bytes() (ab, ba int64) {
-	return t.ab.copied + t.ab.splice.Moved(), t.ba.copied + t.ba.splice.Moved()
+	return t.ab.bytes(), t.ba.bytes()
 }
+
+func (d *direction) bytes() int64 { return d.copied + d.spliced + d.splice.Moved() }
 
 // Close ends the tunnel now, with a reset to both sides: the drain limit is reached.
 func (t *Tunnel) Close() { t.abort(ErrTimeout) }
@@ -110,12 +132,24 @@ func (t *Tunnel) move(d *direction) {
 	}
 }
 
-// ended passes the source's end on.
+// ended passes the source's end on. The second end of two is told by the close that follows, if nothing has to wait.
 func (t *Tunnel) ended(d *direction) {
 	d.ended = true
-	d.to.CloseWrite()
+	if d.to.flushMore(); !t.both() || !d.to.Plain() {
+		d.to.CloseWrite()
+	}
 	t.b.SetDeadline(t.last + int64(min(t.idle, t.half)))
 	t.settle()
+}
+
+// flushMore sends what is staged and tells the kernel that more follows, so that the FIN, which must follow at once, leaves
+// in the same segment.
+func (c *Conn) flushMore() {
+	if c.tls != nil || len(c.out) == 0 || c.flags&(flagBlocked|flagConnecting|flagClosed|flagWriteEnd) != 0 || c.err != nil {
+		return
+	}
+	n, e := send(c.fd, c.out, unix.MSG_MORE)
+	c.out = c.took(c.out, n, e)
 }
 
 // settle closes the tunnel when both ends were passed on and nothing that was staged before them waits.
@@ -123,7 +157,7 @@ func (t *Tunnel) settle() {
 	if !t.ab.ended || !t.ba.ended {
 		return
 	}
-	if t.a.Pending() || t.b.Pending() {
+	if !t.both() {
 		t.a.flags |= flagTold
 		t.b.flags |= flagTold
 		return
@@ -131,6 +165,11 @@ func (t *Tunnel) settle() {
 	t.a.Close()
 	t.b.Close()
 	t.finish(nil)
+}
+
+// both tells that both ends have come and nothing waits to be sent.
+func (t *Tunnel) both() bool {
+	return t.ab.ended && t.ba.ended && !t.a.Pending() && !t.b.Pending()
 }
 
 func (t *Tunnel) abort(err *Error) {
@@ -156,39 +195,77 @@ func (t *Tunnel) finish(err *Error) {
 
 // pump moves what can be moved now. nil is never returned: a direction goes on until its end.
 func (d *direction) pump() (int64, *Error) {
-	if d.from.Plain() && d.to.Plain() && len(d.from.Buffered()) == 0 {
-		if !d.splice.Active() {
-			moved := d.splice.moved
-			d.splice.Start(d.from, d.to, -1)
-			d.splice.moved = moved
-		}
-		return d.splice.Pump()
+	if d.splice.Active() {
+		return d.pumpSplice()
 	}
-	return d.copy()
-}
-
-func (d *direction) copy() (int64, *Error) {
 	var n int64
 	for n < turnBytes {
 		room := d.to.Room()
 		if room == 0 {
 			return n, ErrWouldBlock
 		}
-		if b := d.from.Buffered(); len(b) > 0 {
-			b = b[:min(len(b), room)]
-			d.to.Write(b)
-			d.from.Discard(len(b))
-			d.copied += int64(len(b))
-			n += int64(len(b))
-			continue
+		if len(d.from.Buffered()) == 0 {
+			if d.streak >= bulkStreak {
+				d.startSplice()
+				m, err := d.pumpSplice()
+				return n + m, err
+			}
+			if err := d.from.Fill(room); err != nil {
+				return n, err
+			}
+			d.judge(d.from.Plain() && d.to.Plain() && len(d.from.Buffered()) >= bulkBytes)
 		}
-		if d.from.Plain() && d.to.Plain() {
-			break // what was read ahead is gone; from here on it is spliced
-		}
-		if err := d.from.Fill(room); err != nil {
-			return n, err
-		}
+		n += d.copy(room)
 	}
 	d.from.Again()
 	return n, ErrWouldBlock
+}
+
+// copy gives the destination what was read, as far as there is room. What a broken one is given is lost, and not counted.
+func (d *direction) copy(room int) int64 {
+	b := d.from.Buffered()
+	b = b[:min(len(b), room)]
+	d.to.Write(b)
+	d.from.Discard(len(b))
+	if !d.to.Broken() {
+		d.copied += int64(len(b))
+	}
+	return int64(len(b))
+}
+
+// judge counts pieces in a row that speak for the other way of moving bytes.
+func (d *direction) judge(other bool) {
+	if !other {
+		d.streak = 0
+		return
+	}
+	d.streak++
+}
+
+func (d *direction) startSplice() {
+	d.streak = 0
+	d.splice.Start(d.from, d.to, -1)
+}
+
+// pumpSplice goes back to copying when the source trickles, or when no descriptor is left for a pipe.
+func (d *direction) pumpSplice() (int64, *Error) {
+	n, err := d.splice.Pump()
+	switch {
+	case err == ErrNoDescriptor:
+		d.stopSplice()
+		d.from.Again()
+		return n, ErrWouldBlock
+	case err == ErrWouldBlock && d.splice.pipe == nil:
+		if d.judge(n < bulkBytes); d.streak >= bulkStreak {
+			d.stopSplice()
+		}
+	}
+	return n, err
+}
+
+// stopSplice is called while the pipe is empty only: what is in it would be lost.
+func (d *direction) stopSplice() {
+	d.streak = 0
+	d.spliced += d.splice.Moved()
+	d.splice.Stop()
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -377,8 +378,8 @@ func TestTunnelReadAheadGoesFirst(t *testing.T) {
 		}
 		onEventually(t, l, "the first end", func() bool { return tunnel.ab.ended })
 		on(t, l, func() {
-			if tunnel.ab.copied != int64(ahead) || tunnel.ab.splice.Moved() != n {
-				t.Errorf("%d bytes were copied and %d spliced, want %d and %d", tunnel.ab.copied, tunnel.ab.splice.Moved(), ahead, n)
+			if tunnel.ab.copied < int64(ahead) || tunnel.ab.copied == int64(ahead+n) || tunnel.ab.bytes() != int64(ahead+n) {
+				t.Errorf("%d bytes of %d were copied, %d were read before", tunnel.ab.copied, tunnel.ab.bytes(), ahead)
 			}
 		})
 		_ = peerB.CloseWrite()
@@ -391,6 +392,75 @@ func TestTunnelReadAheadGoesFirst(t *testing.T) {
 			t.Errorf("ended with %v", err)
 		}
 	}
+}
+
+// TestTunnelChangesItsWay: a direction is spliced while its source sends in bulk, and copied while it does not. The bytes
+// are the same.
+func TestTunnelChangesItsWay(t *testing.T) {
+	l := startLoop(t)
+	j := join(t, l, time.Hour, time.Hour, 1<<20)
+	at := 0
+	send := func(n int) { // at once, as far as the loop sees
+		t.Helper()
+		on(t, l, func() { _, _ = j.a.Write(payload(at, n)) })
+		got := make([]byte, n)
+		if _, err := io.ReadFull(j.b, got); err != nil {
+			t.Fatal(err)
+		}
+		same(t, "what came through", got, payload(at, n))
+		at += n
+	}
+	until := func(what string, n int, spliced bool) {
+		t.Helper()
+		for range 20 {
+			send(n)
+			now := false
+			if on(t, l, func() { now = j.tunnel.ab.splice.Active() }); now == spliced {
+				return
+			}
+		}
+		t.Errorf("%s: spliced is %v", what, !spliced)
+	}
+	for range 3 {
+		until("bulk", 200_000, true)
+		until("trickle", 100, false)
+	}
+	on(t, l, func() {
+		if j.tunnel.ba.splice.Active() || j.tunnel.ab.spliced == 0 || j.tunnel.ab.copied == 0 {
+			t.Errorf("%d bytes spliced, %d copied", j.tunnel.ab.spliced, j.tunnel.ab.copied)
+		}
+	})
+	j.bytes(at, 0)
+	j.a.Close()
+	j.b.Close()
+	j.end(nil)
+	j.bytes(at, 0)
+}
+
+// TestTunnelWithoutDescriptors: where no pipe can be had, bulk is copied.
+func TestTunnelWithoutDescriptors(t *testing.T) {
+	l := startLoop(t)
+	j := join(t, l, time.Hour, time.Hour, 0)
+	var was syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was); err != nil {
+		t.Skip(err)
+	}
+	none := syscall.Rlimit{Cur: 3, Max: was.Max} // 0 to 2 are in use
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+		t.Skip(err)
+	}
+	transfer(t, j.a, j.b, 0, 8<<20)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	on(t, l, func() {
+		if j.tunnel.ab.copied != 8<<20 {
+			t.Errorf("%d bytes were copied", j.tunnel.ab.copied)
+		}
+	})
+	transfer(t, j.b, j.a, 0, 8<<20)
+	j.end(nil)
+	j.bytes(8<<20, 8<<20)
 }
 
 // TestTunnelOfAnEndedConn: an end that was read before the tunnel stands is passed on as well.

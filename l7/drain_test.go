@@ -86,7 +86,7 @@ func TestDrainLosesNothing(t *testing.T) {
 	})
 	var running sync.WaitGroup
 	var answered, repeated atomic.Int64
-	for i := range 40 {
+	for i := range 20 {
 		c := r.dial()
 		running.Add(1)
 		go func() {
@@ -115,7 +115,7 @@ func TestDrainLosesNothing(t *testing.T) {
 			}
 		}()
 	}
-	r.eventually("traffic", func() bool { return answered.Load() > 200 })
+	r.eventually("traffic", func() bool { return answered.Load() > 100 })
 	r.srv.Drain(r.loops)
 	running.Wait()
 	r.eventually("idle", r.srv.Idle)

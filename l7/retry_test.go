@@ -283,6 +283,9 @@ func TestNextUpstreamStatus(t *testing.T) {
 			{"POST with the waiver", "POST", NextDefault | next | NextNonIdempotent, 200, 2},
 			{"not named", "GET", ^next, status, 1},
 		} {
+			if c.method != "GET" && status != 503 {
+				continue // one status is enough for what does not depend on it
+			}
 			t.Run(fmt.Sprint(status, " ", c.name), func(t *testing.T) {
 				t.Parallel()
 				r := newRig(t, func(r *rig) { r.route.Policy.NextUpstream = c.next })
@@ -529,12 +532,12 @@ func TestDeadEndpoint(t *testing.T) {
 		running.Add(1)
 		go func() {
 			defer running.Done()
-			for range 150 {
+			for range 100 {
 				c.get("/")
 				if a := c.response("GET"); a.StatusCode != 200 {
 					failed.Add(1)
 				}
-				if done.Add(1) == 300 {
+				if done.Add(1) == 200 {
 					go dying.stop()
 				}
 			}
@@ -542,6 +545,6 @@ func TestDeadEndpoint(t *testing.T) {
 	}
 	running.Wait()
 	if n := failed.Load(); n != 0 {
-		t.Errorf("%d of 1200 requests failed", n)
+		t.Errorf("%d of 800 requests failed", n)
 	}
 }

@@ -323,13 +323,17 @@ func (r *rig) endpoint(a netip.AddrPort) {
 	}
 }
 
-// refusing adds an address where nobody listens.
+// refusing adds an address where nobody listens. A socket holds the port, so that nobody else begins to.
 func (r *rig) refusing() {
 	r.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	r.must(err)
-	ln.Close()
-	r.endpoint(ln.Addr().(*net.TCPAddr).AddrPort())
+	r.files++
+	r.Cleanup(func() { _ = unix.Close(fd) })
+	r.must(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	at, err := unix.Getsockname(fd)
+	r.must(err)
+	r.endpoint(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(at.(*unix.SockaddrInet4).Port)))
 }
 
 func (b *backend) run(serve func(*peer)) {

@@ -287,6 +287,16 @@ func TestDefaultBackend(t *testing.T) {
 	if s3 := compiled(t, &withDefault, s2, e); s3.miss != s2.miss || s3.hosts[0] != s2.hosts[0] {
 		t.Error("an unchanged default backend was made anew")
 	}
+	larger := withDefault
+	larger.Settings = l7.DefaultSettings()
+	larger.Settings.DefaultPolicy.BodyMax = 8 << 20
+	s3 := compiled(t, &larger, s2, e)
+	for i, want := range []l7.Policy{l7.DefaultPolicy(), larger.Settings.DefaultPolicy} {
+		s := []*Snapshot{s2, s3}[i]
+		if s.miss.Policy != want || at(s, "filter.example", "/").Policy != want {
+			t.Errorf("the default backend's policy is %+v and %+v, want %+v", s.miss.Policy, at(s, "filter.example", "/").Policy, want)
+		}
+	}
 	missing := *c
 	missing.DefaultBackend = "gone"
 	s4, problems := Compile(&missing, s2, e.Env)

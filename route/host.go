@@ -30,6 +30,14 @@ type Host struct {
 // Name is the host's name as configured: lower case, "*.shop.example", or "" for the catch-all.
 func (h *Host) Name() string { return h.source.Name }
 
+// CertificateOwner is the Secret of the host's own certificate.
+func (h *Host) CertificateOwner() Object {
+	if h.Certificate == nil {
+		return Object{}
+	}
+	return h.source.Certificate.Owner
+}
+
 // Match answers the route of a path, which is decoded and normalised; nil: no route, 404. It does not allocate.
 func (h *Host) Match(path []byte) *l7.Route {
 	var rule int

@@ -91,6 +91,14 @@ func (s *Snapshot) Certificate(name []byte) *tls.Certificate {
 	return s.certificate
 }
 
+// DefaultCertificate is what names without a certificate are shown, and its Secret, which is nobody's for the self-signed one.
+func (s *Snapshot) DefaultCertificate() (*tls.Certificate, Object) {
+	if s.ownCertificate {
+		return s.certificate, s.config.DefaultCertificate.Owner
+	}
+	return s.certificate, Object{}
+}
+
 // HasPassthrough tells whether any host is passed through: only then must a ClientHello stay unread until it is decided.
 func (s *Snapshot) HasPassthrough() bool { return s.passthrough }
 
