@@ -17,7 +17,6 @@ import (
 type witnesses struct {
 	t       *testing.T
 	callers []*caller
-	pass    net.Conn
 }
 
 // watchers open a plain, a TLS and a pass-through connection to hosts that no edit touches.

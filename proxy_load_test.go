@@ -309,6 +309,40 @@ func TestDrainInProcess(t *testing.T) {
 	}
 }
 
+// TestDrainNewcomers has clients whose connections were accepted just before the port closed, and which say what they want
+// only then: without a word, with half a hello, and with a hello whose answer they have not read.
+func TestDrainNewcomers(t *testing.T) {
+	b := newBackend(t, "one", nil)
+	p := startProxy(t, site{name: "shop", host: "shop.example", ports: []int{b.port()}, secret: "shop", annotations: map[string]string{"ssl-redirect": "false"}}.yaml()+
+		secretOf(t, "shop", issue(t, "shop.example")))
+	late := 400 * time.Millisecond
+	var group sync.WaitGroup
+	for i := range 20 {
+		c := &caller{address: p.HTTP}
+		if i%2 == 0 {
+			c = &caller{address: p.HTTPS, tls: trusting(t, "shop.example"), wrap: func(n net.Conn) net.Conn {
+				return &pieces{Conn: n, size: 100 * i, limit: 100 * i, pause: late}
+			}}
+		}
+		group.Go(func() {
+			if err := c.dial(); err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.hangUp()
+			time.Sleep(late)
+			if a, err := c.call(request("shop.example", "/")); err != nil || a.status != 200 || !a.close || c.dials != 1 {
+				t.Errorf("client %d: %+v, %v", i, a, err)
+			}
+		})
+	}
+	within(t, callTimeout, "all connections", func() bool { return p.door("http").Stats.Accepted.Load()+p.door("https").Stats.Accepted.Load() == 20 })
+	if err := p.drain(context.Background()); err != nil {
+		t.Error(err)
+	}
+	group.Wait()
+}
+
 // TestLoadSIGTERM ends one of two processes under load: its clients go to the other one when its port is closed, as
 // clients of a load balancer do, and none of their requests fails.
 func TestLoadSIGTERM(t *testing.T) {

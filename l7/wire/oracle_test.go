@@ -20,7 +20,7 @@ var (
 	oracleLine   = regexp.MustCompile("^(" + tokenText + ") ([^\\x00-\\x20\\x7f#]+) HTTP/1\\.([01])$")
 	oracleField  = regexp.MustCompile("^(" + tokenText + "):[ \\t]*([^\\x00-\\x08\\x0a-\\x1f\\x7f]*)$")
 	oracleHost   = regexp.MustCompile("^(" + hostText + ")(?::([0-9]{0,5}))?$")
-	oracleForm   = regexp.MustCompile("^(?i:https?)://([^/?]*)(/[^?]*)?(\\?.*)?$")
+	oracleForm   = regexp.MustCompile(`^(?i:https?)://([^/?]*)(/[^?]*)?(\?.*)?$`)
 	oracleKey    = regexp.MustCompile("^[A-Za-z0-9+/]{22}==$")
 	oracleToken  = regexp.MustCompile("^" + tokenText + "$")
 	oracleEscape = regexp.MustCompile("%..?|%$")

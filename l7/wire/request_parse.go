@@ -46,7 +46,7 @@ type requestState struct {
 	keys     uint8
 	versions uint8
 
-	trailer, underscore, expect, unexpected bool
+	trailer, expect, unexpected bool
 }
 
 // parseLine parses the request line and gives the offset of the first field line.

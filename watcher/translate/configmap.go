@@ -76,6 +76,8 @@ type defaults struct {
 	cluster     upstream.Settings
 	riskMax     risk
 	strictPaths strictness
+
+	implementationIsPrefix bool // sluice-implementation-specific: prefix
 }
 
 // strictness is what becomes of Exact and Prefix paths with characters that ingress-nginx's webhook refuses

@@ -140,6 +140,11 @@ var routeKeys = []configKey{
 	{key: "strict-validate-path-type", preset: "", otherwise: "true", verdict: differs,
 		note: "`true` refuses such a path, `false` says nothing; without the key it is served with a Problem, as ingress-nginx serves what passed its webhook before.",
 		text: "What becomes of Exact and Prefix paths with other characters than letters, digits and -._/.", parse: parseStrictPaths},
+	{key: "sluice-implementation-specific", preset: "string", verdict: own,
+		text: "What paths of type ImplementationSpecific match: `string`: every path that begins with them, as nginx's own locations do; " +
+			"`prefix`: whole path elements, as ingress-nginx makes of them.",
+		parse: choice(map[string]bool{"string": false, "prefix": true},
+			func(c *configuration) *bool { return &c.defaults.implementationIsPrefix })},
 }
 
 // Backends.

@@ -73,7 +73,7 @@ func (t *Translator) parse(f *fragment) {
 	rules := f.ing.Spec.Rules
 	f.hosts = make([]hostRules, 0, max(1, len(rules)))
 	for i := range rules {
-		f.readRule(i, &rules[i], t.config.defaults.strictPaths)
+		f.readRule(i, &rules[i], &t.config.defaults)
 	}
 	f.used = nil
 	f.checkTLS()
@@ -140,7 +140,7 @@ func (f *fragment) warnBare(prefix string) {
 }
 
 // readRule adds one of spec.rules to the fragment's hosts.
-func (f *fragment) readRule(i int, r *networkingv1.IngressRule, strict strictness) {
+func (f *fragment) readRule(i int, r *networkingv1.IngressRule, d *defaults) {
 	name, why := hostName(r.Host)
 	if why != "" {
 		f.refuse("spec.rules["+strconv.Itoa(i)+"].host", "%s", why)
@@ -155,7 +155,7 @@ func (f *fragment) readRule(i int, r *networkingv1.IngressRule, strict strictnes
 	}
 	for j := range r.HTTP.Paths {
 		at := place{rule: int32(i), path: int32(j)}
-		if p, ok := f.readPath(at, &r.HTTP.Paths[j], strict); ok {
+		if p, ok := f.readPath(at, &r.HTTP.Paths[j], d); ok {
 			h.paths = append(h.paths, p)
 		}
 	}
@@ -191,7 +191,7 @@ func hostName(s string) (name, why string) {
 	return name, ""
 }
 
-func (f *fragment) readPath(at place, p *networkingv1.HTTPIngressPath, strict strictness) (pathRule, bool) {
+func (f *fragment) readPath(at place, p *networkingv1.HTTPIngressPath, d *defaults) (pathRule, bool) {
 	kind, why := pathType(p.PathType)
 	if why != "" {
 		f.refuse(at.field()+".pathType", "%s", why)
@@ -205,9 +205,9 @@ func (f *fragment) readPath(at place, p *networkingv1.HTTPIngressPath, strict st
 		f.refuse(at.field()+".path", "%s", why)
 		return pathRule{}, false
 	}
-	if strict != strictOff && kind != route.Implementation && !strictPath(path) {
+	if d.strictPaths != strictOff && kind != route.Implementation && !strictPath(path) {
 		const what = "%q holds other characters than letters, digits and -._/, for which pathType ImplementationSpecific is meant, not %s"
-		if f.refuse(at.field()+".path", what, path, kind); strict == strictRefuse {
+		if f.refuse(at.field()+".path", what, path, kind); d.strictPaths == strictRefuse {
 			return pathRule{}, false
 		}
 	}
@@ -216,6 +216,9 @@ func (f *fragment) readPath(at place, p *networkingv1.HTTPIngressPath, strict st
 		return pathRule{}, false
 	}
 	b, ok := f.use(p.Backend.Service, at)
+	if kind == route.Implementation && d.implementationIsPrefix { // not before: its path may be an expression
+		kind = route.Prefix
+	}
 	return pathRule{at, path, kind, b}, ok
 }
 
