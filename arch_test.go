@@ -46,6 +46,7 @@ var rules = []struct {
 	{"packages have a doc sentence", (*house).undocumented},
 	{"documents name living files", (*house).deadNames},
 	{"sizes", (*house).oversized},
+	{"settings have readers", (*house).unread},
 }
 
 // Sizes that nothing may pass. CONTRIBUTING.md asks for a second look long before.
@@ -61,8 +62,9 @@ var dataPlane = []string{"route", "l7", "l7/filter", "l7/wire", "upstream", "sni
 // Folders that the documents may name before they are there, beside the rooms of the floors block.
 var laterFolders = []string{"deploy"}
 
-// Files that the documents may name before they are written.
-var optionalFiles = []string{"README.md", "docs/annotations.md"}
+// Structs whose fields the ConfigMap or an annotation sets: a field that nobody reads is a key without effect.
+var settings = []string{"l7.Settings", "l7.Policy", "l7/wire.Limits", "sni.Limits", "upstream.Settings",
+	"watcher/translate.Process", "watcher/translate.ProxyProtocol"}
 
 // A house is the repository as the rules see it.
 type house struct {
@@ -446,7 +448,7 @@ func (h *house) later(name string) bool {
 func (h *house) exists(name, folder string) bool {
 	for _, full := range []string{path.Clean(name), path.Join(folder, name)} {
 		_, file := slices.BinarySearch(h.files, full)
-		if file || h.hasFolder(full) || h.later(full) || slices.Contains(optionalFiles, full) {
+		if file || h.hasFolder(full) || h.later(full) {
 			return true
 		}
 	}
@@ -469,12 +471,51 @@ func (h *house) declares(file, function string) bool {
 	return true
 }
 
+// unread finds fields of settings that no code reads. Translate, which sets them, does not count; nor does an assignment.
+func (h *house) unread() (found []string) {
+	read := map[string]bool{}
+	for _, s := range h.source {
+		if s.test || s.room == "watcher/translate" {
+			continue
+		}
+		written := map[ast.Expr]bool{}
+		ast.Inspect(s.File, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.AssignStmt:
+				for _, to := range n.Lhs {
+					written[to] = true
+				}
+			case *ast.SelectorExpr:
+				read[n.Sel.Name] = read[n.Sel.Name] || !written[n]
+			}
+			return true
+		})
+	}
+	for _, s := range h.source {
+		ast.Inspect(s.File, func(n ast.Node) bool {
+			spec, ok := n.(*ast.TypeSpec)
+			if !ok || s.test || !slices.Contains(settings, s.room+"."+spec.Name.Name) {
+				return true
+			}
+			for _, field := range spec.Type.(*ast.StructType).Fields.List {
+				for _, name := range field.Names {
+					if !read[name.Name] {
+						found = append(found, fmt.Sprintf("%s: %s.%s: nobody reads it", s.set.Position(name.Pos()), spec.Name.Name, name.Name))
+					}
+				}
+			}
+			return true
+		})
+	}
+	return found
+}
+
 // TestHouseRules shows that a sound house has no finding and that each flaw is found, by its own rule alone.
 func TestHouseRules(t *testing.T) {
 	if found := findings(t, sound()); len(found) > 0 {
 		t.Fatalf("a sound house has findings: %q", found)
 	}
-	unbuilt := fstest.MapFS{"go.mod": file("module p"), "ARCHITECTURE.md": sound()["ARCHITECTURE.md"], "main.go": sound()["main.go"]}
+	unbuilt := fstest.MapFS{"go.mod": file("module p"), "README.md": file(""), "ARCHITECTURE.md": sound()["ARCHITECTURE.md"], "main.go": sound()["main.go"]}
 	if found := findings(t, unbuilt); len(found) > 0 {
 		t.Errorf("a house whose rooms are not built yet has findings: %q", found)
 	}
@@ -513,6 +554,8 @@ var flaws = []struct{ name, file, text, want string }{
 	{"dead function", "docs/x.md", "`l7/serve.go: gone`", "l7/serve.go: gone"},
 	{"dead link", "docs/x.md", "[x](gone.md#part)", "gone.md"},
 	{"long function", "sni/a.go", "package sni\nfunc f() {\n" + strings.Repeat("\n", 119) + "}", "f has 121 lines"},
+	{"setting that nobody reads", "sni/limits.go", "package sni\ntype Limits struct{ Most, Least int }\nfunc f(l Limits) { l.Most = 1; use(l.Least) }",
+		"sni/limits.go:2:21: Limits.Most: nobody reads it"},
 	{"long file", "sni/a_test.go", "package sni" + strings.Repeat("\n", 1201), "sni/a_test.go: 1201 lines"},
 }
 
@@ -536,6 +579,7 @@ func sound() fstest.MapFS {
 	return fstest.MapFS{
 		"go.mod":          file("module example.org/p\n\ngo 1.26\n"),
 		"ARCHITECTURE.md": file(strings.ReplaceAll(plan, "'", "`")),
+		"README.md":       file(""),
 		"docs/a/b.md":     file("`../../main.go`, `serve.go`, [up](../../ARCHITECTURE.md#p), [out](https://example.org/x.md)"),
 
 		"main.go":               file("// P is.\npackage main\nimport (\n_ `example.org/p/l7`\n_ `k8s.io/api`\n)"),

@@ -315,7 +315,7 @@ func TestDrainNewcomers(t *testing.T) {
 	b := newBackend(t, "one", nil)
 	p := startProxy(t, site{name: "shop", host: "shop.example", ports: []int{b.port()}, secret: "shop", annotations: map[string]string{"ssl-redirect": "false"}}.yaml()+
 		secretOf(t, "shop", issue(t, "shop.example")))
-	late := 400 * time.Millisecond
+	late := 200 * time.Millisecond
 	var group sync.WaitGroup
 	for i := range 20 {
 		c := &caller{address: p.HTTP}

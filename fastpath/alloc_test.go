@@ -128,6 +128,9 @@ func TestAllocSplice(t *testing.T) {
 
 // TestAllocReuseOfConns: a connection's value, once warm, costs nothing; what is left is the owner's.
 func TestAllocReuseOfConns(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector allocates: run without -race")
+	}
 	l := steppedLoop(t)
 	l.poison = false
 	var fds [2101]int

@@ -25,6 +25,8 @@ const (
 	rcvLowatMax       = 128 << 10
 	rcvLowatReset     = 20 * time.Millisecond // a backend that dawdles must not hold its bytes back
 
+	fillsPerRound = 32 // how often a TLS connection is asked for plain text before the others have their turn
+
 	wallEvery = time.Second // how often a loop asks for the time of day
 
 	// TLS records that may wait for the socket while input is read: more than Room lets an owner stage

@@ -12,7 +12,7 @@ import (
 // leaves the loop asleep and the test waiting.
 func TestPostWakesTheLoop(t *testing.T) {
 	l := startLoop(t)
-	for range 20_000 {
+	for range 5_000 {
 		done := make(chan struct{})
 		l.Post(func() { close(done) })
 		receive(t, "a posted function", done)

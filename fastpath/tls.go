@@ -31,6 +31,9 @@ type tlsState struct {
 	rawEOF  bool    // conn saw the end of the TCP stream, not only close_notify
 	sealing bool    // records that conn writes go to loop.sealed
 
+	round uint64 // of the loop, in which
+	fills int    // plain text was asked for so often
+
 	notified bool  // close_notify was sealed
 	err      error // why the handshake failed
 }
@@ -219,6 +222,10 @@ func (t *tlsState) fill(max int) *Error {
 		c.flags |= flagHungry
 		return ErrWouldBlock
 	}
+	if t.spent() {
+		c.Again()
+		return ErrWouldBlock
+	}
 	for {
 		if !t.drained {
 			if err := t.open1(max); err != ErrWouldBlock {
@@ -243,6 +250,16 @@ func (t *tlsState) fill(max int) *Error {
 		}
 		t.view, t.drained = l.records[:n], false
 	}
+}
+
+// spent tells that t has had its share of the loop's present round. Owners count plain text, but a peer may hide sixteen
+// KeyUpdates behind every byte of it, and each costs microseconds.
+func (t *tlsState) spent() bool {
+	if round := t.loop.Stats.Turns.Load(); t.round != round {
+		t.round, t.fills = round, 0
+	}
+	t.fills++
+	return t.fills > fillsPerRound
 }
 
 // open1 takes plain text from the record layer.

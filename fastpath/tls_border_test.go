@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 )
 
 // borderPeer is a TLS session on a loop that the test leads itself, with a client that writes records of any shape.
@@ -138,5 +139,30 @@ func TestTLSRecordsInRandomPieces(t *testing.T) {
 	rounds(t, p.l, "the end", func() bool { return p.err != nil })
 	if p.err != ErrEOF || string(p.got[len(p.got)-4:]) != "last" {
 		t.Errorf("ended with %v", p.err)
+	}
+}
+
+// TestTLSKeyUpdatesLeaveOthersTheirTurn: a byte of plain text may come with sixteen KeyUpdates. However much of that waits on
+// the socket, one round does only a share of it.
+func TestTLSKeyUpdatesLeaveOthersTheirTurn(t *testing.T) {
+	p := newBorderPeer(t)
+	p.max = 16 << 10
+	var sizes []int
+	for range 150 {
+		sizes = append(sizes, -1, -1, -1, -1, 1)
+	}
+	wire, content := p.sequence(sizes)
+	if _, err := p.r.Write(wire); err != nil {
+		t.Fatal(err)
+	}
+	most := 0
+	for end := time.Now().Add(patience); len(p.got) < len(content) && time.Now().Before(end); {
+		n := len(p.got)
+		p.l.round(min(10, max(0, p.l.sleep())))
+		most = max(most, len(p.got)-n)
+	}
+	same(t, "plain text", p.got, content)
+	if most > fillsPerRound {
+		t.Errorf("one round took %d records of plain text", most)
 	}
 }

@@ -233,7 +233,7 @@ func (d *duplex) OnReadable(c *Conn) {
 
 func TestTLSBulkBothWays(t *testing.T) {
 	eachSide(t, func(t *testing.T, s side) {
-		const total = 12 << 20
+		const total = 6 << 20
 		l := startLoop(t)
 		d := &duplex{source: source{stream: stream{at: 5, left: total}, piece: pieces(100, 9000, 60_000), closing: (*Conn).CloseWrite}, sum: sha256.New()}
 		_, peer := secured(t, l, s, d, 0)

@@ -52,7 +52,7 @@ func eachTLSPair(t *testing.T, f func(t *testing.T, a, b layer)) {
 }
 
 func TestTunnelTLSBothWays(t *testing.T) {
-	const n = 4 << 20
+	const n = 2 << 20
 	eachTLSPair(t, func(t *testing.T, a, b layer) {
 		l := startLoop(t)
 		j, peerA, peerB := joinLayers(t, l, a, b, time.Hour, 0)

@@ -142,7 +142,7 @@ var routeKeys = []configKey{
 		text: "What becomes of Exact and Prefix paths with other characters than letters, digits and -._/.", parse: parseStrictPaths},
 	{key: "sluice-implementation-specific", preset: "string", verdict: own,
 		text: "What paths of type ImplementationSpecific match: `string`: every path that begins with them, as nginx's own locations do; " +
-			"`prefix`: whole path elements, as ingress-nginx makes of them.",
+			"`prefix`: whole path elements. Coming from ingress-nginx, which makes Prefix of them, `prefix` changes nothing.",
 		parse: choice(map[string]bool{"string": false, "prefix": true},
 			func(c *configuration) *bool { return &c.defaults.implementationIsPrefix })},
 }
