@@ -266,7 +266,7 @@ func TestTLSKeyUpdateFlood(t *testing.T) {
 // the loop from nobody.
 func TestTLSKeyUpdateFloodWithData(t *testing.T) {
 	l := startLoop(t)
-	fd, peer := tcpPairBuffers(t, 32<<10)
+	fd, peer := tcpPairBuffers(t, 4<<10)
 	h := &sink{}
 	c := startTLS(t, l, fd, h, serverConfig(tls.VersionTLS13), true, NewWork(1))
 	r := newRawTLS(t, peer)
@@ -275,7 +275,7 @@ func TestTLSKeyUpdateFloodWithData(t *testing.T) {
 	go func() {
 		for err := error(nil); ; {
 			var wire []byte
-			for i := range 500 {
+			for i := range 100 {
 				if i%10 == 0 {
 					wire = append(wire, r.record(recordData, []byte("x"))...)
 				}
