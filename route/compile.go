@@ -32,6 +32,7 @@ func Compile(c *Config, previous *Snapshot, env Env) (*Snapshot, []Problem) {
 	k.compileHosts()
 	k.next.identities.stats.sweep(k.next.Generation, k.statsInUse())
 	k.next.identities.states.sweep(k.next.Generation, k.ownersInUse())
+	k.next.identities.certificates.sweep(k.next.Generation, k.certificatesInUse())
 	return k.next, k.next.problems
 }
 
@@ -45,8 +46,8 @@ type compiler struct {
 	clusterAt, hostAt int                   // where in previous the next one is expected
 	added             map[string]bool       // cluster IDs that previous does not have
 	removed           map[*liveCluster]bool // clusters that only previous has
-	certificates      map[*Certificate]parsedCertificate
-	work              int
+
+	work int
 
 	host      hostWork
 	locations locations

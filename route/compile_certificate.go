@@ -2,6 +2,7 @@ package route
 
 import (
 	"crypto/tls"
+	"iter"
 	"strings"
 )
 
@@ -13,31 +14,26 @@ type parsedCertificate struct {
 
 // certificate parses a key pair, once for each pointer: parsing and checking a key takes longer than compiling a host.
 func (k *compiler) certificate(c *Certificate) parsedCertificate {
-	if k.certificates == nil {
-		k.certificates = k.previous.certificates()
-	}
-	parsed, ok := k.certificates[c]
-	if !ok {
-		pair, err := tls.X509KeyPair(c.CertPEM, c.KeyPEM)
-		parsed = parsedCertificate{certificate: &pair, err: err}
-		k.certificates[c] = parsed
+	parsed, _ := k.next.identities.certificates.get(c, k.next.Generation, func() parsedCertificate {
 		k.worked(yieldEvery)
-	}
+		pair, err := tls.X509KeyPair(c.CertPEM, c.KeyPEM)
+		return parsedCertificate{certificate: &pair, err: err}
+	})
 	return parsed
 }
 
-// certificates are those that a Snapshot has in use.
-func (s *Snapshot) certificates() map[*Certificate]parsedCertificate {
-	m := map[*Certificate]parsedCertificate{}
-	if c := s.config.DefaultCertificate; c != nil && s.ownCertificate {
-		m[c] = parsedCertificate{certificate: s.certificate}
-	}
-	for _, h := range s.hosts {
-		if h.Certificate != nil {
-			m[h.source.Certificate] = parsedCertificate{certificate: h.Certificate}
+// certificatesInUse are those that the Config shows.
+func (k *compiler) certificatesInUse() iter.Seq[*Certificate] {
+	return func(yield func(*Certificate) bool) {
+		if c := k.config.DefaultCertificate; c != nil && !yield(c) {
+			return
+		}
+		for _, h := range k.next.hosts {
+			if c := h.source.Certificate; c != nil && !yield(c) {
+				return
+			}
 		}
 	}
-	return m
 }
 
 // problem tells what is wrong with the key pair; the default certificate stands in.

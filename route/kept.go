@@ -16,6 +16,8 @@ type identities struct {
 	stats  kept[l7.Identity, *l7.RouteStats] // by StatsIdentity
 	states kept[Object, *filter.State]
 	other  *l7.RouteStats // of identities beyond statsMax
+
+	certificates kept[*Certificate, parsedCertificate] // those out of use go when the next one comes
 }
 
 func newIdentities(loops int) *identities {

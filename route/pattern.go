@@ -3,17 +3,18 @@ package route
 import (
 	"cmp"
 	"encoding/binary"
-	"regexp"
 	"regexp/syntax"
 	"slices"
 	"unicode/utf8"
+
+	"github.com/sluiceproxy/sluice/l7/filter"
 )
 
 // pattern is one path of a host in regex mode: `(?i)^<path>`.
 type pattern struct {
 	literal string // how every match begins, in lower case and ASCII
 	then    then   // what must follow it
-	re      *regexp.Regexp
+	re      *filter.Expression
 	rule    int
 }
 
@@ -45,15 +46,15 @@ const (
 // newPattern compiles a path.
 func newPattern(path string, rule int) (pattern, error) {
 	text := "(?i)^" + path
-	re, err := regexp.Compile(text)
+	parsed, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {
 		return pattern{}, err
 	}
-	p := pattern{re: re, rule: rule}
-	if parsed, err := syntax.Parse(text, syntax.Perl); err == nil {
-		p.literal, p.then = literalOf(parsed)
+	p := pattern{re: filter.NewExpression(text), rule: rule}
+	if p.literal, p.then = literalOf(parsed); p.then == thenRegex {
+		err = p.re.Compile()
 	}
-	return p, nil
+	return p, err
 }
 
 // literalOf finds the literal that every match of a parsed regular expression begins with, and what must follow.

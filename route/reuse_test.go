@@ -155,4 +155,11 @@ func TestCertificates(t *testing.T) {
 		t.Errorf("problems %q", texts(problems))
 	}
 	check(broken, map[string]string{"a.shop.example": "self-signed"})
+
+	for range 3 { // rotation: private keys that nobody shows any more do not pile up
+		broken = compiled(t, &Config{Hosts: []*VirtualHost{with("a.shop.example", keyPair(t, "rotated"))}}, broken, e)
+	}
+	if n := len(broken.identities.certificates.values); n != 1 {
+		t.Errorf("%d certificates are kept, want the one in use", n)
+	}
 }

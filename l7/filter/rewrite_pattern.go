@@ -3,7 +3,6 @@ package filter
 import (
 	"bytes"
 	"fmt"
-	"regexp"
 	"regexp/syntax"
 	"strings"
 )
@@ -18,7 +17,7 @@ import (
 type pattern struct {
 	shape  shape
 	prefix []byte // lower case
-	expr   *regexp.Regexp
+	expr   *Expression
 }
 
 type shape uint8
@@ -71,15 +70,12 @@ func compilePattern(expr string) (pattern, error) {
 	if err := CheckPattern(expr); err != nil {
 		return pattern{}, err
 	}
-	re, err := regexp.Compile("(?i)" + expr)
-	if err != nil {
-		return pattern{}, err
-	}
-	p := pattern{expr: re}
+	p := pattern{expr: NewExpression("(?i)" + expr)}
 	if shape, text, ok := shapeOf(expr); ok {
 		p.shape, p.prefix = shape, bytes.ToLower([]byte(text))
+		return p, nil
 	}
-	return p, nil
+	return p, p.expr.Compile()
 }
 
 // shapeOf tells whether an expression has one of the shapes, and before its tail which text.
@@ -171,7 +167,7 @@ func lineEnd(path []byte, from int) int {
 }
 
 func (p *pattern) matchExpr(path []byte, g *groups) bool {
-	m := p.expr.FindSubmatchIndex(path)
+	m := p.expr.Find(path)
 	for i := 1; i < len(g) && 2*i < len(m); i++ {
 		g.set(i, m[2*i], m[2*i+1])
 	}
