@@ -48,6 +48,12 @@ func TestDrain(t *testing.T) {
 	if r.srv.Idle() {
 		t.Error("idle, with a request and a tunnel under way")
 	}
+	late := r.dial() // accepted just before the doors closed
+	r.on(func() {})
+	time.Sleep(short / 10)
+	late.get("/late")
+	late.expect("GET", 200, "/late")
+	late.ends()
 	fresh.get("/fresh")
 	if a := fresh.expect("GET", 200, "/fresh"); !a.Close {
 		t.Error("a newcomer's answer lacks Connection: close")

@@ -84,6 +84,21 @@ func TestClientLeavesBeforeTheBackendIsAsked(t *testing.T) {
 	}
 }
 
+// TestClientLeavesWhileConnecting: nor does a dial go on for nobody.
+func TestClientLeavesWhileConnecting(t *testing.T) {
+	r := newRig(t)
+	r.probeless = true
+	r.endpoint(fullBacklog(t))
+	c := r.dial()
+	c.get("/")
+	r.eventually("the dial begins", func() bool { return r.cluster.Stats().Active == 1 })
+	c.reset()
+	r.recorded(wire.MethodGet, statusClientGone, 1)
+	if n := r.cluster.Stats().Active; n != 0 {
+		t.Errorf("%d streams are left", n)
+	}
+}
+
 // TestHalfClose: a client that ends its side behind a complete request gets its answer.
 func TestHalfClose(t *testing.T) {
 	for name, send := range map[string]string{

@@ -35,6 +35,7 @@ type forward struct {
 	answered  bool   // a head was read on the present stream
 	connected bool   // the present attempt has, or had, a session
 	interim   bool   // an interim head has gone to the client: nothing can be repeated
+	expecting bool   // the backend's time runs
 	copying   bool   // there was no pipe for a splice: bodies are copied
 
 	splice fastpath.Splicer // the response's body
@@ -180,7 +181,7 @@ func (x *Exchange) OnStream(s upstream.Stream, err *fastpath.Error) {
 		x.failed(err)
 		return
 	}
-	s.SetTimeout(x.sendTimeout())
+	x.expect(x.sendTimeout())
 	x.sendBody()
 }
 
@@ -262,6 +263,7 @@ func (x *Exchange) sending() bool {
 // expect has the backend do something within d; 0: nothing is expected of it. Once it answers, relay alone says that.
 func (x *Exchange) expect(d time.Duration) {
 	if x.stage == stageResponse {
+		x.fwd.expecting = d != 0
 		x.fwd.stream.SetTimeout(d)
 	}
 }
@@ -282,9 +284,12 @@ func (x *Exchange) sendSplice() {
 		f.bodyEnd = true
 		x.endRequest()
 	case err == fastpath.ErrWouldBlock:
-		if !to.Blocked() {
+		switch {
+		case !to.Blocked():
 			x.expect(0)
 			x.client.AwaitBody()
+		case !f.expecting: // the client has sent more, and the backend takes none of it
+			x.expect(x.sendTimeout())
 		}
 	case err == fastpath.ErrNoDescriptor:
 		f.upload.Stop()

@@ -62,6 +62,7 @@ func (h *http1) OnReadable(c *fastpath.Conn) {
 	case x.stage == stageCollect:
 		x.collect()
 	case x.sending():
+		h.arrived(&x.h1) // whoever takes it: it is not the client that is waited for
 		x.sendBody()
 	case !c.Plain() && len(c.Buffered()) == 0:
 		h.watch()

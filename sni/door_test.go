@@ -24,6 +24,7 @@ import (
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7"
 	"github.com/sluiceproxy/sluice/route"
+	"github.com/sluiceproxy/sluice/upstream"
 )
 
 // patience bounds every wait of these tests; only a failing one waits so long.
@@ -47,8 +48,6 @@ func open(t testing.TB, speaksTLS bool, change func(*Limits)) *house {
 	h := &house{TB: t}
 	h.change(change)
 	config := DoorConfig{Store: route.NewStore(), Work: fastpath.NewWork(2), TLS: speaksTLS, Limits: h.limits.Load, Proxy: h.policy}
-	snapshot, _ := route.Compile(&route.Config{}, nil, route.Env{Loops: 2, SelfSigned: selfSigned(t)})
-	config.Store.Swap(snapshot)
 	var running sync.WaitGroup
 	for id := range 2 {
 		l, err := fastpath.NewLoop(id)
@@ -58,6 +57,7 @@ func open(t testing.TB, speaksTLS bool, change func(*Limits)) *house {
 	}
 	config.HTTP = l7.NewServer(config.Store, nil, l7.NewStats(2))
 	h.door = NewDoor(config)
+	h.serve(&route.Config{})
 	at, err := h.door.Listen("127.0.0.1:0")
 	h.must(err)
 	h.address = at.String()
@@ -79,6 +79,18 @@ func open(t testing.TB, speaksTLS bool, change func(*Limits)) *house {
 		running.Wait()
 	})
 	return h
+}
+
+// serve puts a configuration in place.
+func (h *house) serve(c *route.Config) {
+	h.Helper()
+	backends := &upstream.Env{Loops: h.door.Loops, Work: h.door.Work}
+	next, problems := route.Compile(c, h.door.Store.Load(), route.Env{Loops: len(h.door.Loops), SelfSigned: selfSigned(h),
+		NewCluster: func(id string, s upstream.Settings) *upstream.Cluster { return upstream.NewCluster(id, backends, s) }})
+	if len(problems) > 0 {
+		h.Fatal(problems)
+	}
+	h.door.Store.Swap(next)
 }
 
 func (h *house) change(f func(*Limits)) {

@@ -66,6 +66,7 @@ func (b *passageBackend) OnConnect(c *fastpath.Conn, err *fastpath.Error) {
 		return
 	}
 	p.endpoint.Connected(c.Loop())
+	p.endpoint.TunnelBegan()
 	p.door.Stats.Tunnels.Add(1)
 	s := p.door.HTTP.Router.Settings()
 	fastpath.Join(p.client, c, s.TunnelIdle, s.HalfCloseTimeout, p)
@@ -101,4 +102,7 @@ func (p *passage) cancel() {
 }
 
 // OnTunnelEnd implements fastpath.TunnelEnd.
-func (p *passage) OnTunnelEnd(*fastpath.Tunnel, *fastpath.Error) { p.door.Stats.Tunnels.Add(-1) }
+func (p *passage) OnTunnelEnd(*fastpath.Tunnel, *fastpath.Error) {
+	p.endpoint.TunnelEnded()
+	p.door.Stats.Tunnels.Add(-1)
+}
