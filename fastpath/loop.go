@@ -14,13 +14,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Loop is one epoll instance on one locked OS thread, and all that it owns: connections, timers, buffers, pipes. It has
+// Loop is one epoll instance and one goroutine, and all that they own: connections, timers, buffers, pipes. It has
 // no lock on its usual path; only Post, Resume and the adoption of connections cross threads.
 type Loop struct {
 	ID int // 0 … Loops-1
 
 	ep, wakeFD int
 	now        int64
+	yielded    int64   // when Go's scheduler last had its turn
+	busy       bool    // the last wait was short
 	conns      []*Conn // by descriptor
 	events     []unix.EpollEvent
 	wheel      wheel
@@ -125,11 +127,14 @@ func (l *Loop) Wall() time.Time { return l.wall.Add(time.Duration(l.now - l.wall
 // readClock takes the time of day, without the monotonic reading that would hide a step.
 func (l *Loop) readClock() { l.wall, l.wallAt = l.clock().Round(0), l.now }
 
-// Run leads the loop until Stop. It locks its goroutine to a thread.
+// Run leads the loop until Stop. Its goroutine is not locked to a thread: in practice it keeps one, and whenever the
+// scheduler does take it away, a locked goroutine would cost two threads' switches more.
 func (l *Loop) Run() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	for !l.stopping {
+		if l.now-l.yielded >= int64(yieldEvery) {
+			l.yielded = l.now
+			runtime.Gosched()
+		}
 		l.round(l.sleep())
 	}
 	l.closeAll()
@@ -137,9 +142,8 @@ func (l *Loop) Run() {
 
 // round waits for events, at most ms milliseconds, and leads all that is due.
 func (l *Loop) round(ms int) {
-	n := epollWait(l.ep, l.events, ms)
+	n := l.wait(ms)
 	l.asleep.Store(false)
-	l.now = int64(time.Since(base))
 	if l.now-l.wallAt >= int64(wallEvery) {
 		l.readClock()
 	}
@@ -159,6 +163,29 @@ func (l *Loop) round(ms int) {
 		l.resetLowats()
 	}
 	l.recycle()
+}
+
+// wait takes the next events and the time. While they come in quick succession Go's scheduler is not told of the wait: it
+// costs more than the system call, and a sleeping loop's processor would be taken away and asked for again all the time
+// (docs/decisions/0008-waiting-without-the-scheduler.md). A loop that is not busy waits as any goroutine does.
+func (l *Loop) wait(ms int) int {
+	const brief = int(rawWaitMax / time.Millisecond)
+	n := 0
+	if short := ms; l.busy || ms == 0 {
+		if short < 0 || short > brief {
+			short = brief
+		}
+		n = epollWaitBriefly(l.ep, l.events, short)
+		if n > 0 || short == ms {
+			l.now = int64(time.Since(base))
+			return n
+		}
+	}
+	from := int64(time.Since(base))
+	n = epollWait(l.ep, l.events, ms)
+	l.now = int64(time.Since(base))
+	l.busy = n > 0 && l.now-from < int64(rawWaitMax)
+	return n
 }
 
 // announce marks all connections of a batch that have input before any is led: whoever looks at another connection in

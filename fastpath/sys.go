@@ -9,8 +9,8 @@ import (
 )
 
 // This file is the only one with unsafe: system calls that never block are made without telling the Go scheduler
-// (RawSyscall), which saves about 10 % of a request's cost. The one call that blocks, epoll_wait, goes through Syscall:
-// blocking in a raw call would hold up the garbage collector.
+// (RawSyscall), which saves about 10 % of a request's cost. The one call that blocks, epoll_wait, is raw too while the loop
+// is busy, but for a short while only: blocking in a raw call holds up the garbage collector (Loop.wait).
 //
 // The kernel answers EAGAIN, not EINTR, on a non-blocking socket that has nothing. Should EINTR come all the same, the call
 // is made again: taken for EAGAIN it would leave the connection waiting for an edge that never comes.
@@ -71,18 +71,23 @@ func splice(from, to int32, n int) (int, syscall.Errno) {
 	return int(r), 0
 }
 
-// epollWait blocks for at most ms milliseconds (-1: for ever). With ms == 0 it does not block and is a raw call.
+// epollWait blocks for at most ms milliseconds (-1: for ever), as an ordinary system call of which Go's scheduler knows.
 func epollWait(ep int, events []unix.EpollEvent, ms int) int {
 	p, n := uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events))
-	var r uintptr
-	var e syscall.Errno
-	if ms == 0 {
-		r, _, e = syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(ep), p, n, 0, 0, 0)
-	} else {
-		r, _, e = syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(ep), p, n, uintptr(ms), 0, 0)
-	}
+	r, _, e := syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(ep), p, n, uintptr(ms), 0, 0)
 	if e != 0 {
 		return 0 // EINTR; anything else would be a defect and shows as a spinning loop in the metrics
+	}
+	return int(r)
+}
+
+// epollWaitBriefly is epollWait without the scheduler's knowledge, for at most rawWaitMax: whoever stops the world sends a
+// signal, which ends the wait at once, and if that is lost rawWaitMax ends it.
+func epollWaitBriefly(ep int, events []unix.EpollEvent, ms int) int {
+	p, n := uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events))
+	r, _, e := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(ep), p, n, uintptr(ms), 0, 0)
+	if e != 0 {
+		return 0
 	}
 	return int(r)
 }
