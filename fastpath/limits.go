@@ -25,6 +25,10 @@ const (
 	rcvLowatMax       = 128 << 10
 	rcvLowatReset     = 20 * time.Millisecond // a backend that dawdles must not hold its bytes back
 
+	// what a loop's handshakes may compute in a round before its other connections have their turn; one step at least
+	handshakeTurn     = 200 * time.Microsecond
+	coroutinesIdleMax = 64 // idle coroutines, with their grown stacks, that a loop keeps
+
 	fillsPerRound = 32 // how often a TLS connection is asked for plain text before the others have their turn
 
 	rawWaitMax = 2 * time.Millisecond // for how long a busy loop waits without telling Go's scheduler

@@ -49,6 +49,9 @@ type Loop struct {
 	gen     int32
 	tickets tickets
 
+	shaking    []*handshake // handshakes that have something to do, in the order of their turns
+	coroutines []*coroutine // idle ones
+
 	mu       sync.Mutex
 	posted   []func()
 	spare    []func()
@@ -157,6 +160,9 @@ func (l *Loop) round(ms int) {
 	if l.queued.Load() {
 		l.runPosted()
 	}
+	if len(l.shaking) > 0 {
+		l.runHandshakes()
+	}
 	l.wheel.advance(l.now, l.fired)
 	l.runReady()
 	if len(l.lowats) > 0 {
@@ -204,7 +210,7 @@ func (l *Loop) announce(events []unix.EpollEvent) {
 
 // sleep says how long epoll_wait may block. Once asleep is set, Post writes the eventfd.
 func (l *Loop) sleep() int {
-	if len(l.ready) > 0 {
+	if len(l.ready) > 0 || len(l.shaking) > 0 {
 		return 0
 	}
 	l.asleep.Store(true)
@@ -253,6 +259,7 @@ func (l *Loop) closeAll() {
 			c.Close()
 		}
 	}
+	l.trimCoroutines(0)
 	for _, p := range l.pipes {
 		closeFD(p.r)
 		closeFD(p.w)
@@ -318,7 +325,7 @@ func (l *Loop) turn(c *Conn, ev uint32) {
 func (c *Conn) drained() {
 	c.flags &^= flagBlocked
 	if c.tls != nil && c.tls.handshaking {
-		c.tls.flushHandshake()
+		c.tls.sendPending()
 		return
 	}
 	c.settle()

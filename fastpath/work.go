@@ -8,7 +8,7 @@ import (
 type WorkKind uint8
 
 const (
-	WorkHandshake WorkKind = iota // TLS handshakes, of clients and towards backends
+	WorkHandshake WorkKind = iota // TLS handshakes, of clients and towards backends: counted here, computed on their loops
 	WorkCompile                   // translating and compiling the configuration
 	WorkCompute                   // anything else: password hashes, large compressions
 	workKinds
@@ -41,13 +41,11 @@ func NewWork(permits int) *Work {
 
 // Go runs f on a goroutine; ErrOverload when too much of its kind is under way. f takes permits itself.
 func (w *Work) Go(kind WorkKind, f func()) *Error {
-	if w.running[kind].Add(1) > workMax[kind] {
-		w.running[kind].Add(-1)
-		w.Refused.Add(1)
+	if !w.begin(kind) {
 		return ErrOverload
 	}
 	job := func() {
-		defer w.running[kind].Add(-1)
+		defer w.end(kind)
 		f()
 	}
 	select {
@@ -57,6 +55,18 @@ func (w *Work) Go(kind WorkKind, f func()) *Error {
 	}
 	return nil
 }
+
+// begin counts a piece of work; false: too much of its kind is under way. end must follow.
+func (w *Work) begin(kind WorkKind) bool {
+	if w.running[kind].Add(1) > workMax[kind] {
+		w.running[kind].Add(-1)
+		w.Refused.Add(1)
+		return false
+	}
+	return true
+}
+
+func (w *Work) end(kind WorkKind) { w.running[kind].Add(-1) }
 
 // Do runs f under a permit and returns when it is done. It waits; never call it on a loop.
 func (w *Work) Do(f func()) {

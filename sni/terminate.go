@@ -17,7 +17,7 @@ func (d *Door) newTLSConfig() *tls.Config {
 		CipherSuites: aeadSuites,
 		NextProtos:   []string{"http/1.1"}, // no overlap with the client's list: alert 120
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return d.Store.Load().Certificate(normalName([]byte(hello.ServerName))), nil
+			return fastpath.OffLoop(hello.Conn, d.Store.Load().Certificate(normalName([]byte(hello.ServerName)))), nil
 		},
 		DynamicRecordSizingDisabled: true, // full records: the loop writes what it has by one call
 	}
@@ -44,7 +44,7 @@ func (d *Door) tlsConfig() *tls.Config {
 	return other
 }
 
-// terminate begins the handshake, off the loop.
+// terminate begins the handshake.
 func (a *arrival) terminate(c *fastpath.Conn, v Decision) {
 	d := a.door
 	if !d.admitHandshake(c.Remote().Addr()) {
