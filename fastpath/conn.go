@@ -313,9 +313,6 @@ func (c *Conn) Peek() ([]byte, *Error) {
 	return nil, c.foundReset()
 }
 
-// NoDelay switches Nagle's algorithm off: the loop itself gathers what belongs together.
-func (c *Conn) NoDelay() { setsockopt(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }
-
 // SetLowWater asks the kernel to report input only from n bytes on (SO_RCVLOWAT).
 func (c *Conn) SetLowWater(n int) { setsockopt(c.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, n) }
 

@@ -115,7 +115,7 @@ func NewLoop(id int) (*Loop, error) {
 	l.now = int64(time.Since(base))
 	l.readClock()
 	l.wheel.tick = l.now >> wheelShift
-	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(wake), Pad: -1}); err != nil {
+	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: wakeInput, Fd: int32(wake), Pad: -1}); err != nil {
 		return nil, fmt.Errorf("epoll_ctl: %w", err)
 	}
 	return l, nil
@@ -275,9 +275,7 @@ func (l *Loop) closeAll() {
 // dispatch leads one event to its connection's handler.
 func (l *Loop) dispatch(e *unix.EpollEvent) {
 	if e.Fd == int32(l.wakeFD) {
-		var b [8]byte
-		_, _ = unix.Read(l.wakeFD, b[:])
-		return
+		return // it is edge-triggered, so it need not be read: each write is an event
 	}
 	c := l.conns[e.Fd]
 	if c == nil || c.gen != e.Pad {
@@ -453,6 +451,9 @@ func (l *Loop) again(c *Conn) {
 	}
 	c.handler.OnReadable(c)
 }
+
+// wakeInput: the eventfd's count only grows, and would take centuries to be full.
+const wakeInput = unix.EPOLLIN | unix.EPOLLET&0xffffffff
 
 const epollInput = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff
 

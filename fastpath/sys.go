@@ -3,6 +3,7 @@ package fastpath
 import (
 	"net/netip"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -81,6 +82,12 @@ func epollWait(ep int, events []unix.EpollEvent, ms int) int {
 	return int(r)
 }
 
+// EpollWaitBriefly waits on an epoll instance of the caller's without Go's scheduler knowing, for d, which must be a few
+// milliseconds at most: so long it may hold up the garbage collector.
+func EpollWaitBriefly(ep int, events []unix.EpollEvent, d time.Duration) int {
+	return epollWaitBriefly(ep, events, int(min(d, rawWaitMax).Milliseconds()))
+}
+
 // epollWaitBriefly is epollWait without the scheduler's knowledge, for at most rawWaitMax: whoever stops the world sends a
 // signal, which ends the wait at once, and if that is lost rawWaitMax ends it.
 func epollWaitBriefly(ep int, events []unix.EpollEvent, ms int) int {
@@ -91,6 +98,10 @@ func epollWaitBriefly(ep int, events []unix.EpollEvent, ms int) int {
 	}
 	return int(r)
 }
+
+// NoDelay switches Nagle's algorithm off for a listening socket's connections, which inherit it: loops gather by themselves
+// what belongs together.
+func NoDelay(fd int) { setsockopt(int32(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }
 
 // Accept takes a connection from a listening descriptor: non-blocking, close-on-exec, without unix.Accept4's extra
 // system call. From any goroutine.

@@ -32,8 +32,9 @@ type DoorConfig struct {
 	TLS   bool                // the port speaks TLS; else plain HTTP
 	Proxy func() *ProxyPolicy // nil answer: no PROXY protocol on this port
 
-	Limits func() *Limits // asked at every step, so it is a mere load; nil: the defaults
-	Census *Census        // shared by all doors of the process; nil: one of its own
+	Limits   func() *Limits // asked at every step, so it is a mere load; nil: the defaults
+	Acceptor *Acceptor      // shared by all doors of the process
+	Census   *Census        // shared by all doors of the process; nil: one of its own
 }
 
 // ProxyPolicy says from whom a PROXY header is required: connections of other peers are refused.
@@ -59,6 +60,9 @@ func NewDoor(c DoorConfig) *Door {
 	}
 	if d.Census == nil {
 		d.Census = new(Census)
+	}
+	if d.Acceptor == nil {
+		d.Acceptor = new(Acceptor)
 	}
 	if c.TLS {
 		d.tls.Store(d.newTLSConfig())
@@ -131,7 +135,6 @@ func (d *Door) adopt(l *fastpath.Loop, fd int, remote netip.AddrPort) {
 		d.Census.connections.all.Add(-1)
 		return
 	}
-	c.NoDelay()
 	c.SetKeeper((*newcomer)(d.Census))
 	policy := d.Proxy()
 	if policy == nil && !d.admitSource(c) {

@@ -17,7 +17,7 @@ import (
 )
 
 // listener is the netpoll.Listener of a door. netpoll's poller calls Accept when the port has connections; Accept takes
-// them all, gives each to a loop, and answers (nil, nil), so that netpoll never reads a connection of ours
+// them all, stays for those that follow at once (Acceptor), gives each to a loop, and answers (nil, nil), so that netpoll never reads a connection of ours
 // (docs/decisions/0001-own-reactor-netpoll-accepts.md).
 type listener struct {
 	door   *Door
@@ -48,10 +48,12 @@ func listen(d *Door, address string) (*listener, error) {
 	if err := syscall.SetNonblock(fd, true); err != nil { // Fd made the duplicate blocking
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
+	fastpath.NoDelay(fd)
 	ln := &listener{door: d, file: file, fd: fd, inner: inner, addr: inner.Addr().(*net.TCPAddr).AddrPort()}
 	if ln.events, err = netpoll.NewEventLoop(nil); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
+	d.Acceptor.add(ln)
 	return ln, nil
 }
 
@@ -67,6 +69,7 @@ func (ln *listener) serve() {
 // Accept implements netpoll.Listener, on netpoll's poller.
 func (ln *listener) Accept() (net.Conn, error) {
 	ln.take()
+	ln.door.Acceptor.stay()
 	return nil, nil
 }
 
@@ -129,6 +132,7 @@ var beginnings = []unix.SockFilter{
 
 // stop takes what is still in the queue and closes the port.
 func (ln *listener) stop(ctx context.Context) error {
+	ln.door.Acceptor.remove(ln)
 	for ln.take() && ctx.Err() == nil {
 	}
 	return ln.events.Shutdown(ctx)
