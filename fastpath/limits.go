@@ -31,8 +31,8 @@ const (
 
 	fillsPerRound = 32 // how often a TLS connection is asked for plain text before the others have their turn
 
-	rawWaitMax = 2 * time.Millisecond // for how long a busy loop waits without telling Go's scheduler
-	yieldEvery = 8 * time.Millisecond // how often a loop lets Go's scheduler choose; at 10 ms its monitor would send a signal
+	rawWaitMax = 20 * time.Millisecond // for how long a busy loop waits without telling Go's scheduler
+	yieldEvery = 8 * time.Millisecond  // how often a loop lets Go's scheduler choose; at 10 ms its monitor would send a signal
 
 	wallEvery = time.Second // how often a loop asks for the time of day
 
