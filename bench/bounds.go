@@ -90,3 +90,6 @@ func olderThanMainline(version string) bool {
 	}
 	return major < mainlineMajor || major == mainlineMajor && minor < mainlineMinor
 }
+
+// bounded says whether anything is asked of Sluice against that rival.
+func bounded(name string) bool { return name == subject || name == "nginx" || name == "haproxy" }

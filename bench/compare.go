@@ -19,6 +19,7 @@ type rig struct {
 	descriptors int
 	progress    io.Writer
 	begun       time.Time
+	fixedRate   float64 // requests/s of the rows at a fixed rate; 0 before it is found
 }
 
 // compareCommand is the sub-command from its flags to its reports.
@@ -77,7 +78,7 @@ func (r *rig) prepare() error {
 	if r.certificate, err = newCertificate(r.dir); err != nil {
 		return err
 	}
-	r.keepAlive = loadOwn
+	r.keepAlive = loadKept
 	if r.options.load == "wrk" {
 		if r.keepAlive, err = wrkLoad(r.dir); err != nil {
 			return err
@@ -94,14 +95,6 @@ func (r *rig) close() {
 	os.RemoveAll(r.dir) // a rest in the temporary directory is no failure of the run
 }
 
-// loadOwn makes keep-alive load without wrk.
-func loadOwn(ctx context.Context, l load, duration time.Duration) (loadResult, error) {
-	if l.tls != nil {
-		return loadConns(ctx, l, duration)
-	}
-	return loadPlain(ctx, l, duration)
-}
-
 // logf is a line of progress with the time since the start.
 func (r *rig) logf(format string, args ...any) {
 	fmt.Fprintf(r.progress, "%6.1fs  %s\n", time.Since(r.begun).Seconds(), fmt.Sprintf(format, args...))
@@ -113,6 +106,13 @@ func (r *rig) runScenario(ctx context.Context, s scenario, proxies []candidate) 
 	result := newRow(s, proxies)
 	instances := instances{rig: r, scenario: s, running: map[string]*running{}}
 	defer instances.stop()
+	if s.prepare != nil {
+		if err := s.prepare(ctx, &instances, proxies); err != nil {
+			result.fail(err)
+			r.logf("  %v", err)
+			return result
+		}
+	}
 	for round := 1; round <= r.options.rounds; round++ {
 		for i, c := range proxies {
 			column := &result.Proxies[i]
@@ -122,6 +122,12 @@ func (r *rig) runScenario(ctx context.Context, s scenario, proxies []candidate) 
 			m, err := instances.measure(ctx, c)
 			if ctx.Err() != nil {
 				return result
+			}
+			var missing lacking
+			if errors.As(err, &missing) {
+				column.Skipped = missing.Error()
+				r.logf("  %-8s %v", c.name, missing)
+				continue
 			}
 			if err != nil {
 				column.Failed = err.Error()
@@ -145,14 +151,22 @@ type instances struct {
 	running  map[string]*running
 }
 
-func (n *instances) measure(ctx context.Context, c candidate) (measurement, error) {
-	p := n.running[c.name]
-	if p == nil {
-		var err error
-		if p, err = n.launch(ctx, c, n.scenario.modern); err != nil {
-			return measurement{}, err
-		}
+// start answers the scenario's instance of c, and starts it if there is none.
+func (n *instances) start(ctx context.Context, c candidate) (*running, error) {
+	if p := n.running[c.name]; p != nil {
+		return p, nil
+	}
+	p, err := n.launch(ctx, c, n.scenario.modern)
+	if err == nil {
 		n.running[c.name] = p
+	}
+	return p, err
+}
+
+func (n *instances) measure(ctx context.Context, c candidate) (measurement, error) {
+	p, err := n.start(ctx, c)
+	if err != nil {
+		return measurement{}, err
 	}
 	if n.scenario.restart {
 		defer n.end(c.name)

@@ -53,11 +53,11 @@ func TestCompare(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes some seconds of load")
 	}
-	r, text, err := compareFake(t, "--scenarios=h1-c1,tls-c64,handshake,idle-mem", "--idle-conns=40")
+	r, text, err := compareFake(t, "--scenarios=h1-c1,tls-c64,rate,handshake,idle-mem", "--idle-conns=40", "--rate=200")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Rows) != 5 || r.Versions["sluice"] != "fake 1.0" {
+	if len(r.Rows) != 6 || r.Versions["sluice"] != "fake 1.0" {
 		t.Fatalf("%d rows, versions %v", len(r.Rows), r.Versions)
 	}
 	for _, row := range r.Rows {

@@ -47,7 +47,7 @@ func runClient(ctx context.Context, l load, count *clientCount, giveUp func()) {
 			if err = exchange(conn, message, buf, &answer); err != nil {
 				break
 			}
-			count.answered(&answer, sizeOf(l.path), time.Since(start))
+			count.answered(answer.right(sizeOf(l.path)), start)
 			if l.fresh || answer.close {
 				break
 			}

@@ -8,7 +8,11 @@ type measurement struct {
 	Rate        float64 `json:"requestsPerSecond,omitempty"`
 	MBPerSecond float64 `json:"megabytesPerSecond,omitempty"`
 	P50         float64 `json:"p50Microseconds,omitempty"`
+	P90         float64 `json:"p90Microseconds,omitempty"`
 	P99         float64 `json:"p99Microseconds,omitempty"`
+	P999        float64 `json:"p999Microseconds,omitempty"`
+	Offered     float64 `json:"offeredPerSecond,omitempty"` // of an open loop
+	Late        int64   `json:"neverSent,omitempty"`        // of an open loop: due, and not sent to the end
 	Switches    float64 `json:"contextSwitchesPerRequest,omitempty"`
 	Errors      int64   `json:"errors"`
 	Bad         int64   `json:"badAnswers"`
@@ -20,6 +24,8 @@ type measurement struct {
 	Connections int     `json:"idleConnections,omitempty"`
 	RSSKiB      uint64  `json:"rssKiBBefore,omitempty"`
 	Handshake   string  `json:"handshake,omitempty"`
+
+	Curve []curvePoint `json:"latencies,omitempty"` // as seen by the own generator
 }
 
 // measurement translates a window, all but its cost.
@@ -30,8 +36,12 @@ func (w window) measurement() measurement {
 		SystemShare: w.used.system,
 		Rate:        requests / seconds,
 		MBPerSecond: float64(w.work.Bytes) / 1e6 / seconds,
-		P50:         float64(w.load.p50.Microseconds()),
-		P99:         float64(w.load.p99.Microseconds()),
+		P50:         float64(w.load.latencies.p50.Microseconds()),
+		P90:         float64(w.load.latencies.p90.Microseconds()),
+		P99:         float64(w.load.latencies.p99.Microseconds()),
+		P999:        float64(w.load.latencies.p999.Microseconds()),
+		Late:        w.load.late,
+		Curve:       w.load.latencies.curve,
 		Switches:    float64(w.used.switches) / requests,
 		Errors:      w.load.errors,
 		Bad:         w.load.bad,

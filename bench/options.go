@@ -18,6 +18,7 @@ const (
 	durationMax  = time.Minute
 	durationMin  = 500 * time.Millisecond // shorter than this, edges of the window weigh more than its middle
 	idleConnsMax = 50_000
+	rateMax      = 1_000_000
 )
 
 // options is what the command line of compare asks for, checked.
@@ -28,6 +29,7 @@ type options struct {
 	duration  time.Duration
 	load      string // "wrk" or "own": who makes keep-alive load
 	idleConns int
+	rate      float64 // of the rows at a fixed rate; 0: found by measuring
 	out       string
 	quick     bool
 	nginx     string
@@ -62,6 +64,7 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 	f.DurationVar(&o.duration, "duration", 2*time.Second, "measured time of a round; load also runs 0.5 s before and after")
 	f.StringVar(&o.load, "load", "", "own|wrk: who makes keep-alive load (default wrk where installed)")
 	f.IntVar(&o.idleConns, "idle-conns", 8000, "connections of idle-mem; its TLS row opens a quarter of them")
+	f.Float64Var(&o.rate, "rate", 0, "requests/s of the rows at a fixed rate (default 45 % of what the slowest bounded proxy can do, measured first)")
 	f.StringVar(&o.out, "out", "bench/results", "directory for the JSON and Markdown report")
 	f.BoolVar(&o.quick, "quick", false, "smoke test: 1 round of 1 s, few scenarios, fewer connections; its numbers mean little")
 	f.StringVar(&o.nginx, "nginx", "nginx", "nginx binary")
@@ -107,6 +110,8 @@ func (o *options) complete(proxies, names string, given map[string]bool) error {
 		return fmt.Errorf("--rounds=%d: want 1 to %d", o.rounds, roundsMax)
 	case o.duration < durationMin || o.duration > durationMax:
 		return fmt.Errorf("--duration=%v: want %v to %v", o.duration, durationMin, durationMax)
+	case o.rate < 0 || o.rate > rateMax:
+		return fmt.Errorf("--rate=%g: want 0 to %d", o.rate, int(rateMax))
 	case o.idleConns < 4 || o.idleConns > idleConnsMax:
 		return fmt.Errorf("--idle-conns=%d: want 4 to %d", o.idleConns, idleConnsMax)
 	}

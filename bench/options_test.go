@@ -18,7 +18,7 @@ func TestParseOptions(t *testing.T) {
 			return o.rounds == 3 && o.duration == 2*time.Second && o.idleConns == 8000 && len(o.scenarios) == len(scenarios)
 		}},
 		{"quick", "--quick", func(o options) bool {
-			return o.rounds == 1 && o.duration == time.Second && len(o.scenarios) == 6
+			return o.rounds == 1 && o.duration == time.Second && len(o.scenarios) == 7
 		}},
 		{"quick, but", "--quick --rounds=2 --scenarios=h1-c1", func(o options) bool {
 			return o.rounds == 2 && len(o.scenarios) == 1
@@ -46,7 +46,7 @@ func TestParseOptions(t *testing.T) {
 func TestParseOptionsRefuses(t *testing.T) {
 	for _, args := range []string{
 		"--rounds=0", "--rounds=101", "--duration=1ms", "--duration=1h", "--idle-conns=0", "--idle-conns=1000000",
-		"--load=ab", "--proxies=,", "--scenarios=h9", "compare", "--unknown",
+		"--load=ab", "--rate=-1", "--rate=1e9", "--proxies=,", "--scenarios=h9", "compare", "--unknown",
 	} {
 		if _, err := parseOptions([]string{args}, io.Discard); err == nil {
 			t.Errorf("%s was taken", args)

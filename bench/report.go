@@ -32,7 +32,7 @@ type row struct {
 	Unit    unit     `json:"unit"`
 	Proxies []column `json:"proxies"`
 
-	cost, rate bounds
+	cost, rate, p99 bounds
 }
 
 // A column is one proxy's part of a row.
@@ -50,8 +50,10 @@ type column struct {
 type comparison struct {
 	Cost     spread `json:"cost"`
 	Rate     spread `json:"rate"`
+	P99      spread `json:"p99"`
 	CostMust *must  `json:"costMust,omitempty"`
 	RateMust *must  `json:"rateMust,omitempty"`
+	P99Must  *must  `json:"p99Must,omitempty"` // of rows at a fixed rate
 }
 
 // A must is a bound with its verdict.
@@ -79,7 +81,7 @@ func newReport(ctx context.Context, o options, proxies []candidate) *report {
 }
 
 func newRow(s scenario, proxies []candidate) row {
-	r := row{Name: s.name, About: s.about, Unit: s.unit, cost: s.cost, rate: s.rate}
+	r := row{Name: s.name, About: s.about, Unit: s.unit, cost: s.cost, rate: s.rate, p99: s.p99}
 	for _, c := range proxies {
 		column := column{Name: c.name, version: c.version}
 		if s.lacking != nil {
@@ -90,6 +92,15 @@ func newRow(s scenario, proxies []candidate) row {
 		r.Proxies = append(r.Proxies, column)
 	}
 	return r
+}
+
+// fail books an error that keeps every proxy from being measured.
+func (r *row) fail(err error) {
+	for i := range r.Proxies {
+		if r.Proxies[i].Skipped == "" {
+			r.Proxies[i].Failed = err.Error()
+		}
+	}
 }
 
 // finish computes what follows from the measurements.
@@ -118,11 +129,13 @@ func (r *row) judge(a, b *column) comparison {
 	c := comparison{
 		Cost: spreadOf(pairedRatios(a.values(costOf), b.values(costOf))),
 		Rate: spreadOf(pairedRatios(a.values(rateOf), b.values(rateOf))),
+		P99:  spreadOf(pairedRatios(a.values(p99Of), b.values(p99Of))),
 	}
 	if a.Name == subject {
 		clean := a.clean() && b.clean()
 		c.CostMust = verdict(r.cost.against(b.Name, b.version), c.Cost, clean)
 		c.RateMust = verdict(r.rate.against(b.Name, b.version), c.Rate, clean)
+		c.P99Must = verdict(r.p99.against(b.Name, b.version), c.P99, clean)
 	}
 	return c
 }
@@ -142,6 +155,7 @@ func verdict(b bound, ratios spread, clean bool) *must {
 
 func costOf(m measurement) float64 { return m.Cost }
 func rateOf(m measurement) float64 { return m.Rate }
+func p99Of(m measurement) float64  { return m.P99 }
 
 // values lists one figure by round.
 func (c *column) values(of func(measurement) float64) map[int]float64 {

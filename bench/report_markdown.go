@@ -41,7 +41,8 @@ func (r *report) preamble(b *strings.Builder) {
 	fmt.Fprintf(b, "%d rounds of %g s, proxies in turn; ", r.Rounds, r.Seconds)
 	b.WriteString("ratios are medians of ratios within a round (smallest–largest).\n")
 	b.WriteString("CPU is that of the proxy's process tree in the round's window, work what the origin served in it.\n")
-	b.WriteString("p50 and p99 are of a closed loop at saturation. \"others\" is the share of the machine that foreign processes used.\n")
+	b.WriteString("Latencies are those of a closed loop at saturation; in rows at a fixed rate they are counted from when a request was due.\n")
+	b.WriteString("\"others\" is the share of the machine that foreign processes used.\n")
 	b.WriteString("Differences under 10 % are noise; where others is not near 0, larger ones are too.\n")
 	if r.Quick {
 		b.WriteString("\n**A smoke test: these numbers mean little.**\n")
@@ -65,31 +66,47 @@ func (r *report) musts(b *strings.Builder) {
 	b.WriteString("| scenario | figure | / nginx | must | | / HAProxy | must | |\n|---|---|---|---|---|---|---|---|\n")
 	for i := range r.Rows {
 		row := &r.Rows[i]
-		if row.cost == (bounds{}) {
-			continue
-		}
-		row.mustLine(b, row.Unit.Name, row.cost, func(c comparison) (spread, *must) { return c.Cost, c.CostMust })
-		if row.rate != (bounds{}) {
-			row.mustLine(b, "requests/s", row.rate, func(c comparison) (spread, *must) { return c.Rate, c.RateMust })
+		for _, f := range row.bounded() {
+			row.mustLine(b, f)
 		}
 	}
 	b.WriteString("\n")
 }
 
-func (r *row) mustLine(b *strings.Builder, figure string, all bounds, of func(comparison) (spread, *must)) {
-	fmt.Fprintf(b, "| %s | %s |", r.Name, figure)
+// A boundedFigure is a figure of a row that must keep bounds.
+type boundedFigure struct {
+	name   string
+	bounds bounds
+	of     func(comparison) (spread, *must)
+}
+
+// bounded lists a row's figures with bounds.
+func (r *row) bounded() []boundedFigure {
+	all := []boundedFigure{
+		{r.Unit.Name, r.cost, func(c comparison) (spread, *must) { return c.Cost, c.CostMust }},
+		{"requests/s", r.rate, func(c comparison) (spread, *must) { return c.Rate, c.RateMust }},
+		{"p99 latency", r.p99, func(c comparison) (spread, *must) { return c.P99, c.P99Must }},
+	}
+	return slices.DeleteFunc(all, func(f boundedFigure) bool { return f.bounds == bounds{} })
+}
+
+func (r *row) mustLine(b *strings.Builder, f boundedFigure) {
+	fmt.Fprintf(b, "| %s | %s |", r.Name, f.name)
+	s := r.column(subject)
 	for _, rival := range []string{"nginx", "haproxy"} {
 		ratio, verdict := spread{}, (*must)(nil)
-		if s := r.column(subject); s != nil {
-			ratio, verdict = of(s.Against[rival])
+		if s != nil {
+			ratio, verdict = f.of(s.Against[rival])
 		}
-		bound := all.against(rival, r.version(rival))
+		bound := f.bounds.against(rival, r.version(rival))
 		word := "not measured"
 		switch {
 		case bound.none():
 			word = ""
 		case verdict != nil:
 			word = verdict.Verdict
+		case s != nil && s.Skipped != "":
+			word = "not built yet"
 		}
 		fmt.Fprintf(b, " %s | %s | %s |", ratioCell(ratio), bound, word)
 	}
@@ -145,7 +162,7 @@ func figureHeads(u unit) []string {
 	if u == unitMemory {
 		return []string{"connections", "RSS before MiB"}
 	}
-	return []string{"user+sys", "requests/s", "MB/s", "p50/p99 µs", "ctx/request", "others"}
+	return []string{"user+sys", "requests/s", "MB/s", "p50/p90/p99/p99.9 µs", "ctx/request", "others"}
 }
 
 // figures are the cells behind the ratios: medians, and sums of what went wrong.
@@ -174,9 +191,11 @@ func (c *column) figures(u unit) []string {
 		fmt.Sprintf("%.*f+%.*f", u.Digits, cost-system, u.Digits, system),
 		fmt.Sprintf("%.0f", median(rateOf)),
 		fmt.Sprintf("%.1f", median(func(m measurement) float64 { return m.MBPerSecond })),
-		fmt.Sprintf("%.0f/%.0f",
+		fmt.Sprintf("%.0f/%.0f/%.0f/%.0f",
 			median(func(m measurement) float64 { return m.P50 }),
-			median(func(m measurement) float64 { return m.P99 })),
+			median(func(m measurement) float64 { return m.P90 }),
+			median(p99Of),
+			median(func(m measurement) float64 { return m.P999 })),
 		fmt.Sprintf("%.2f", median(func(m measurement) float64 { return m.Switches })),
 		fmt.Sprintf("%.0f %%", median(func(m measurement) float64 { return m.Others })),
 	}, faults...)

@@ -13,9 +13,11 @@ type scenario struct {
 	unit    unit
 	cost    bounds // of cost, "must" of PERFORMANCE.md
 	rate    bounds // of requests/s; zero where the document asks for nothing
+	p99     bounds // of the latency at a fixed rate
 	modern  bool   // handshakes with session tickets and the hybrid curve
 	restart bool   // a new instance of the proxy for every round
 	lacking func(candidate) error
+	prepare func(context.Context, *instances, []candidate) error // before the first round; may be nil
 	measure func(context.Context, *rig, *running) (measurement, error)
 }
 
@@ -33,7 +35,7 @@ var (
 )
 
 // quickScenarios is what --quick runs when nothing is named: one of each kind that needs no module.
-const quickScenarios = "h1-c64,tls-c64,handshake,body-1m,idle-mem"
+const quickScenarios = "h1-c64,tls-c64,rate,handshake,body-1m,idle-mem"
 
 // scenarios is the table of all rows, in the order of the report.
 var scenarios = []scenario{
@@ -45,6 +47,8 @@ var scenarios = []scenario{
 		cost: atMost(0.80, 0.65), rate: atLeast(1.1, 1.1), measure: keepAlive(512, pathSmall)},
 	{name: "tls-c64", about: "TLS 1.3 keep-alive, 64 connections, 128 B, ECDSA P-256", unit: unitRequest,
 		cost: atMost(0.72, 0.62), rate: atLeast(1.1, 1.1), measure: keepAliveTLS(64, pathSmall)},
+	{name: "rate", about: "plain, 64 connections, 128 B, at a fixed rate of at most half of what each proxy can do (open loop)",
+		unit: unitRequest, p99: atMost(1.0, 1.0), prepare: findRate, measure: atRate},
 	{name: "handshake", about: "new TLS connections, one request each, X25519 only, no tickets", unit: unitConnection,
 		cost: atMost(1.0, 0.9), measure: handshakes(false)},
 	{name: "handshake-modern", about: "the same with X25519MLKEM768 and tickets offered, as browsers do (no bound)",

@@ -124,20 +124,19 @@ func openCrowd(ctx context.Context, l load, n int) (crowd, loadResult) {
 func openIdle(ctx context.Context, l load, count *clientCount) net.Conn {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
-	start := time.Now()
 	conn, err := dial(ctx, l)
-	var answer answerParser
 	if err == nil {
-		err = exchange(conn, request(l.host, l.path), make([]byte, 4<<10), &answer)
+		err = converse(conn, l, count)
 	}
 	if err != nil {
-		count.failed(err)
+		if !errors.Is(err, errNotTheOrigin) { // that is counted already
+			count.failed(err)
+		}
 		if conn != nil {
 			conn.Close()
 		}
 		return nil
 	}
-	count.answered(&answer, sizeOf(l.path), time.Since(start))
 	return conn
 }
 

@@ -25,6 +25,7 @@ func (r *rig) underLoad(ctx context.Context, p *running, l load, by loadFunc, wo
 	defer cancel()
 	ended := make(chan error, 1)
 	var w window
+	l.settle = edge
 	go func() {
 		var err error
 		w.load, err = by(ctx, l, edge+r.options.duration+edge)
