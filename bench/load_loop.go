@@ -202,10 +202,7 @@ func (c *loadConn) handle(events uint32) error {
 		if err := c.flush(); err != nil {
 			return err
 		}
-		if events&^unix.EPOLLOUT == 0 {
-			return nil
-		}
-	}
+	} // and read all the same: the event may be again's
 	for range loadReads {
 		n, err := c.read()
 		if err == errAgain {

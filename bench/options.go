@@ -35,6 +35,9 @@ type options struct {
 	nginx     string
 	modules   string // where nginx's dynamic modules lie, for its stream module
 	haproxy   string
+	caddy     string
+	traefik   string
+	envoy     string
 	sluice    string
 }
 
@@ -58,7 +61,7 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 		fmt.Fprintf(w, compareHelp, scenarioHelp())
 		f.PrintDefaults()
 	}
-	f.StringVar(&proxies, "proxies", "sluice,nginx,haproxy", "which to compare, in this order within a round")
+	f.StringVar(&proxies, "proxies", proxiesAlways, "which to compare, in this order within a round; when not given, caddy, traefik and envoy too where they are installed (not with --quick)")
 	f.StringVar(&names, "scenarios", "", "comma-separated; all of them when empty, a few with --quick")
 	f.IntVar(&o.rounds, "rounds", 3, "rounds of every scenario")
 	f.DurationVar(&o.duration, "duration", 2*time.Second, "measured time of a round; load also runs 0.5 s before and after")
@@ -70,6 +73,9 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 	f.StringVar(&o.nginx, "nginx", "nginx", "nginx binary")
 	f.StringVar(&o.modules, "nginx-modules", "", "directory of nginx's dynamic modules (default: its compiled-in path)")
 	f.StringVar(&o.haproxy, "haproxy", "haproxy", "HAProxy binary")
+	f.StringVar(&o.caddy, "caddy", "caddy", "Caddy binary")
+	f.StringVar(&o.traefik, "traefik", "traefik", "Traefik binary")
+	f.StringVar(&o.envoy, "envoy", "envoy", "Envoy binary")
 	f.StringVar(&o.sluice, "sluice", sluiceDefault(), "Sluice binary; the environment's SLUICE_BINARY sets the default")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -101,6 +107,9 @@ func (o *options) complete(proxies, names string, given map[string]bool) error {
 		return err
 	}
 	o.proxies = splitList(proxies)
+	if !given["proxies"] && !o.quick {
+		o.proxies = append(o.proxies, o.present()...)
+	}
 	switch {
 	case len(o.proxies) == 0:
 		return errors.New("--proxies is empty")
@@ -116,6 +125,19 @@ func (o *options) complete(proxies, names string, given map[string]bool) error {
 		return fmt.Errorf("--idle-conns=%d: want 4 to %d", o.idleConns, idleConnsMax)
 	}
 	return nil
+}
+
+const proxiesAlways = "sluice,nginx,haproxy"
+
+// present lists the rivals that are compared only where they are installed.
+func (o *options) present() []string {
+	var found []string
+	for _, rival := range []struct{ name, path string }{{"caddy", o.caddy}, {"traefik", o.traefik}, {"envoy", o.envoy}} {
+		if _, err := exec.LookPath(rival.path); err == nil {
+			found = append(found, rival.name)
+		}
+	}
+	return found
 }
 
 // shorten applies --quick to every flag that was not given.

@@ -18,13 +18,13 @@ func TestParseOptions(t *testing.T) {
 			return o.rounds == 3 && o.duration == 2*time.Second && o.idleConns == 8000 && len(o.scenarios) == len(scenarios)
 		}},
 		{"quick", "--quick", func(o options) bool {
-			return o.rounds == 1 && o.duration == time.Second && len(o.scenarios) == 7
+			return o.rounds == 1 && o.duration == time.Second && len(o.scenarios) == 10
 		}},
 		{"quick, but", "--quick --rounds=2 --scenarios=h1-c1", func(o options) bool {
 			return o.rounds == 2 && len(o.scenarios) == 1
 		}},
 		{"a group", "--scenarios=idle-mem", func(o options) bool {
-			return len(o.scenarios) == 2 && o.scenarios[1].name == "idle-mem-tls"
+			return len(o.scenarios) == 3 && o.scenarios[1].name == "idle-mem-tls"
 		}},
 		{"the table's order", "--scenarios=tls-c64,h1-c1", func(o options) bool {
 			return len(o.scenarios) == 2 && o.scenarios[0].name == "h1-c1"
@@ -37,7 +37,7 @@ func TestParseOptions(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			o, err := parseOptions(strings.Fields(test.args), io.Discard)
 			if err != nil || !test.check(o) {
-				t.Errorf("%+v, %v", o, err)
+				t.Errorf("%d scenarios, proxies %v, %v", len(o.scenarios), o.proxies, err)
 			}
 		})
 	}

@@ -7,10 +7,12 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"text/template"
@@ -32,6 +34,9 @@ var candidates = map[string]func(context.Context, options) (candidate, error){
 	"sluice":  findSluice,
 	"nginx":   findNginx,
 	"haproxy": findHAProxy,
+	"caddy":   findCaddy,
+	"traefik": findTraefik,
+	"envoy":   findEnvoy,
 }
 
 // findCandidates finds what the options name, in their order.
@@ -40,7 +45,7 @@ func findCandidates(ctx context.Context, o options) ([]candidate, error) {
 	for _, name := range o.proxies {
 		find := candidates[name]
 		if find == nil {
-			return nil, fmt.Errorf("--proxies: %q is none of sluice, nginx, haproxy", name)
+			return nil, fmt.Errorf("--proxies: %q is none of %s", name, strings.Join(slices.Sorted(maps.Keys(candidates)), ", "))
 		}
 		c, err := find(ctx, o)
 		if err != nil {
@@ -58,6 +63,7 @@ type deployment struct {
 	Plain, TLS, Pass, Admin  int    // ports to listen on
 	OriginPlain, OriginTLS   int
 	HostBench, HostPass      string
+	HostGRPC                 string
 	Certificate              *certificate
 	Modern                   bool // session tickets and the hybrid curve; otherwise X25519 and no tickets
 	Descriptors, Connections int
@@ -123,7 +129,7 @@ func (r *rig) deployment(c candidate, modern bool) (deployment, error) {
 		Dir: dir, Modern: modern, Certificate: r.certificate,
 		Plain: ports[0], TLS: ports[1], Pass: ports[2], Admin: ports[3],
 		OriginPlain: r.origin.plainPort, OriginTLS: r.origin.tlsPort,
-		HostBench: hostBench, HostPass: hostPass,
+		HostBench: hostBench, HostPass: hostPass, HostGRPC: hostGRPC,
 		Descriptors: r.descriptors, Connections: (r.descriptors - 2*descriptorsSpare) / 2, // a proxied connection takes two
 	}, err
 }

@@ -17,6 +17,7 @@ type nginxConfig struct {
 	Root   bool
 	Stream bool
 	Module string // file of the stream module, when that is not built in
+	HTTP2  string // how HTTP/2 is switched on: "on" by the directive, "listen" by the parameter, "" not at all
 }
 
 var (
@@ -48,6 +49,7 @@ func findNginx(ctx context.Context, o options) (candidate, error) {
 			Root:       os.Geteuid() == 0, // or its workers may not enter the run's directory
 			Stream:     c.passThrough == nil,
 			Module:     module,
+			HTTP2:      nginxHTTP2(version, printed),
 		}
 		file := filepath.Join(d.Dir, "nginx.conf")
 		if err := render("rivals/nginx.conf.tmpl", config, file); err != nil {
@@ -56,6 +58,17 @@ func findNginx(ctx context.Context, o options) (candidate, error) {
 		return exec.Command(path, "-p", d.Dir, "-c", file, "-e", "stderr"), nil
 	}
 	return c, nil
+}
+
+// nginxHTTP2 tells how this nginx is told to speak HTTP/2: by a directive of its own since 1.25.1.
+func nginxHTTP2(version, printed string) string {
+	switch {
+	case !strings.Contains(printed, "--with-http_v2_module"):
+		return ""
+	case olderThan(version, 1, 25):
+		return "listen"
+	}
+	return "on"
 }
 
 // nginxStream finds the stream module by the configure arguments: built in (no file is answered) or dynamic.

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -22,7 +23,7 @@ func findSluice(ctx context.Context, o options) (candidate, error) {
 	}
 	version := "unknown"
 	if printed, err := output(ctx, path, "version"); err == nil && printed != "" {
-		version = firstLine(printed)
+		version = strings.TrimPrefix(firstLine(printed), subject+" ")
 	}
 	return candidate{
 		name:     "sluice",

@@ -63,14 +63,30 @@ func (r *report) preamble(b *strings.Builder) {
 // musts prints every row's bounds, and the verdict where the subject was measured.
 func (r *report) musts(b *strings.Builder) {
 	fmt.Fprintf(b, "## What must hold for %s\n\n", subject)
-	b.WriteString("| scenario | figure | / nginx | must | | / HAProxy | must | |\n|---|---|---|---|---|---|---|---|\n")
+	rivals := r.boundedRivals()
+	b.WriteString("| scenario | figure |")
+	for _, rival := range rivals {
+		fmt.Fprintf(b, " / %s | must | |", rivalTitles[rival])
+	}
+	fmt.Fprintf(b, "\n|---|---|%s\n", strings.Repeat("---|---|---|", len(rivals)))
 	for i := range r.Rows {
 		row := &r.Rows[i]
 		for _, f := range row.bounded() {
-			row.mustLine(b, f)
+			row.mustLine(b, f, rivals)
 		}
 	}
 	b.WriteString("\n")
+}
+
+var rivalTitles = map[string]string{"nginx": "nginx", "haproxy": "HAProxy", "caddy": "Caddy"}
+
+// boundedRivals lists those with bounds: Caddy only where it was measured.
+func (r *report) boundedRivals() []string {
+	rivals := []string{"nginx", "haproxy"}
+	if _, ok := r.Versions["caddy"]; ok {
+		rivals = append(rivals, "caddy")
+	}
+	return rivals
 }
 
 // A boundedFigure is a figure of a row that must keep bounds.
@@ -90,10 +106,10 @@ func (r *row) bounded() []boundedFigure {
 	return slices.DeleteFunc(all, func(f boundedFigure) bool { return f.bounds == bounds{} })
 }
 
-func (r *row) mustLine(b *strings.Builder, f boundedFigure) {
+func (r *row) mustLine(b *strings.Builder, f boundedFigure, rivals []string) {
 	fmt.Fprintf(b, "| %s | %s |", r.Name, f.name)
 	s := r.column(subject)
-	for _, rival := range []string{"nginx", "haproxy"} {
+	for _, rival := range rivals {
 		ratio, verdict := spread{}, (*must)(nil)
 		if s != nil {
 			ratio, verdict = f.of(s.Against[rival])

@@ -29,44 +29,62 @@ type unit struct {
 
 var (
 	unitRequest    = unit{"CPU µs/request", 1}
+	unitMessage    = unit{"CPU µs/message", 1}
 	unitGB         = unit{"CPU ms/GB", 0}
 	unitConnection = unit{"CPU µs/connection", 0}
 	unitMemory     = unit{"RSS KiB/connection", 2}
 )
 
 // quickScenarios is what --quick runs when nothing is named: one of each kind that needs no module.
-const quickScenarios = "h1-c64,tls-c64,rate,handshake,body-1m,idle-mem"
+const quickScenarios = "h1-c64,tls-c64,rate,h2-10x10,websocket,handshake,body-1m,idle-mem"
 
 // scenarios is the table of all rows, in the order of the report.
 var scenarios = []scenario{
 	{name: "h1-c1", about: "plain keep-alive, 1 connection, 128 B answers", unit: unitRequest,
 		cost: atMost(1.0, 0.95), measure: keepAlive(1, pathSmall)},
 	{name: "h1-c64", about: "plain keep-alive, 64 connections, 128 B", unit: unitRequest,
-		cost: atMost(0.80, 0.65), rate: atLeast(1.1, 1.1), measure: keepAlive(64, pathSmall)},
+		cost: atMost(0.80, 0.65).caddy(0.2), rate: atLeast(1.1, 1.1), measure: keepAlive(64, pathSmall)},
 	{name: "h1-c512", about: "plain keep-alive, 512 connections, 128 B", unit: unitRequest,
-		cost: atMost(0.80, 0.65), rate: atLeast(1.1, 1.1), measure: keepAlive(512, pathSmall)},
+		cost: atMost(0.80, 0.65).caddy(0.2), rate: atLeast(1.1, 1.1), measure: keepAlive(512, pathSmall)},
 	{name: "tls-c64", about: "TLS 1.3 keep-alive, 64 connections, 128 B, ECDSA P-256", unit: unitRequest,
-		cost: atMost(0.72, 0.62), rate: atLeast(1.1, 1.1), measure: keepAliveTLS(64, pathSmall)},
+		cost: atMost(0.72, 0.62).caddy(0.25), rate: atLeast(1.1, 1.1), measure: keepAliveTLS(64, pathSmall)},
 	{name: "rate", about: "plain, 64 connections, 128 B, at a fixed rate of at most half of what each proxy can do (open loop)",
 		unit: unitRequest, p99: atMost(1.0, 1.0), prepare: findRate, measure: atRate},
+	{name: "h2-10x10", about: "HTTP/2 over TLS, 10 connections of 10 streams, 128 B", unit: unitRequest,
+		cost: atMost(0.55, 0.65).caddy(0.15), measure: keepHTTP2(load{conns: 10, streams: 10, path: pathSmall})},
+	{name: "h2-64x1", about: "HTTP/2 over TLS, 64 connections of 1 stream, 128 B", unit: unitRequest,
+		cost: atMost(0.75, 0.75), measure: keepHTTP2(load{conns: 64, streams: 1, path: pathSmall})},
+	{name: "h2-down-1m", about: "HTTP/2 over TLS, 8 connections, answers of 1 MiB (no bound)", unit: unitGB,
+		measure: keepHTTP2(load{conns: 8, streams: 1, path: pathBulk})},
+	{name: "h2-up-1m", about: "HTTP/2 over TLS, 8 connections, requests of 1 MiB (no bound)", unit: unitGB,
+		measure: keepHTTP2(load{conns: 8, streams: 1, path: pathSmall, upload: sizeBulk})},
+	{name: "grpc", about: "gRPC over TLS, unary calls of 128 B each way, 10 connections of 10 streams (no bound)",
+		unit: unitRequest, measure: keepGRPC},
+	{name: "websocket", about: "WebSocket ping-pong of 128 B, 64 plain connections (no bound)", unit: unitMessage,
+		measure: keepWebSocket},
 	{name: "handshake", about: "new TLS connections, one request each, X25519 only, no tickets", unit: unitConnection,
-		cost: atMost(1.0, 0.9), measure: handshakes(false)},
+		cost: atMost(1.0, 0.9).caddy(0.95), measure: handshakes(false)},
 	{name: "handshake-modern", about: "the same with X25519MLKEM768 and tickets offered, as browsers do (no bound)",
 		unit: unitConnection, modern: true, measure: handshakes(true)},
 	{name: "body-1m", about: "1 MiB bodies, 8 plain connections", unit: unitGB,
-		cost: atMost(0.90, 0.70), measure: keepAlive(8, pathBulk)},
+		cost: atMost(0.90, 0.70).caddy(0.45), measure: keepAlive(8, pathBulk)},
 	{name: "pass-bulk", about: "TLS pass-through by SNI, 1 MiB bodies, 8 connections", unit: unitGB,
 		cost: atMost(1.0, 0.9), lacking: noPassThrough, measure: passBulk},
 	{name: "pass-conn", about: "new pass-through connections, one small TLS request each", unit: unitConnection,
 		cost: atMost(1.0, 1.0), lacking: noPassThrough, measure: passConnections},
 	{name: "idle-mem", about: "growth of RSS by an idle plain keep-alive connection", unit: unitMemory,
-		cost: atMost(0.8, 0), restart: true, measure: idlePlain},
+		cost: atMost(0.8, 0).caddy(0.1), restart: true, measure: idlePlain},
 	{name: "idle-mem-tls", about: "growth of RSS by an idle TLS keep-alive connection", unit: unitMemory,
-		cost: atMost(0.85, 0), restart: true, measure: idleTLS},
+		cost: atMost(0.85, 0).caddy(0.1), restart: true, measure: idleTLS},
+	{name: "idle-mem-h2", about: "growth of RSS by an idle HTTP/2 connection over TLS", unit: unitMemory,
+		cost: atMost(0.8, 0).caddy(0.1), restart: true, measure: idleHTTP2},
 }
 
-// A name that stands for several rows.
-var scenarioGroups = map[string]string{"idle-mem": "idle-mem,idle-mem-tls"}
+// Names that stand for several rows.
+var scenarioGroups = map[string]string{
+	"idle-mem": "idle-mem,idle-mem-tls,idle-mem-h2",
+	"h2":       "h2-10x10,h2-64x1,h2-down-1m,h2-up-1m,grpc,idle-mem-h2",
+}
 
 // scenariosNamed finds the rows of a list of names, in the table's order; all of them for an empty list.
 func scenariosNamed(list string) ([]scenario, error) {

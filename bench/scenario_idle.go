@@ -35,6 +35,12 @@ func idleTLS(ctx context.Context, r *rig, p *running) (measurement, error) {
 	return r.measureIdle(ctx, p, l, r.options.idleConns/idleTLSShare)
 }
 
+func idleHTTP2(ctx context.Context, r *rig, p *running) (measurement, error) {
+	l := load{address: p.tls, host: hostBench, path: pathSmall, speaks: speakHTTP2, tls: r.certificate.clientHTTP2(hostBench)}
+	m, err := r.measureIdle(ctx, p, l, r.options.idleConns/idleTLSShare)
+	return m, orLacking("HTTP/2", err)
+}
+
 // measureIdle warms the proxy until its pools and buffers exist, then compares memory before and after n
 // connections.
 func (r *rig) measureIdle(ctx context.Context, p *running, l load, n int) (measurement, error) {
@@ -47,7 +53,7 @@ func (r *rig) measureIdle(ctx context.Context, p *running, l load, n int) (measu
 	}
 	warm := l
 	warm.conns = idleWarmConns
-	if _, err := loadConns(ctx, warm, idleWarm); err != nil {
+	if _, err := loadKept(ctx, warm, idleWarm); err != nil {
 		return measurement{}, fmt.Errorf("warm-up: %w", err)
 	}
 	before, err := steadyRSS(ctx, p)

@@ -45,11 +45,12 @@ var errLoadEnded = errors.New("the load ended before its time")
 // between takes the two samples. It puts ended's value back so that the caller can always receive one.
 func (w *window) between(ctx context.Context, p *running, work tallyFile, length time.Duration, ended chan error) error {
 	var samples [2]sample
+	start := time.Now() // instants are counted from here, so that late ones do not add up
 	begin, err := watchOthers()
 	if err != nil {
 		return err
 	}
-	for i, wait := range []time.Duration{edge, length} {
+	for i, at := range []time.Duration{edge, edge + length} {
 		select {
 		case err := <-ended:
 			ended <- err
@@ -58,7 +59,7 @@ func (w *window) between(ctx context.Context, p *running, work tallyFile, length
 			return p.ended()
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(wait):
+		case <-time.After(time.Until(start.Add(at))):
 		}
 		if samples[i], err = takeSample(p.pid(), work); err != nil {
 			return err
