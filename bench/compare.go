@@ -19,6 +19,7 @@ type rig struct {
 	descriptors int
 	progress    io.Writer
 	begun       time.Time
+	perf        bool    // system calls can be counted
 	fixedRate   float64 // requests/s of the rows at a fixed rate; 0 before it is found
 }
 
@@ -79,6 +80,7 @@ func (r *rig) prepare() error {
 		return err
 	}
 	r.keepAlive = loadKept
+	r.perf = !r.options.quick && findPerf(context.Background())
 	if r.options.load == "wrk" {
 		if r.keepAlive, err = wrkLoad(r.dir); err != nil {
 			return err

@@ -14,6 +14,8 @@ type measurement struct {
 	Offered     float64 `json:"offeredPerSecond,omitempty"` // of an open loop
 	Late        int64   `json:"neverSent,omitempty"`        // of an open loop: due, and not sent to the end
 	Switches    float64 `json:"contextSwitchesPerRequest,omitempty"`
+	Syscalls    float64 `json:"systemCallsPerRequest,omitempty"`
+	PeakKiB     uint64  `json:"rssPeakKiB,omitempty"`
 	Errors      int64   `json:"errors"`
 	Bad         int64   `json:"badAnswers"`
 	Example     string  `json:"errorExample,omitempty"`
@@ -43,6 +45,8 @@ func (w window) measurement() measurement {
 		Late:        w.load.late,
 		Curve:       w.load.latencies.curve,
 		Switches:    float64(w.used.switches) / requests,
+		Syscalls:    w.calls,
+		PeakKiB:     w.peak >> 10,
 		Errors:      w.load.errors,
 		Bad:         w.load.bad,
 		Example:     w.load.example,

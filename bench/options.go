@@ -32,6 +32,7 @@ type options struct {
 	rate      float64 // of the rows at a fixed rate; 0: found by measuring
 	out       string
 	quick     bool
+	readme    string // file whose results section is rewritten; "" for none
 	nginx     string
 	modules   string // where nginx's dynamic modules lie, for its stream module
 	haproxy   string
@@ -69,6 +70,7 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 	f.IntVar(&o.idleConns, "idle-conns", 8000, "connections of idle-mem; its TLS row opens a quarter of them")
 	f.Float64Var(&o.rate, "rate", 0, "requests/s of the rows at a fixed rate (default 45 % of what the slowest bounded proxy can do, measured first)")
 	f.StringVar(&o.out, "out", "bench/results", "directory for the JSON and Markdown report")
+	f.StringVar(&o.readme, "readme", "", "rewrite the section between the results markers of this Markdown file")
 	f.BoolVar(&o.quick, "quick", false, "smoke test: 1 round of 1 s, few scenarios, fewer connections; its numbers mean little")
 	f.StringVar(&o.nginx, "nginx", "nginx", "nginx binary")
 	f.StringVar(&o.modules, "nginx-modules", "", "directory of nginx's dynamic modules (default: its compiled-in path)")
@@ -119,6 +121,8 @@ func (o *options) complete(proxies, names string, given map[string]bool) error {
 		return fmt.Errorf("--rounds=%d: want 1 to %d", o.rounds, roundsMax)
 	case o.duration < durationMin || o.duration > durationMax:
 		return fmt.Errorf("--duration=%v: want %v to %v", o.duration, durationMin, durationMax)
+	case o.readme != "" && (o.quick || !slices.Contains(o.proxies, subject)):
+		return errors.New("--readme wants whole runs that measure sluice: not --quick")
 	case o.rate < 0 || o.rate > rateMax:
 		return fmt.Errorf("--rate=%g: want 0 to %d", o.rate, int(rateMax))
 	case o.idleConns < 4 || o.idleConns > idleConnsMax:

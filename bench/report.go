@@ -30,6 +30,7 @@ type row struct {
 	Name    string   `json:"name"`
 	About   string   `json:"about"`
 	Unit    unit     `json:"unit"`
+	Vary    *vary    `json:"vary,omitempty"`
 	Proxies []column `json:"proxies"`
 
 	cost, rate, p99 bounds
@@ -81,7 +82,7 @@ func newReport(ctx context.Context, o options, proxies []candidate) *report {
 }
 
 func newRow(s scenario, proxies []candidate) row {
-	r := row{Name: s.name, About: s.about, Unit: s.unit, cost: s.cost, rate: s.rate, p99: s.p99}
+	r := row{Name: s.name, About: s.about, Unit: s.unit, Vary: s.vary, cost: s.cost, rate: s.rate, p99: s.p99}
 	for _, c := range proxies {
 		column := column{Name: c.name, version: c.version}
 		if s.lacking != nil {
@@ -210,7 +211,7 @@ func (r *report) failure() error {
 	return errors.Join(all...)
 }
 
-// publish prints the report and writes its two files. Those of --quick are named so that git ignores them.
+// publish prints the report and writes its files. Those of --quick are named so that git ignores them.
 func (r *report) publish(o options, out, progress io.Writer) error {
 	text := r.markdown()
 	if _, err := io.WriteString(out, text); err != nil {
@@ -219,11 +220,7 @@ func (r *report) publish(o options, out, progress io.Writer) error {
 	if err := os.MkdirAll(o.out, 0o755); err != nil {
 		return err
 	}
-	name := "compare-" + r.Time.UTC().Format("20060102-150405")
-	if r.Quick {
-		name = "tmp-" + name
-	}
-	base := filepath.Join(o.out, name)
+	base := filepath.Join(o.out, r.fileName())
 	data, err := r.json()
 	if err != nil {
 		return err
@@ -234,6 +231,23 @@ func (r *report) publish(o options, out, progress io.Writer) error {
 	); err != nil {
 		return err
 	}
-	fmt.Fprintf(progress, "written: %s.md and .json\n", base)
+	for _, p := range r.pictures() {
+		if err := os.WriteFile(base+"-"+p.suffix+".svg", []byte(p.svg), 0o644); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(progress, "written: %s.md, .json and .svg\n", base)
+	if o.readme != "" && !r.Partial {
+		return r.rewrite(o.readme, o.out)
+	}
 	return nil
+}
+
+// fileName is that of the report's files, without their endings.
+func (r *report) fileName() string {
+	name := "compare-" + r.Time.UTC().Format("20060102-150405")
+	if r.Quick {
+		return "tmp-" + name
+	}
+	return name
 }

@@ -17,7 +17,11 @@ func (r *report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Comparison of %s\n\n", r.Time.UTC().Format("2006-01-02 15:04 UTC"))
 	r.preamble(&b)
+	fmt.Fprintf(&b, "## What must hold for %s\n\n", subject)
 	r.musts(&b)
+	for _, p := range r.pictures() {
+		fmt.Fprintf(&b, "![%s](%s-%s.svg)\n\n", p.about, r.fileName(), p.suffix)
+	}
 	for i := range r.Rows {
 		r.Rows[i].markdown(&b)
 	}
@@ -28,16 +32,11 @@ func (r *report) preamble(b *strings.Builder) {
 	m := r.Machine
 	fmt.Fprintf(b, "%s, %d cores, %d MiB, Linux %s; load average before %s, %.1f %% of CPU time stolen by the host.\n",
 		m.CPU, m.Cores, m.MemoryMiB, m.Kernel, m.LoadAvg, m.Steal)
-	var versions []string
-	for name, version := range r.Versions {
-		versions = append(versions, name+" "+version)
-	}
-	slices.Sort(versions)
 	maker := "own generator (" + m.Go + ")"
 	if r.Load == "wrk" {
 		maker = "wrk " + m.Wrk + ", else own generator (" + m.Go + ")"
 	}
-	fmt.Fprintf(b, "%s; load: %s.\n", strings.Join(versions, ", "), maker)
+	fmt.Fprintf(b, "%s; load: %s.\n", strings.Join(r.versions(), ", "), maker)
 	fmt.Fprintf(b, "%d rounds of %g s, proxies in turn; ", r.Rounds, r.Seconds)
 	b.WriteString("ratios are medians of ratios within a round (smallest–largest).\n")
 	b.WriteString("CPU is that of the proxy's process tree in the round's window, work what the origin served in it.\n")
@@ -62,7 +61,6 @@ func (r *report) preamble(b *strings.Builder) {
 
 // musts prints every row's bounds, and the verdict where the subject was measured.
 func (r *report) musts(b *strings.Builder) {
-	fmt.Fprintf(b, "## What must hold for %s\n\n", subject)
 	rivals := r.boundedRivals()
 	b.WriteString("| scenario | figure |")
 	for _, rival := range rivals {
@@ -76,6 +74,16 @@ func (r *report) musts(b *strings.Builder) {
 		}
 	}
 	b.WriteString("\n")
+}
+
+// versions lists the proxies with theirs, in alphabetical order.
+func (r *report) versions() []string {
+	var versions []string
+	for name, version := range r.Versions {
+		versions = append(versions, name+" "+version)
+	}
+	slices.Sort(versions)
+	return versions
 }
 
 var rivalTitles = map[string]string{"nginx": "nginx", "haproxy": "HAProxy", "caddy": "Caddy"}
@@ -178,7 +186,7 @@ func figureHeads(u unit) []string {
 	if u == unitMemory {
 		return []string{"connections", "RSS before MiB"}
 	}
-	return []string{"user+sys", "requests/s", "MB/s", "p50/p90/p99/p99.9 µs", "ctx/request", "others"}
+	return []string{"user+sys", "requests/s", "MB/s", "p50/p90/p99/p99.9 µs", "ctx/request", "calls/request", "peak MiB", "others"}
 }
 
 // figures are the cells behind the ratios: medians, and sums of what went wrong.
@@ -213,8 +221,18 @@ func (c *column) figures(u unit) []string {
 			median(p99Of),
 			median(func(m measurement) float64 { return m.P999 })),
 		fmt.Sprintf("%.2f", median(func(m measurement) float64 { return m.Switches })),
+		orDash("%.1f", median(func(m measurement) float64 { return m.Syscalls })),
+		orDash("%.0f", median(func(m measurement) float64 { return float64(m.PeakKiB) / 1024 })),
 		fmt.Sprintf("%.0f %%", median(func(m measurement) float64 { return m.Others })),
 	}, faults...)
+}
+
+// orDash prints a figure that not every machine can give.
+func orDash(format string, v float64) string {
+	if v == 0 {
+		return "–"
+	}
+	return fmt.Sprintf(format, v)
 }
 
 func costCell(s spread, digits int) string {

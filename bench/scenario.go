@@ -14,11 +14,18 @@ type scenario struct {
 	cost    bounds // of cost, "must" of PERFORMANCE.md
 	rate    bounds // of requests/s; zero where the document asks for nothing
 	p99     bounds // of the latency at a fixed rate
+	vary    *vary  // what rows of a series differ in
 	modern  bool   // handshakes with session tickets and the hybrid curve
 	restart bool   // a new instance of the proxy for every round
 	lacking func(candidate) error
 	prepare func(context.Context, *instances, []candidate) error // before the first round; may be nil
 	measure func(context.Context, *rig, *running) (measurement, error)
+}
+
+// vary places a row in a series: so many of something.
+type vary struct {
+	Of       string  `json:"of"`
+	Quantity float64 `json:"quantity"`
 }
 
 // A unit says how a measurement's cost is to be read.
