@@ -21,6 +21,11 @@ const (
 	hostBench = "bench.example"
 	hostPass  = "pass.example"
 	hostGRPC  = "grpc.example" // its backend speaks HTTP/2
+
+	hostChanging = "changing.example"
+	hostRewrite  = "rewrite.example" // rewrite and access log
+	hostChain    = "chain.example"   // … and CORS and a limit
+	hostLimited  = "limited.example" // one request a second
 )
 
 // A certificate is the one key pair that all proxies and the origin show: ECDSA P-256, made anew for every run.

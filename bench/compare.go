@@ -158,7 +158,7 @@ func (n *instances) start(ctx context.Context, c candidate) (*running, error) {
 	if p := n.running[c.name]; p != nil {
 		return p, nil
 	}
-	p, err := n.launch(ctx, c, n.scenario.modern)
+	p, err := n.launch(ctx, c, n.scenario.shape)
 	if err == nil {
 		n.running[c.name] = p
 	}
@@ -174,7 +174,10 @@ func (n *instances) measure(ctx context.Context, c candidate) (measurement, erro
 		defer n.end(c.name)
 	}
 	m, err := n.scenario.measure(ctx, n.rig, p)
-	return m, errors.Join(err, p.ended(), n.origin.ended())
+	if err == nil && !p.expected {
+		err = p.ended()
+	}
+	return m, errors.Join(err, n.origin.ended())
 }
 
 func (n *instances) end(name string) {

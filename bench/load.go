@@ -23,13 +23,18 @@ type load struct {
 	wire    int64       // bytes of a right answer on the wire as the probe saw it; wrk's output is checked by it
 
 	speaks  protocol
-	streams int     // of one HTTP/2 connection at a time; 0 is 1
-	upload  int     // bytes of a request's body
-	rate    float64 // requests/s over all connections; 0: closed loops
+	streams int      // of one HTTP/2 connection at a time; 0 is 1
+	upload  int      // bytes of a request's body
+	targets []target // of HTTP/1.1: requests go to one of them after another, in an order of chance
+	once    bool     // connections that end are not opened again, and the load ends with the last of them
+	rate    float64  // requests/s over all connections; 0: closed loops
 
 	// settle is how long after the start latencies are not counted yet: connections are made then.
 	settle time.Duration
 }
+
+// A target is where a request goes.
+type target struct{ host, path string }
 
 // A protocol is what the clients of a load speak.
 type protocol int

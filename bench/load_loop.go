@@ -102,7 +102,7 @@ var errTooMany = errors.New("too many errors: the run was ended")
 
 func (p *loadLoop) run(ctx context.Context, end time.Time) error {
 	events := make([]unix.EpollEvent, loadEvents)
-	for time.Now().Before(end) && ctx.Err() == nil {
+	for time.Now().Before(end) && ctx.Err() == nil && len(p.conns) > 0 {
 		n, err := unix.EpollWait(p.epoll, events, int(loadPoll.Milliseconds()))
 		if err != nil && err != unix.EINTR {
 			return fmt.Errorf("epoll_wait: %w", err)
@@ -133,6 +133,9 @@ func (p *loadLoop) book(c *loadConn, err error) error {
 	}
 	delete(p.conns, c.fd)
 	unix.Close(int(c.fd))
+	if p.once {
+		return nil
+	}
 	return p.open()
 }
 

@@ -27,7 +27,8 @@ type measurement struct {
 	RSSKiB      uint64  `json:"rssKiBBefore,omitempty"`
 	Handshake   string  `json:"handshake,omitempty"`
 
-	Curve []curvePoint `json:"latencies,omitempty"` // as seen by the own generator
+	Extra map[string]float64 `json:"extra,omitempty"`     // what only this row has, by name and unit
+	Curve []curvePoint       `json:"latencies,omitempty"` // as seen by the own generator
 }
 
 // measurement translates a window, all but its cost.

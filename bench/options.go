@@ -31,6 +31,7 @@ type options struct {
 	idleConns int
 	rate      float64 // of the rows at a fixed rate; 0: found by measuring
 	out       string
+	all       bool
 	quick     bool
 	readme    string // file whose results section is rewritten; "" for none
 	nginx     string
@@ -63,13 +64,14 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 		f.PrintDefaults()
 	}
 	f.StringVar(&proxies, "proxies", proxiesAlways, "which to compare, in this order within a round; when not given, caddy, traefik and envoy too where they are installed (not with --quick)")
-	f.StringVar(&names, "scenarios", "", "comma-separated; all of them when empty, a few with --quick")
+	f.StringVar(&names, "scenarios", "", "comma-separated; when empty all without a +, a few with --quick")
 	f.IntVar(&o.rounds, "rounds", 3, "rounds of every scenario")
 	f.DurationVar(&o.duration, "duration", 2*time.Second, "measured time of a round; load also runs 0.5 s before and after")
 	f.StringVar(&o.load, "load", "", "own|wrk: who makes keep-alive load (default wrk where installed)")
 	f.IntVar(&o.idleConns, "idle-conns", 8000, "connections of idle-mem; its TLS row opens a quarter of them")
 	f.Float64Var(&o.rate, "rate", 0, "requests/s of the rows at a fixed rate (default 45 % of what the slowest bounded proxy can do, measured first)")
 	f.StringVar(&o.out, "out", "bench/results", "directory for the JSON and Markdown report")
+	f.BoolVar(&o.all, "all", false, "the scenarios marked + as well: many routes, idle connections, filters, changes, reload (some ten minutes)")
 	f.StringVar(&o.readme, "readme", "", "rewrite the section between the results markers of this Markdown file")
 	f.BoolVar(&o.quick, "quick", false, "smoke test: 1 round of 1 s, few scenarios, fewer connections; its numbers mean little")
 	f.StringVar(&o.nginx, "nginx", "nginx", "nginx binary")
@@ -105,7 +107,7 @@ func (o *options) complete(proxies, names string, given map[string]bool) error {
 		}
 	}
 	var err error
-	if o.scenarios, err = scenariosNamed(names); err != nil {
+	if o.scenarios, err = scenariosNamed(names, o.all); err != nil {
 		return err
 	}
 	o.proxies = splitList(proxies)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 )
 
 // The report's pictures. Each is made from the same figures as the tables; one without figures is not made.
@@ -70,7 +71,7 @@ func (r *report) costBars() string {
 	for i := range r.Rows {
 		row := &r.Rows[i]
 		base := row.column(reference)
-		if base == nil || len(base.Rounds) == 0 {
+		if base == nil || len(base.Rounds) == 0 || row.Unit == unitFailed || row.Vary != nil {
 			continue
 		}
 		rows = append(rows, row)
@@ -252,12 +253,12 @@ func (r *report) series() []series {
 			continue
 		}
 		step := seriesStep{row.Vary.Quantity, row}
-		if n := len(all); n > 0 && all[n-1].name == row.Vary.Of {
+		if n := len(all); n > 0 && all[n-1].steps[0].row.Vary.Of == row.Vary.Of {
 			all[n-1].steps = append(all[n-1].steps, step)
 			continue
 		}
 		all = append(all, series{
-			name: row.Vary.Of, title: fmt.Sprintf("%s by number of %s", row.Unit.Name, row.Vary.Of), figure: row.Unit.Name,
+			name: strings.ReplaceAll(row.Vary.Of, " ", "-"), title: fmt.Sprintf("%s by number of %s", row.Unit.Name, row.Vary.Of), figure: row.Unit.Name,
 			steps: []seriesStep{step},
 		})
 	}

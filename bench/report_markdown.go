@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -169,6 +170,9 @@ func (r *row) markdown(b *strings.Builder) {
 		if c.Skipped != "" || c.Failed != "" {
 			fmt.Fprintf(b, "- %s: %s\n", c.Name, firstLine(c.Skipped+c.Failed))
 		}
+		if extra := c.extra(); extra != "" {
+			fmt.Fprintf(b, "- %s: %s\n", c.Name, extra)
+		}
 	}
 	b.WriteString("\n")
 }
@@ -183,8 +187,13 @@ func (r *row) line(b *strings.Builder, c *column) {
 }
 
 func figureHeads(u unit) []string {
-	if u == unitMemory {
+	switch u {
+	case unitMemory:
 		return []string{"connections", "RSS before MiB"}
+	case unitEffect:
+		return nil
+	case unitFailed:
+		return []string{"right answers", "p50/p90/p99/p99.9 µs"}
 	}
 	return []string{"user+sys", "requests/s", "MB/s", "p50/p90/p99/p99.9 µs", "ctx/request", "calls/request", "peak MiB", "others"}
 }
@@ -203,11 +212,21 @@ func (c *column) figures(u unit) []string {
 	if len(c.Rounds) == 0 {
 		return append(slices.Repeat([]string{"–"}, len(figureHeads(u))), "–", "–", "")
 	}
-	if u == unitMemory {
+	latencies := fmt.Sprintf("%.0f/%.0f/%.0f/%.0f",
+		median(func(m measurement) float64 { return m.P50 }),
+		median(func(m measurement) float64 { return m.P90 }),
+		median(p99Of),
+		median(func(m measurement) float64 { return m.P999 }))
+	switch u {
+	case unitMemory:
 		return append([]string{
 			fmt.Sprintf("%.0f", median(func(m measurement) float64 { return float64(m.Connections) })),
 			fmt.Sprintf("%.1f", median(func(m measurement) float64 { return float64(m.RSSKiB) / 1024 })),
 		}, faults...)
+	case unitEffect:
+		return faults
+	case unitFailed:
+		return append([]string{fmt.Sprintf("%.0f", median(func(m measurement) float64 { return float64(m.Requests) })), latencies}, faults...)
 	}
 	cost := median(costOf)
 	system := cost * median(func(m measurement) float64 { return m.SystemShare })
@@ -215,11 +234,7 @@ func (c *column) figures(u unit) []string {
 		fmt.Sprintf("%.*f+%.*f", u.Digits, cost-system, u.Digits, system),
 		fmt.Sprintf("%.0f", median(rateOf)),
 		fmt.Sprintf("%.1f", median(func(m measurement) float64 { return m.MBPerSecond })),
-		fmt.Sprintf("%.0f/%.0f/%.0f/%.0f",
-			median(func(m measurement) float64 { return m.P50 }),
-			median(func(m measurement) float64 { return m.P90 }),
-			median(p99Of),
-			median(func(m measurement) float64 { return m.P999 })),
+		latencies,
 		fmt.Sprintf("%.2f", median(func(m measurement) float64 { return m.Switches })),
 		orDash("%.1f", median(func(m measurement) float64 { return m.Syscalls })),
 		orDash("%.0f", median(func(m measurement) float64 { return float64(m.PeakKiB) / 1024 })),
@@ -233,6 +248,18 @@ func orDash(format string, v float64) string {
 		return "–"
 	}
 	return fmt.Sprintf(format, v)
+}
+
+// extra prints the medians of what only this row has.
+func (c *column) extra() string {
+	if len(c.Rounds) == 0 {
+		return ""
+	}
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(c.Rounds[0].Extra)) {
+		all = append(all, fmt.Sprintf("%s %.4g", name, c.spread(func(m measurement) float64 { return m.Extra[name] }).Median))
+	}
+	return strings.Join(all, ", ")
 }
 
 func costCell(s spread, digits int) string {

@@ -222,8 +222,8 @@ func TestPicturesAreWellFormed(t *testing.T) {
 
 func TestParsePerf(t *testing.T) {
 	for printed, want := range map[string]float64{
-		"1234,,raw_syscalls:sys_enter,800000000,100.00,,\n":       1234,
-		"<not counted>,,raw_syscalls:sys_enter,0,100.00,,\n":      0,
+		"1234,,raw_syscalls:sys_enter,800000000,100.00,,\n":      1234,
+		"<not counted>,,raw_syscalls:sys_enter,0,100.00,,\n":     0,
 		"warning\n\n77,,raw_syscalls:sys_enter,8,100.00,0.1,x\n": 77,
 	} {
 		if got, err := parsePerf(printed); err != nil || got != want {

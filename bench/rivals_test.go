@@ -92,7 +92,7 @@ func TestRivalsDoTheSameWork(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := rival(t, name)
 			r, heads := testRig(t)
-			p, err := r.launch(t.Context(), c, false)
+			p, err := r.launch(t.Context(), c, shape{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -176,7 +176,7 @@ func TestRivalsSendTicketsWhenModernOnly(t *testing.T) {
 			t.Run(fmt.Sprintf("%s-%v", name, modern), func(t *testing.T) {
 				c := rival(t, name)
 				r, _ := testRig(t)
-				p, err := r.launch(t.Context(), c, modern)
+				p, err := r.launch(t.Context(), c, shape{Modern: modern})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -204,7 +204,7 @@ func TestRivalsSpeakAll(t *testing.T) {
 			c := rival(t, name)
 			r, _ := testRig(t)
 			r.origin.plainPort, _ = strconv.Atoi(port)
-			p, err := r.launch(t.Context(), c, false)
+			p, err := r.launch(t.Context(), c, shape{})
 			if err != nil {
 				t.Fatal(err)
 			}

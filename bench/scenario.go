@@ -15,7 +15,8 @@ type scenario struct {
 	rate    bounds // of requests/s; zero where the document asks for nothing
 	p99     bounds // of the latency at a fixed rate
 	vary    *vary  // what rows of a series differ in
-	modern  bool   // handshakes with session tickets and the hybrid curve
+	shape   shape  // of the configuration
+	more    bool   // only with --all, or when it is named
 	restart bool   // a new instance of the proxy for every round
 	lacking func(candidate) error
 	prepare func(context.Context, *instances, []candidate) error // before the first round; may be nil
@@ -39,6 +40,8 @@ var (
 	unitMessage    = unit{"CPU µs/message", 1}
 	unitGB         = unit{"CPU ms/GB", 0}
 	unitConnection = unit{"CPU µs/connection", 0}
+	unitEffect     = unit{"ms to effect", 1}
+	unitFailed     = unit{"failed requests", 0}
 	unitMemory     = unit{"RSS KiB/connection", 2}
 )
 
@@ -72,7 +75,7 @@ var scenarios = []scenario{
 	{name: "handshake", about: "new TLS connections, one request each, X25519 only, no tickets", unit: unitConnection,
 		cost: atMost(1.0, 0.9).caddy(0.95), measure: handshakes(false)},
 	{name: "handshake-modern", about: "the same with X25519MLKEM768 and tickets offered, as browsers do (no bound)",
-		unit: unitConnection, modern: true, measure: handshakes(true)},
+		unit: unitConnection, shape: shape{Modern: true}, measure: handshakes(true)},
 	{name: "body-1m", about: "1 MiB bodies, 8 plain connections", unit: unitGB,
 		cost: atMost(0.90, 0.70).caddy(0.45), measure: keepAlive(8, pathBulk)},
 	{name: "pass-bulk", about: "TLS pass-through by SNI, 1 MiB bodies, 8 connections", unit: unitGB,
@@ -85,6 +88,34 @@ var scenarios = []scenario{
 		cost: atMost(0.85, 0).caddy(0.1), restart: true, measure: idleTLS},
 	{name: "idle-mem-h2", about: "growth of RSS by an idle HTTP/2 connection over TLS", unit: unitMemory,
 		cost: atMost(0.8, 0).caddy(0.1), restart: true, measure: idleHTTP2},
+
+	// Beyond the steady state.
+	{name: "filters-rewrite", about: "plain, 64 connections, 128 B; rewrite and access log on the route (no bound)", unit: unitRequest,
+		more: true, shape: shape{Filters: true}, lacking: noFilters, measure: filtersRewrite},
+	{name: "filters", about: "plain, 64 connections, 128 B; CORS, rate limit, rewrite and access log on the route", unit: unitRequest,
+		more: true, shape: shape{Filters: true}, lacking: noFilters, cost: atMost(0.9, 0), measure: filtersChain},
+	{name: "routes-10", about: "plain, 64 connections, 128 B, requests spread by chance over 10 routes of 1 host (no bound)", unit: unitRequest,
+		more: true, vary: &vary{"routes", 10}, shape: shape{Routes: 10}, lacking: noManyRoutes, measure: amongRoutes},
+	{name: "routes-1k", about: "… over 1,000 routes of 100 hosts (no bound)", unit: unitRequest,
+		more: true, vary: &vary{"routes", 1000}, shape: shape{Routes: 1000}, lacking: noManyRoutes, measure: amongRoutes},
+	{name: "routes-100k", about: "… over 100,000 routes of 10,000 hosts (no bound)", unit: unitRequest,
+		more: true, vary: &vary{"routes", 100_000}, shape: shape{Routes: 100_000}, lacking: noManyRoutes, measure: amongRoutes},
+	{name: "idle-0", about: "plain, 64 connections, 128 B, beside no idle connection (no bound)", unit: unitRequest,
+		more: true, vary: &vary{"idle connections", 0}, measure: besideIdle(0)},
+	{name: "idle-10k", about: "… beside 10,000 idle connections (no bound)", unit: unitRequest,
+		more: true, vary: &vary{"idle connections", 10_000}, measure: besideIdle(10_000)},
+	{name: "swap-100", about: "the fixed rate while one of 100 Ingresses changes 100 times a second (no bound)", unit: unitRequest,
+		more: true, shape: shape{Routes: 1000}, lacking: noSwaps, prepare: findRate, measure: duringChanges(100)},
+	{name: "swap-10k", about: "the fixed rate while one of 10,000 Ingresses changes 5 times a second (no bound)", unit: unitRequest,
+		more: true, shape: shape{Routes: 100_000}, lacking: noSwaps, prepare: findRate, measure: duringChanges(5)},
+	{name: "effect-100", about: "time from a changed file to its effect, 100 Ingresses of 10 routes (no bound)", unit: unitEffect,
+		more: true, shape: shape{Routes: 1000}, lacking: noChange, measure: timeToEffect},
+	{name: "effect-10k", about: "… 10,000 Ingresses of 10 routes (no bound)", unit: unitEffect,
+		more: true, shape: shape{Routes: 100_000}, lacking: noChange, measure: timeToEffect},
+	{name: "reload", about: "requests that fail when the proxy reads all its configuration again under load (no bound)", unit: unitFailed,
+		more: true, lacking: noReload, measure: underReload},
+	{name: "quit", about: "requests that fail when the proxy is told to end in good order under load (no bound)", unit: unitFailed,
+		more: true, restart: true, measure: underQuit},
 }
 
 // Names that stand for several rows.
@@ -93,8 +124,9 @@ var scenarioGroups = map[string]string{
 	"h2":       "h2-10x10,h2-64x1,h2-down-1m,h2-up-1m,grpc,idle-mem-h2",
 }
 
-// scenariosNamed finds the rows of a list of names, in the table's order; all of them for an empty list.
-func scenariosNamed(list string) ([]scenario, error) {
+// scenariosNamed finds the rows of a list of names, in the table's order; for an empty list those of the steady state,
+// or with more all of them.
+func scenariosNamed(list string, more bool) ([]scenario, error) {
 	wanted := map[string]bool{}
 	for _, name := range splitList(list) {
 		if group, ok := scenarioGroups[name]; ok {
@@ -107,7 +139,7 @@ func scenariosNamed(list string) ([]scenario, error) {
 	}
 	var found []scenario
 	for _, s := range scenarios {
-		if wanted[s.name] || len(wanted) == 0 {
+		if wanted[s.name] || len(wanted) == 0 && (more || !s.more) {
 			found = append(found, s)
 		}
 	}
@@ -123,7 +155,11 @@ func scenariosNamed(list string) ([]scenario, error) {
 func scenarioHelp() string {
 	var b strings.Builder
 	for _, s := range scenarios {
-		fmt.Fprintf(&b, "  %-17s %s\n", s.name, s.about)
+		mark := " "
+		if s.more {
+			mark = "+"
+		}
+		fmt.Fprintf(&b, "%s %-17s %s\n", mark, s.name, s.about)
 	}
 	return b.String()
 }

@@ -32,7 +32,7 @@ func findRate(ctx context.Context, n *instances, proxies []candidate) error {
 	}
 	slowest := 0.0
 	for _, c := range proxies {
-		if len(proxies) > 1 && !bounded(c.name) {
+		if len(proxies) > 1 && !bounded(c.name) || n.scenario.lacking != nil && n.scenario.lacking(c) != nil {
 			continue
 		}
 		p, err := n.start(ctx, c)

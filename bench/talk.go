@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"time"
 )
@@ -31,7 +32,11 @@ func newTalk(l load, count *clientCount) talk {
 	case speakWebSocket:
 		return &webSocketTalk{count: count, host: l.host}
 	}
-	return &http1Talk{count: count, message: requestOf(l), size: answerSize(l)}
+	t := &http1Talk{count: count, message: requestOf(l), size: answerSize(l)}
+	for _, target := range l.targets {
+		t.messages = append(t.messages, request(target.host, target.path))
+	}
+	return t
 }
 
 // answerSize is the length of the body that the origin answers with.
@@ -44,12 +49,13 @@ func answerSize(l load) int {
 
 // http1Talk asks one request at a time.
 type http1Talk struct {
-	count   *clientCount
-	message []byte
-	size    int
-	answer  answerParser
-	since   time.Time
-	busy    bool
+	count    *clientCount
+	message  []byte
+	messages [][]byte // of several targets
+	size     int
+	answer   answerParser
+	since    time.Time
+	busy     bool
 }
 
 func (t *http1Talk) greet(out []byte) []byte { return out }
@@ -64,6 +70,9 @@ func (t *http1Talk) room() int {
 func (t *http1Talk) ask(out []byte, since time.Time) []byte {
 	t.answer.reset()
 	t.busy, t.since = true, since
+	if len(t.messages) > 0 {
+		return append(out, t.messages[rand.IntN(len(t.messages))]...)
+	}
 	return append(out, t.message...)
 }
 
