@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base64"
 	"flag"
@@ -36,6 +38,9 @@ func TestMain(m *testing.M) {
 
 // fakeSpoilt in the environment makes the fake answer wrongly from its second request on.
 const fakeSpoilt = "BENCH_TEST_SPOILT"
+
+// fakeWaste in the environment makes the fake burn a good deal of CPU for each request.
+const fakeWaste = "BENCH_TEST_WASTE"
 
 func fakeSluice(args []string) error {
 	f := flag.NewFlagSet("fake", flag.ContinueOnError)
@@ -87,6 +92,12 @@ func fakeHandler(origin string) http.Handler {
 	proxy.Transport = &http.Transport{MaxIdleConnsPerHost: 64}
 	requests := 0 // the spoilt test uses one connection at a time
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if os.Getenv(fakeWaste) != "" {
+			b := bytes.Repeat([]byte("x"), 1<<20)
+			for range 4 {
+				sha256.Sum256(b)
+			}
+		}
 		if os.Getenv(fakeSpoilt) != "" {
 			if requests++; requests > 2 && requests%2 == 0 { // the probes are right, half of the rest is not
 				w.Header().Set("Content-Length", "2")

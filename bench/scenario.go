@@ -102,7 +102,7 @@ var scenarios = []scenario{
 		more: true, vary: &vary{"routes", 100_000}, shape: shape{Routes: 100_000}, lacking: noManyRoutes, measure: amongRoutes},
 	{name: "idle-0", about: "plain, 64 connections, 128 B, beside no idle connection (no bound)", unit: unitRequest,
 		more: true, vary: &vary{"idle connections", 0}, measure: besideIdle(0)},
-	{name: "idle-10k", about: "… beside 10,000 idle connections (no bound)", unit: unitRequest,
+	{name: "idle-10k", about: "… beside 10,000 idle connections, or as many as descriptors allow (no bound)", unit: unitRequest,
 		more: true, vary: &vary{"idle connections", 10_000}, measure: besideIdle(10_000)},
 	{name: "swap-100", about: "the fixed rate while one of 100 Ingresses changes 100 times a second (no bound)", unit: unitRequest,
 		more: true, shape: shape{Routes: 1000}, lacking: noSwaps, prepare: findRate, measure: duringChanges(100)},

@@ -16,7 +16,8 @@ import (
 
 const (
 	effectChanges = 10 // of one measurement
-	effectLimit   = 20 * time.Second
+	effectLimit   = time.Minute      // of one change
+	effectBudget  = 15 * time.Second // after it no further change is made
 	effectPoll    = 500 * time.Microsecond
 	effectRest    = 100 * time.Millisecond // between changes
 	disturbConns  = 64
@@ -114,7 +115,7 @@ func appliedConfigurations(ctx context.Context, p *running) (float64, error) {
 // version answers. The cost is the median.
 func timeToEffect(ctx context.Context, r *rig, p *running) (measurement, error) {
 	var took []float64
-	for range effectChanges {
+	for start := time.Now(); len(took) < effectChanges && (len(took) == 0 || time.Since(start) < effectBudget); {
 		if err := sleep(ctx, effectRest); err != nil {
 			return measurement{}, err
 		}
@@ -128,7 +129,7 @@ func timeToEffect(ctx context.Context, r *rig, p *running) (measurement, error) 
 		took = append(took, float64(time.Since(begun).Microseconds())/1e3)
 	}
 	s := spreadOf(took)
-	return measurement{Cost: s.Median, Extra: map[string]float64{"smallest ms": s.Min, "largest ms": s.Max}}, nil
+	return measurement{Cost: s.Median, Extra: map[string]float64{"changes": float64(s.N), "smallest ms": s.Min, "largest ms": s.Max}}, nil
 }
 
 func (p *running) awaitVersion(ctx context.Context, until time.Time) error {
@@ -141,7 +142,7 @@ func (p *running) awaitVersion(ctx context.Context, until time.Time) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case time.Now().After(until):
-			return fmt.Errorf("%s%s does not answer %v after the change: %w", hostChanging, path, effectLimit, err)
+			return errors.Join(fmt.Errorf("%s%s does not answer %v after the change", hostChanging, path, effectLimit), err)
 		}
 		if err := sleep(ctx, effectPoll); err != nil {
 			return err

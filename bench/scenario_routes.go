@@ -60,12 +60,11 @@ func amongRoutes(ctx context.Context, r *rig, p *running) (measurement, error) {
 	return r.measure(ctx, p, l, loadKept, r.origin.plain)
 }
 
-// besideIdle is the usual plain load while n other connections, each of which has made one request, stay open.
+// besideIdle is the usual plain load while n other connections, each of which has made one request, stay
+// open; fewer where descriptors do not suffice, and the report says how many.
 func besideIdle(n int) func(context.Context, *rig, *running) (measurement, error) {
 	return func(ctx context.Context, r *rig, p *running) (measurement, error) {
-		if most := r.descriptors/2 - descriptorsSpare - besideIdleLoad; n > most {
-			return measurement{}, fmt.Errorf("%d connections need more descriptors than the %d allowed", n, r.descriptors)
-		}
+		n := min(n, r.descriptors/2-descriptorsSpare-besideIdleLoad)
 		l := load{address: p.plain, host: hostBench, path: pathSmall}
 		l.fresh = true // from several addresses
 		crowd, opened := openCrowd(ctx, l, n)
@@ -73,6 +72,7 @@ func besideIdle(n int) func(context.Context, *rig, *running) (measurement, error
 		l.fresh, l.conns = false, besideIdleLoad
 		m, err := r.measure(ctx, p, l, loadKept, r.origin.plain)
 		m.Connections = len(crowd)
+		m.Extra = map[string]float64{"idle connections": float64(len(crowd))}
 		m.Errors += opened.errors + int64(crowd.closedByPeer())
 		m.Bad += opened.bad
 		if m.Example == "" {
