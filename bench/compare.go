@@ -15,6 +15,7 @@ type rig struct {
 	dir         string // for configurations; removed at the end
 	certificate *certificate
 	origin      *origin
+	network     network
 	keepAlive   loadFunc // plain or TLS, as --load says
 	descriptors int
 	progress    io.Writer
@@ -86,7 +87,12 @@ func (r *rig) prepare() error {
 			return err
 		}
 	}
-	r.origin, err = startOrigin(r.certificate)
+	if r.options.netns {
+		if r.network, err = newNetwork(context.Background()); err != nil {
+			return err
+		}
+	}
+	r.origin, err = startOrigin(r.certificate, r.network.origin())
 	return err
 }
 
@@ -94,6 +100,7 @@ func (r *rig) close() {
 	if r.origin != nil {
 		r.origin.stop()
 	}
+	r.network.close()
 	os.RemoveAll(r.dir) // a rest in the temporary directory is no failure of the run
 }
 

@@ -32,6 +32,7 @@ type options struct {
 	rate      float64 // of the rows at a fixed rate; 0: found by measuring
 	out       string
 	all       bool
+	netns     bool
 	quick     bool
 	readme    string // file whose results section is rewritten; "" for none
 	nginx     string
@@ -72,6 +73,7 @@ func parseOptions(args []string, w io.Writer) (options, error) {
 	f.Float64Var(&o.rate, "rate", 0, "requests/s of the rows at a fixed rate (default 45 % of what the slowest bounded proxy can do, measured first)")
 	f.StringVar(&o.out, "out", "bench/results", "directory for the JSON and Markdown report")
 	f.BoolVar(&o.all, "all", false, "the scenarios marked + as well: many routes, idle connections, filters, changes, reload (some ten minutes)")
+	f.BoolVar(&o.netns, "netns", false, "proxies in a network namespace of their own, over veth instead of loopback (needs root; own load)")
 	f.StringVar(&o.readme, "readme", "", "rewrite the section between the results markers of this Markdown file")
 	f.BoolVar(&o.quick, "quick", false, "smoke test: 1 round of 1 s, few scenarios, fewer connections; its numbers mean little")
 	f.StringVar(&o.nginx, "nginx", "nginx", "nginx binary")
@@ -100,9 +102,12 @@ func (o *options) complete(proxies, names string, given map[string]bool) error {
 			names = quickScenarios
 		}
 	}
+	if o.netns && o.load == "wrk" {
+		return errors.New("--netns and --load=wrk: wrk is made to find loopback only")
+	}
 	if o.load == "" {
 		o.load = "own"
-		if _, err := exec.LookPath("wrk"); err == nil {
+		if _, err := exec.LookPath("wrk"); err == nil && !o.netns {
 			o.load = "wrk"
 		}
 	}
@@ -144,6 +149,14 @@ func (o *options) present() []string {
 		}
 	}
 	return found
+}
+
+// network says over what proxies are reached.
+func (o *options) network() string {
+	if o.netns {
+		return "veth between two network namespaces"
+	}
+	return "loopback"
 }
 
 // shorten applies --quick to every flag that was not given.

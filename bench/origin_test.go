@@ -23,7 +23,7 @@ func startTestOrigin(t *testing.T) (plain, secured string, c *certificate, count
 	var ports [2]int
 	var fds [2]int
 	for i := range ports {
-		file, err := listenFile(&ports[i])
+		file, err := listenFile(loopback, &ports[i])
 		if err != nil {
 			t.Fatal(err)
 		}

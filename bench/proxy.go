@@ -68,7 +68,8 @@ func findCandidates(ctx context.Context, o options) ([]candidate, error) {
 // may use.
 type deployment struct {
 	Dir                      string // its own
-	Plain, TLS, Pass, Admin  int    // ports to listen on
+	Address, OriginAddress   string
+	Plain, TLS, Pass, Admin  int // ports to listen on
 	OriginPlain, OriginTLS   int
 	HostBench, HostPass      string
 	HostGRPC                 string
@@ -125,11 +126,14 @@ func (r *rig) launch(ctx context.Context, c candidate, s shape) (*running, error
 	if err != nil {
 		return nil, err
 	}
+	if err := r.network.enter(cmd); err != nil {
+		return nil, err
+	}
 	started, err := startChild(c.name, cmd)
 	if err != nil {
 		return nil, err
 	}
-	p := &running{child: started, candidate: c, deployment: d, plain: local(d.Plain), tls: local(d.TLS), pass: local(d.Pass)}
+	p := &running{child: started, candidate: c, deployment: d, plain: at(d.Address, d.Plain), tls: at(d.Address, d.TLS), pass: at(d.Address, d.Pass)}
 	if c.sniOnTLS {
 		p.pass = p.tls
 	}
@@ -160,7 +164,7 @@ func (r *rig) deployment(c candidate, s shape) (deployment, error) {
 	}
 	dir, err := os.MkdirTemp(r.dir, c.name+"-")
 	return deployment{
-		Dir: dir, shape: s, Certificate: r.certificate,
+		Dir: dir, Address: r.network.proxy(), OriginAddress: r.network.origin(), shape: s, Certificate: r.certificate,
 		Plain: ports[0], TLS: ports[1], Pass: ports[2], Admin: ports[3],
 		OriginPlain: r.origin.plainPort, OriginTLS: r.origin.tlsPort,
 		HostBench: hostBench, HostPass: hostPass, HostGRPC: hostGRPC,

@@ -89,10 +89,10 @@ func sluiceChanging(d deployment) error {
 func sluiceArguments(d deployment, manifests string) []string {
 	return []string{
 		"--manifests=" + manifests,
-		"--bind-address=127.0.0.1",
+		"--bind-address=" + d.Address,
 		"--http-port=" + strconv.Itoa(d.Plain),
 		"--https-port=" + strconv.Itoa(d.TLS),
-		"--admin-address=" + local(d.Admin),
+		"--admin-address=" + at(d.Address, d.Admin),
 		"--ingress-class=nginx",
 		"--enable-ssl-passthrough",
 		"--default-ssl-certificate=default/bench-tls",
@@ -111,7 +111,7 @@ const adminPageMost = 64 << 20
 // adminPage reads one of Sluice's admin pages.
 func adminPage(ctx context.Context, d deployment, path string) (string, error) {
 	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+local(d.Admin)+path, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+at(d.Address, d.Admin)+path, nil)
 	if err != nil {
 		return "", err
 	}

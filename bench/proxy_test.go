@@ -69,7 +69,7 @@ func TestTemplatesRender(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := deployment{
-		Dir: dir, Plain: 1, TLS: 2, Pass: 3, Admin: 4, OriginPlain: 5, OriginTLS: 6,
+		Dir: dir, Address: loopback, OriginAddress: loopback, Plain: 1, TLS: 2, Pass: 3, Admin: 4, OriginPlain: 5, OriginTLS: 6,
 		HostBench: hostBench, HostPass: hostPass, HostGRPC: hostGRPC, Certificate: c,
 	}
 	tests := []struct {

@@ -16,6 +16,7 @@ type report struct {
 	Machine  machine           `json:"machine"`
 	Versions map[string]string `json:"versions"`
 	Load     string            `json:"load"`
+	Network  string            `json:"network"`
 	Rounds   int               `json:"rounds"`
 	Seconds  float64           `json:"secondsPerRound"`
 	Quick    bool              `json:"quick,omitempty"`
@@ -72,7 +73,7 @@ const (
 func newReport(ctx context.Context, o options, proxies []candidate) *report {
 	r := &report{
 		Time: time.Now(), Machine: describeMachine(ctx), Versions: map[string]string{},
-		Load: o.load, Rounds: o.rounds, Seconds: o.duration.Seconds(), Quick: o.quick,
+		Load: o.load, Network: o.network(), Rounds: o.rounds, Seconds: o.duration.Seconds(), Quick: o.quick,
 		clock: readCPUClock(),
 	}
 	for _, c := range proxies {

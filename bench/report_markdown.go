@@ -37,7 +37,7 @@ func (r *report) preamble(b *strings.Builder) {
 	if r.Load == "wrk" {
 		maker = "wrk " + m.Wrk + ", else own generator (" + m.Go + ")"
 	}
-	fmt.Fprintf(b, "%s; load: %s.\n", strings.Join(r.versions(), ", "), maker)
+	fmt.Fprintf(b, "%s; load: %s, over %s.\n", strings.Join(r.versions(), ", "), maker, r.Network)
 	fmt.Fprintf(b, "%d rounds of %g s, proxies in turn; ", r.Rounds, r.Seconds)
 	b.WriteString("ratios are medians of ratios within a round (smallest–largest).\n")
 	b.WriteString("CPU is that of the proxy's process tree in the round's window, work what the origin served in it.\n")

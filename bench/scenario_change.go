@@ -15,7 +15,7 @@ import (
 // seen, and whether requests fail when the proxy reads all again or ends.
 
 const (
-	effectChanges = 10 // of one measurement
+	effectChanges = 10               // of one measurement
 	effectLimit   = time.Minute      // of one change
 	effectBudget  = 15 * time.Second // after it no further change is made
 	effectPoll    = 500 * time.Microsecond
