@@ -146,9 +146,13 @@ func TestLoadsAgainstTheOrigin(t *testing.T) {
 			if err != nil || got.errors != 0 || got.bad != 0 || got.requests == 0 || got.latencies.p99 < got.latencies.p50 || got.latencies.p50 == 0 {
 				t.Errorf("%+v, %v", got, err)
 			}
-			after, _ := file.read()
-			served := int64(after.Requests - before.Requests)
-			if served < got.requests || served > got.requests+int64(test.load.conns*max(1, test.load.streams))+20 { // the former test's last ones
+			var served int64
+			waitFor(t, func() bool { // the origin counts after it has written
+				after, _ := file.read()
+				served = int64(after.Requests - before.Requests)
+				return served >= got.requests
+			})
+			if served > got.requests+int64(test.load.conns*max(1, test.load.streams))+20 { // the former test's last ones
 				t.Errorf("clients saw %d answers, the origin gave %d", got.requests, served)
 			}
 		})

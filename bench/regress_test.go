@@ -67,7 +67,7 @@ func TestRegress(t *testing.T) {
 	}
 	for name, bad := range map[string]bool{self: false, slow: true} {
 		var out, progress strings.Builder
-		err := regressCommand(t.Context(), []string{"--old=" + self, "--new=" + name, "--scenarios=h1-c1", "--duration=500ms", "--rounds=3"}, &out, &progress)
+		err := regressCommand(t.Context(), []string{"--old=" + self, "--new=" + name, "--scenarios=h1-c64", "--duration=1s", "--rounds=3"}, &out, &progress)
 		if bad != errors.Is(err, errRegression) || !bad && err != nil {
 			t.Errorf("%v\n%s\n%s", err, out.String(), progress.String())
 		}
