@@ -39,6 +39,9 @@ func TestMain(m *testing.M) {
 // fakeSpoilt in the environment makes the fake answer wrongly from its second request on.
 const fakeSpoilt = "BENCH_TEST_SPOILT"
 
+// fakeOld in the environment makes the fake speak HTTP/1.1 only.
+const fakeOld = "BENCH_TEST_OLD"
+
 // fakeWaste in the environment makes the fake burn a good deal of CPU for each request.
 const fakeWaste = "BENCH_TEST_WASTE"
 
@@ -70,6 +73,9 @@ func fakeSluice(args []string) error {
 	go func() { failed <- http.ListenAndServe(net.JoinHostPort(*bind, *plain), handler) }()
 	go func() {
 		server := http.Server{Addr: net.JoinHostPort(*bind, *secured), Handler: handler, TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}}}
+		if os.Getenv(fakeOld) != "" {
+			server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
+		}
 		failed <- server.ListenAndServeTLS("", "")
 	}()
 	go func() {

@@ -58,7 +58,8 @@ type loadResult struct {
 	requests  int64  // right answers
 	errors    int64  // connections refused, cut, timed out; answers that break the protocol
 	bad       int64  // whole answers with a wrong status or length
-	late      int64  // of an open loop: requests that were due and never sent
+	due       int64  // of an open loop: requests that should have been sent
+	late      int64  // of these: not sent to the end
 	example   string // one of the errors
 	latencies quantiles
 }
@@ -130,6 +131,7 @@ func total(counts ...*clientCount) loadResult {
 		sum.requests += c.requests
 		sum.errors += c.errors
 		sum.bad += c.bad
+		sum.due += c.due
 		sum.late += c.late
 		sum.example = cmp.Or(sum.example, c.example)
 		latencies.Merge(c.histogram)

@@ -165,6 +165,7 @@ func (p *loadLoop) settleUp() {
 	if p.pace == nil {
 		return
 	}
+	p.due = p.pace.due
 	for p.pace.owes() && p.late < lateMax {
 		p.late++
 		p.waited(p.pace.next())

@@ -12,7 +12,8 @@ type measurement struct {
 	P99         float64 `json:"p99Microseconds,omitempty"`
 	P999        float64 `json:"p999Microseconds,omitempty"`
 	Offered     float64 `json:"offeredPerSecond,omitempty"` // of an open loop
-	Late        int64   `json:"neverSent,omitempty"`        // of an open loop: due, and not sent to the end
+	Due         int64   `json:"due,omitempty"`              // of the whole load: requests that should have been sent
+	Unanswered  int64   `json:"unanswered,omitempty"`       // … and those of them without an answer at its end
 	Switches    float64 `json:"contextSwitchesPerRequest,omitempty"`
 	Syscalls    float64 `json:"systemCallsPerRequest,omitempty"`
 	PeakKiB     uint64  `json:"rssPeakKiB,omitempty"`
@@ -43,7 +44,8 @@ func (w window) measurement() measurement {
 		P90:         float64(w.load.latencies.p90.Microseconds()),
 		P99:         float64(w.load.latencies.p99.Microseconds()),
 		P999:        float64(w.load.latencies.p999.Microseconds()),
-		Late:        w.load.late,
+		Due:         w.load.due,
+		Unanswered:  max(0, w.load.due-w.load.requests),
 		Curve:       w.load.latencies.curve,
 		Switches:    float64(w.used.switches) / requests,
 		Syscalls:    w.calls,

@@ -15,7 +15,7 @@ const (
 	rateConns      = 64
 	rateShare      = 0.45
 	saturationTime = time.Second
-	rateHeld       = 0.95 // of the requests that were due have to be answered, or latencies mean nothing
+	rateHeld       = 0.9 // of the requests that were due have to be answered by the end, or latencies mean nothing
 )
 
 func rateLoad(p *running) load {
@@ -64,9 +64,9 @@ func atRate(ctx context.Context, r *rig, p *running) (measurement, error) {
 	l.rate = r.fixedRate
 	m, err := r.measure(ctx, p, l, loadKept, r.origin.plain)
 	m.Offered = l.rate
-	if err == nil && m.Rate < rateHeld*l.rate {
+	if err == nil && float64(m.Unanswered) > (1-rateHeld)*float64(m.Due) {
 		m.Errors++
-		m.Example = fmt.Sprintf("%.0f requests/s were due, %.0f were answered", l.rate, m.Rate)
+		m.Example = fmt.Sprintf("the rate was not held: of %d requests that were due %d had no answer at the end", m.Due, m.Unanswered)
 	}
 	return m, err
 }
