@@ -67,11 +67,13 @@ bench: bin/benchstat $(OLD) ## micro benchmarks beside those of the last commit 
 		echo "== turn $$turn of $(TURNS), now"; \
 		$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) -timeout 60m $(PACKAGES) | tee -a bench/results/tmp-micro-now.txt; \
 	done
+	@git worktree remove --force $(OLD)
 	bin/benchstat bench/results/tmp-micro-before.txt bench/results/tmp-micro-now.txt
 
 .PHONY: regress
 regress: build $(OLD) ## CPU per request beside the last commit's, in pairs; fails on a regression (REF=v1, ARGS=--rounds=5)
 	CGO_ENABLED=0 $(GO) build -C $(OLD) -trimpath -o $(CURDIR)/bin/sluice-old .
+	@git worktree remove --force $(OLD)
 	$(GO) run ./bench regress --old=bin/sluice-old --new=bin/sluice $(ARGS)
 
 # The tree of REF, checked out anew each time, outside of this one: tools that walk it should not find two.

@@ -90,6 +90,8 @@ var scenarios = []scenario{
 		cost: atMost(0.8, 0).caddy(0.1), restart: true, measure: idleHTTP2},
 
 	// Beyond the steady state.
+	{name: "h2-10x10-h2load", about: "h2-10x10 with load by h2load: a cross-check of our own (no bound)", unit: unitRequest,
+		more: true, lacking: noH2load, measure: crossCheckHTTP2},
 	{name: "filters-rewrite", about: "plain, 64 connections, 128 B; rewrite and access log on the route (no bound)", unit: unitRequest,
 		more: true, shape: shape{Filters: true}, lacking: noFilters, measure: filtersRewrite},
 	{name: "filters", about: "plain, 64 connections, 128 B; CORS, rate limit, rewrite and access log on the route", unit: unitRequest,

@@ -33,6 +33,15 @@ func keepHTTP2(l load) func(context.Context, *rig, *running) (measurement, error
 	}
 }
 
+func crossCheckHTTP2(ctx context.Context, r *rig, p *running) (measurement, error) {
+	l := load{
+		address: p.tls, host: hostBench, path: pathSmall, conns: 10, streams: 10, speaks: speakHTTP2,
+		tls: r.certificate.clientHTTP2(hostBench),
+	}
+	m, err := r.measure(ctx, p, l, loadH2load, r.origin.plain)
+	return m, orLacking("HTTP/2", err)
+}
+
 func keepGRPC(ctx context.Context, r *rig, p *running) (measurement, error) {
 	l := load{
 		address: p.tls, host: hostGRPC, conns: 10, streams: 10, speaks: speakGRPC,
