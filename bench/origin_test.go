@@ -143,6 +143,10 @@ func TestLoadsAgainstTheOrigin(t *testing.T) {
 			file := tallyFile{counts, test.slot}
 			before, _ := file.read()
 			got, err := test.by(t.Context(), test.load, duration)
+			for longer := 4 * duration; err == nil && got.requests == 0 && longer < 10*time.Second; longer *= 4 { // a busy machine
+				before, _ = file.read()
+				got, err = test.by(t.Context(), test.load, longer)
+			}
 			if err != nil || got.errors != 0 || got.bad != 0 || got.requests == 0 || got.latencies.p99 < got.latencies.p50 || got.latencies.p50 == 0 {
 				t.Errorf("%+v, %v", got, err)
 			}
