@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"strconv"
+	"time"
 )
 
-// What the origin serves: two sizes, by path. Any other path is answered like pathSmall.
+// What the origin serves: two sizes, by path, and one of them late. Any other path is answered like pathSmall.
 const (
 	pathSmall  = "/128"
+	pathSlow   = "/slow" // as pathSmall, after slowAfter; in HTTP/1.1
+	slowAfter  = 300 * time.Millisecond
 	pathBulk   = "/1m"
 	sizeSmall  = 128
 	sizeBulk   = 1 << 20

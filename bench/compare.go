@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -146,7 +147,7 @@ func (r *rig) runScenario(ctx context.Context, s scenario, proxies []candidate) 
 			m.Round = round
 			column.Rounds = append(column.Rounds, m)
 			r.logf("  round %d  %-8s %10.*f %s  errors %d, bad %d %s",
-				round, c.name, s.unit.Digits, m.Cost, s.unit.Name, m.Errors, m.Bad, m.Example)
+				round, c.name, s.unit.Digits, m.Cost, s.unit.Name, m.Errors, m.Bad, cmp.Or(m.Example, m.NotHeld))
 		}
 	}
 	return result

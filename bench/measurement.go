@@ -20,6 +20,7 @@ type measurement struct {
 	Errors      int64   `json:"errors"`
 	Bad         int64   `json:"badAnswers"`
 	Example     string  `json:"errorExample,omitempty"`
+	NotHeld     string  `json:"notHeld,omitempty"` // why latencies at a fixed rate mean nothing
 	Requests    uint64  `json:"requests,omitempty"`
 	CPUSeconds  float64 `json:"cpuSeconds,omitempty"`
 	Others      float64 `json:"othersPercent"`        // of the machine's CPU time, used by processes that are not the bench's

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,9 +22,16 @@ type plainOrigin struct {
 	listener int
 	conns    map[int32]*originConn
 	buf      []byte
-	out      []byte // what one upgraded connection is about to say
+	out      []byte       // what one upgraded connection is about to say
+	slow     []slowAnswer // in the order in which they are due: all wait equally long
 	sum      tally
 	file     tallyFile
+}
+
+// A slowAnswer is one that waits for its time.
+type slowAnswer struct {
+	conn *originConn
+	at   time.Time
 }
 
 // An originConn holds what a connection could not finish at once; the slices are empty most of the time.
@@ -33,6 +41,7 @@ type originConn struct {
 	unsent  []byte // of an answer; views of the shared answers
 	body    int64  // bytes of a request's body still to come; the answer follows them
 	after   []byte // that answer
+	waits   bool   // for the time of a slow answer: nothing is served meanwhile
 	serves  upgraded
 }
 
@@ -50,7 +59,7 @@ func servePlain(listener int, file tallyFile) error {
 	}
 	events := make([]unix.EpollEvent, originEvents)
 	for {
-		n, err := unix.EpollWait(o.epoll, events, -1)
+		n, err := unix.EpollWait(o.epoll, events, o.patience())
 		if err != nil && err != unix.EINTR {
 			return fmt.Errorf("epoll_wait: %w", err)
 		}
@@ -58,6 +67,7 @@ func servePlain(listener int, file tallyFile) error {
 		for _, e := range events[:max(n, 0)] {
 			o.handle(e)
 		}
+		o.answerSlow()
 		if o.sum != before {
 			if err := o.file.write(o.sum); err != nil {
 				return err
@@ -116,6 +126,29 @@ func (o *plainOrigin) accept() {
 	}
 }
 
+// patience is how long to wait for events, in milliseconds: until the next slow answer is due.
+func (o *plainOrigin) patience() int {
+	if len(o.slow) == 0 {
+		return -1
+	}
+	return max(0, int(time.Until(o.slow[0].at).Milliseconds())+1)
+}
+
+// answerSlow answers what is due by now, and goes on with what was pipelined behind it.
+func (o *plainOrigin) answerSlow() {
+	for len(o.slow) > 0 && !time.Now().Before(o.slow[0].at) {
+		c := o.slow[0].conn
+		o.slow = o.slow[1:]
+		if o.conns[c.fd] != c {
+			continue // closed since
+		}
+		c.waits, c.unsent = false, answerSmall
+		if o.flush(c) {
+			o.serve(c, c.partial)
+		}
+	}
+}
+
 func (o *plainOrigin) read(c *originConn) {
 	n, err := unix.Read(int(c.fd), o.buf)
 	switch {
@@ -133,7 +166,7 @@ func (o *plainOrigin) read(c *originConn) {
 
 // serve answers the whole requests of b, one after another, until the socket takes no more; the rest of b waits.
 func (o *plainOrigin) serve(c *originConn, b []byte) {
-	for c.serves == nil {
+	for c.serves == nil && !c.waits {
 		if c.body > 0 {
 			n := min(c.body, int64(len(b)))
 			c.body -= n
@@ -155,7 +188,7 @@ func (o *plainOrigin) serve(c *originConn, b []byte) {
 			o.begin(c, b[:end])
 			b = b[end:]
 		}
-		if c.body == 0 && !o.flush(c) {
+		if c.body == 0 && !c.waits && !o.flush(c) {
 			break
 		}
 	}
@@ -175,6 +208,11 @@ func (o *plainOrigin) begin(c *originConn, head []byte) {
 	o.sum.Requests++
 	if key := webSocketKeyOf(head); key != "" {
 		c.unsent, c.serves = upgradeAnswer(key), &webSocketOrigin{}
+		return
+	}
+	if bytes.HasPrefix(head, []byte("GET "+pathSlow+" ")) {
+		c.waits = true
+		o.slow = append(o.slow, slowAnswer{c, time.Now().Add(slowAfter)})
 		return
 	}
 	c.unsent = answerTo(head)

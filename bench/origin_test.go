@@ -71,6 +71,7 @@ func TestPlainOriginOnTheWire(t *testing.T) {
 	plain, _, _, _ := startTestOrigin(t)
 	small := string(request(hostBench, pathSmall))
 	bulk := string(request(hostBench, pathBulk))
+	slow := string(request(hostBench, pathSlow))
 	tests := []struct {
 		name   string
 		pieces []string
@@ -80,6 +81,7 @@ func TestPlainOriginOnTheWire(t *testing.T) {
 		{"pipelined", []string{small + small + small[:5], small[5:]}, bytes.Repeat(answerSmall, 3)},
 		{"pipelined behind a body that blocks", []string{bulk + bulk + bulk + bulk + small},
 			append(bytes.Repeat(answerBulk, 4), answerSmall...)},
+		{"slow, and pipelined behind it", []string{slow + small + slow[:5], slow[5:]}, bytes.Repeat(answerSmall, 3)},
 		{"not GET", []string{"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n"}, answerRefused},
 	}
 	for _, test := range tests {
@@ -174,6 +176,17 @@ func TestLoadCountsFailures(t *testing.T) {
 		if err == nil || got.errors < errorsMax || got.example == "" {
 			t.Errorf("%s: nobody listens: %+v, %v", name, got, err)
 		}
+	}
+}
+
+func TestSlowAnswersAreSlow(t *testing.T) {
+	plain, _, _, _ := startTestOrigin(t)
+	start := time.Now()
+	if _, err := probe(t.Context(), load{address: plain, host: hostBench, path: pathSlow}); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took < slowAfter {
+		t.Errorf("answered after %v", took)
 	}
 }
 

@@ -36,8 +36,8 @@ func (r *report) pictures() []picture {
 
 // source is the line below a picture's title: what it was taken on.
 func (r *report) source() string {
-	return fmt.Sprintf("%s, %d cores, Linux %s; %d rounds of %g s, %s; median, smallest–largest",
-		r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Rounds, r.Seconds, r.Time.UTC().Format("2006-01-02"))
+	return fmt.Sprintf("%s, %d cores, Linux %s; %s of %g s, %s; median, smallest–largest",
+		r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.rounds(), r.Seconds, r.Time.UTC().Format("2006-01-02"))
 }
 
 // reference is the proxy that bars are divided by: nginx, or whoever was measured first.

@@ -67,7 +67,7 @@ type must struct {
 const (
 	verdictMet    = "met"
 	verdictMissed = "MISSED"
-	verdictVoid   = "void" // somebody's answers were wrong
+	verdictVoid   = "void" // somebody's answers were wrong, or came too late to mean anything
 )
 
 func newReport(ctx context.Context, o options, proxies []candidate) *report {
@@ -134,7 +134,7 @@ func (r *row) judge(a, b *column) comparison {
 		P99:  spreadOf(pairedRatios(a.values(p99Of), b.values(p99Of))),
 	}
 	if a.Name == subject {
-		clean := a.clean() && b.clean()
+		clean := a.clean() && b.clean() && a.notHeld() == "" && b.notHeld() == ""
 		c.CostMust = verdict(r.cost.against(b.Name, b.version), c.Cost, clean)
 		c.RateMust = verdict(r.rate.against(b.Name, b.version), c.Rate, clean)
 		c.P99Must = verdict(r.p99.against(b.Name, b.version), c.P99, clean)
@@ -184,6 +184,16 @@ func (c *column) clean() bool {
 		}
 	}
 	return c.Failed == ""
+}
+
+// notHeld tells of a round in which the fixed rate was not held; "" when there is none.
+func (c *column) notHeld() string {
+	for _, m := range c.Rounds {
+		if m.NotHeld != "" {
+			return m.NotHeld
+		}
+	}
+	return ""
 }
 
 func (c *column) example() string {

@@ -38,7 +38,7 @@ func (r *report) preamble(b *strings.Builder) {
 		maker = "wrk " + m.Wrk + ", else own generator (" + m.Go + ")"
 	}
 	fmt.Fprintf(b, "%s; load: %s, over %s.\n", strings.Join(r.versions(), ", "), maker, r.Network)
-	fmt.Fprintf(b, "%d rounds of %g s, proxies in turn; ", r.Rounds, r.Seconds)
+	fmt.Fprintf(b, "%s of %g s, proxies in turn; ", r.rounds(), r.Seconds)
 	b.WriteString("ratios are medians of ratios within a round (smallest–largest).\n")
 	b.WriteString("CPU is that of the proxy's process tree in the round's window, work what the origin served in it.\n")
 	b.WriteString("Latencies are those of a closed loop at saturation; in rows at a fixed rate they are counted from when a request was due.\n")
@@ -75,6 +75,13 @@ func (r *report) musts(b *strings.Builder) {
 		}
 	}
 	b.WriteString("\n")
+}
+
+func (r *report) rounds() string {
+	if r.Rounds == 1 {
+		return "1 round"
+	}
+	return fmt.Sprintf("%d rounds", r.Rounds)
 }
 
 // versions lists the proxies with theirs, in alphabetical order.
@@ -169,6 +176,9 @@ func (r *row) markdown(b *strings.Builder) {
 	for _, c := range r.Proxies {
 		if c.Skipped != "" || c.Failed != "" {
 			fmt.Fprintf(b, "- %s: %s\n", c.Name, firstLine(c.Skipped+c.Failed))
+		}
+		if missed := c.notHeld(); missed != "" {
+			fmt.Fprintf(b, "- %s: %s\n", c.Name, missed)
 		}
 		if extra := c.extra(); extra != "" {
 			fmt.Fprintf(b, "- %s: %s\n", c.Name, extra)

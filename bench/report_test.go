@@ -77,6 +77,32 @@ func TestReportMissesAndVoids(t *testing.T) {
 	}
 }
 
+// TestRateNotHeldVoidsOnlyTheVerdict: neighbours may be why, so the command does not fail.
+func TestRateNotHeldVoidsOnlyTheVerdict(t *testing.T) {
+	r := testReport()
+	r.Rows[0].p99 = atMost(1, 1)
+	for i := range r.Rows[0].Proxies {
+		for j := range r.Rows[0].Proxies[i].Rounds {
+			r.Rows[0].Proxies[i].Rounds[j].P99 = 100
+		}
+	}
+	r.Rows[0].Proxies[1].Rounds[1].NotHeld = "the rate was not held: by far"
+	r.finish()
+	against := r.Rows[0].Proxies[0].Against
+	if v := against["nginx"].P99Must.Verdict; v != verdictVoid {
+		t.Errorf("nginx did not hold the rate: %s", v)
+	}
+	if v := against["haproxy"].P99Must.Verdict; v != verdictMet {
+		t.Errorf("HAProxy held it: %s", v)
+	}
+	if err := r.failure(); err != nil {
+		t.Errorf("failure: %v", err)
+	}
+	if text := r.markdown(); !strings.Contains(text, "- nginx: the rate was not held: by far") || !strings.Contains(text, "| h1-c64 | p99 latency |") {
+		t.Errorf("the report does not say it:\n%s", text)
+	}
+}
+
 func TestReportMarkdown(t *testing.T) {
 	r := testReport()
 	r.Rows[0].Proxies[2].Skipped = "it cannot"

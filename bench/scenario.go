@@ -117,7 +117,9 @@ var scenarios = []scenario{
 	{name: "reload", about: "requests that fail when the proxy reads all its configuration again under load (no bound)", unit: unitFailed,
 		more: true, lacking: noReload, measure: underReload},
 	{name: "quit", about: "requests that fail when the proxy is told to end in good order under load (no bound)", unit: unitFailed,
-		more: true, restart: true, measure: underQuit},
+		more: true, restart: true, measure: underQuit(pathSmall)},
+	{name: "quit-slow", about: "… while every answer takes the backend 300 ms (no bound)", unit: unitFailed,
+		more: true, restart: true, measure: underQuit(pathSlow)},
 }
 
 // Names that stand for several rows.

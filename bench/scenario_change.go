@@ -159,24 +159,26 @@ func noReload(c candidate) error {
 
 // underReload counts the requests that fail when the proxy reads everything again in the middle of the load.
 func underReload(ctx context.Context, r *rig, p *running) (measurement, error) {
-	return disturb(ctx, p, load{}, func() error { return p.reload(p) })
+	return disturb(ctx, p, load{path: pathSmall}, func() error { return p.reload(p) })
 }
 
 // underQuit counts the requests that fail when the proxy is told to end in good order. Its clients do not come back:
 // whoever ends a proxy sends them elsewhere.
-func underQuit(ctx context.Context, r *rig, p *running) (measurement, error) {
-	signal := p.quit
-	if signal == 0 {
-		signal = syscall.SIGTERM
+func underQuit(path string) func(context.Context, *rig, *running) (measurement, error) {
+	return func(ctx context.Context, r *rig, p *running) (measurement, error) {
+		signal := p.quit
+		if signal == 0 {
+			signal = syscall.SIGTERM
+		}
+		p.expected = true
+		return disturb(ctx, p, load{path: path, once: true}, func() error { return p.signal(signal) })
 	}
-	p.expected = true
-	return disturb(ctx, p, load{once: true}, func() error { return p.signal(signal) })
 }
 
 // disturb makes plain load and does something to the proxy in the middle of it. The cost is the requests that
 // failed: cut off, answered wrongly, or sent on a connection that was closed without a word.
 func disturb(ctx context.Context, p *running, l load, what func() error) (measurement, error) {
-	l.address, l.host, l.path, l.conns = p.plain, hostBench, pathSmall, disturbConns
+	l.address, l.host, l.conns = p.plain, hostBench, disturbConns
 	if _, err := probe(ctx, load{address: l.address, host: l.host, path: l.path}); err != nil {
 		return measurement{}, err
 	}
