@@ -202,6 +202,53 @@ func TestReportRewritesTheReadme(t *testing.T) {
 	}
 }
 
+// TestReadmeOfSeveralRuns makes a section of two runs; the row that both have is the second's.
+func TestReadmeOfSeveralRuns(t *testing.T) {
+	dir := t.TempDir()
+	readme := filepath.Join(dir, "README.md")
+	os.WriteFile(readme, []byte(resultsBegin+resultsEnd), 0o644)
+	save := func(name string, change func(*report)) string {
+		r := testReport()
+		change(r)
+		r.finish()
+		data, err := r.json()
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	first := save("1.json", func(r *report) {})
+	second := save("2.json", func(r *report) {
+		c1 := r.Rows[0]
+		c1.Name = "h1-c1"
+		c64 := r.Rows[0]
+		c64.Proxies = slices.Clone(c64.Proxies)
+		c64.Proxies[0].Rounds = []measurement{{Round: 1, Cost: 3, Rate: 1}, {Round: 2, Cost: 6, Rate: 1}}
+		r.Rows = []row{c64, c1}
+	})
+	if err := readmeCommand([]string{"--readme=" + readme, "--out=" + dir, first, second}, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	text, _ := os.ReadFile(readme)
+	one := strings.Index(string(text), "| h1-c1 | CPU µs/request | **0.75** (0.75–0.75) | ≤ 0.95 | met |")
+	many := strings.Index(string(text), "| h1-c64 | CPU µs/request | **0.15** (0.15–0.15) | ≤ 0.76 | met |")
+	if one < 0 || many < one {
+		t.Errorf("rows at %d and %d of\n%s", one, many, text)
+	}
+	elsewhere := save("3.json", func(r *report) { r.Versions["nginx"] = "1.0" })
+	quick := save("4.json", func(r *report) { r.Quick = true })
+	gone := save("5.json", func(r *report) { r.Rows[0].Name = "h9" })
+	for _, file := range []string{elsewhere, quick, gone, filepath.Join(dir, "none.json"), readme} {
+		if err := readmeCommand([]string{"--readme=" + readme, "--out=" + dir, first, file}, io.Discard); err == nil {
+			t.Errorf("%s was taken", filepath.Base(file))
+		}
+	}
+}
+
 // TestPicturesAreWellFormed reads every picture as XML: names and versions may hold what XML must escape.
 func TestPicturesAreWellFormed(t *testing.T) {
 	r := testReport()
