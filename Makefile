@@ -12,11 +12,14 @@ TESTFLAGS ?=
 FUZZTIME  ?= 30s
 FUZZ      ?= Fuzz
 BENCH     ?= .
-COUNT     ?= 6
+COUNT     ?= 2
 ARGS      ?=
 
-BASELINE := bench/results/micro.txt
-LATEST   := bench/results/tmp-micro.txt
+# What `make bench` and `make regress` compare this tree with: the last commit, or the one before it when nothing has
+# changed since.
+REF   ?= $(shell git diff --quiet HEAD 2>/dev/null && echo HEAD~1 || echo HEAD)
+TURNS ?= 3
+OLD   := $(or $(TMPDIR),/tmp)/sluice-before-$(shell pwd | cksum | cut -d ' ' -f 1)
 
 .PHONY: help
 help: ## list the targets
@@ -54,18 +57,33 @@ fuzz: ## every fuzz target, one after another (FUZZTIME=30s, FUZZ=FuzzHello for 
 		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x "$$dir" </dev/null; \
 	done
 
+# Old and new take turns, because the machine drifts more than code does. A package that is new has no old figures.
 .PHONY: bench
-bench: bin/benchstat ## micro benchmarks, against the saved ones if there are any (BENCH=Route, COUNT=6)
-	@mkdir -p $(dir $(LATEST))
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) -timeout 60m $(PACKAGES) | tee $(LATEST)
-	@if [ -e $(BASELINE) ]; then bin/benchstat $(BASELINE) $(LATEST); else bin/benchstat $(LATEST); fi
+bench: bin/benchstat $(OLD) ## micro benchmarks beside those of the last commit (BENCH=Route, PACKAGES=./route, REF=v1)
+	@mkdir -p bench/results; rm -f bench/results/tmp-micro-*.txt
+	@for turn in $$(seq $(TURNS)); do \
+		echo "== turn $$turn of $(TURNS), before ($(REF))"; \
+		(cd $(OLD) && $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) -timeout 60m $(PACKAGES)) | tee -a bench/results/tmp-micro-before.txt || true; \
+		echo "== turn $$turn of $(TURNS), now"; \
+		$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) -timeout 60m $(PACKAGES) | tee -a bench/results/tmp-micro-now.txt; \
+	done
+	@git worktree remove --force $(OLD)
+	bin/benchstat bench/results/tmp-micro-before.txt bench/results/tmp-micro-now.txt
 
-.PHONY: bench-save
-bench-save: ## make the last run of `make bench` the one that later runs are compared with
-	cp $(LATEST) $(BASELINE)
+.PHONY: regress
+regress: build $(OLD) ## CPU per request beside the last commit's, in pairs; fails on a regression (REF=v1, ARGS=--rounds=5)
+	CGO_ENABLED=0 $(GO) build -C $(OLD) -trimpath -o $(CURDIR)/bin/sluice-old .
+	@git worktree remove --force $(OLD)
+	$(GO) run ./bench regress --old=bin/sluice-old --new=bin/sluice $(ARGS)
+
+# The tree of REF, checked out anew each time, outside of this one: tools that walk it should not find two.
+.PHONY: $(OLD)
+$(OLD):
+	@git worktree prune; if [ -e $(OLD) ]; then git worktree remove --force $(OLD); fi
+	git worktree add --quiet --force --detach $(OLD) $(REF)
 
 .PHONY: compare
-compare: build ## Sluice beside nginx and HAProxy on this machine (ARGS=--quick for a smoke test)
+compare: build ## Sluice beside its rivals on this machine (ARGS=--quick: a smoke test; --all; --readme=README.md)
 	$(GO) run ./bench compare $(ARGS)
 
 .PHONY: golden
@@ -96,6 +114,7 @@ check: lint test race ## lint, test and race: what a change has to pass
 
 .PHONY: clean
 clean: ## remove what the targets above left here
+	@if [ -e $(OLD) ]; then git worktree remove --force $(OLD); fi
 	rm -rf bin bench/results/tmp*
 
 # Pinned in tools/go.mod, a module of its own: its graph is not ours.
