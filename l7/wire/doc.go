@@ -1,4 +1,4 @@
-// Package wire is HTTP/1.1 as bytes: strict parsers and canonical serialisers, used by servers, clients, health checks
+// Package wire is HTTP/1.1 and HTTP/2 as bytes: strict parsers and canonical serialisers, used by servers, clients, health checks
 // and tests alike. It knows no routes, no sockets, no clocks and no policy.
 //
 // What it promises:
