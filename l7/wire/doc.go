@@ -20,4 +20,14 @@
 //
 // The way back is AppendResponse; the way to a backend AppendRequest, ResponseHeadEnd and Response.Parse. Chunked bodies
 // go through ChunkReader one way and AppendChunkHeader the other.
+//
+// HTTP/2 (h2_*.go) has the same model at its ends. The way through a connection's buffer, of a server or a client:
+//
+//	h := wire.ParseH2Head(b)                             // H2HeadBytes of it
+//	err := h.Check(wire.H2FrameMax)                      // then Length bytes of payload: Block, Unpad, EachH2Setting …
+//	err = decoder.Decode(block, list, arena, lim)        // HEADERS and its CONTINUATIONs, joined
+//	malformed, err := list.Request(request, arena, end)  // or Response, or Trailers
+//
+// and back by H2Encoder and the Append functions of frames. Streams, windows and what a breach of the framing leads to are
+// the owner's.
 package wire

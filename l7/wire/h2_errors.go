@@ -58,6 +58,16 @@ var (
 	ErrH2WindowStream = &H2Error{H2FlowControlError, true, "stream's window beyond 2^31-1"}
 	ErrH2FlowControl  = &H2Error{H2FlowControlError, false, "more DATA than the windows allow"}
 
+	ErrH2Block        = &H2Error{H2ProtocolError, false, "header block is interrupted, or CONTINUATION continues none"}
+	ErrH2StreamID     = &H2Error{H2ProtocolError, false, "client opens a stream of an even number"}
+	ErrH2StreamIdle   = &H2Error{H2ProtocolError, false, "frame on a stream that was never opened"}
+	ErrH2StreamClosed = &H2Error{H2StreamClosed, false, "header block on a closed stream"}
+	ErrH2DataClosed   = &H2Error{H2StreamClosed, true, "DATA on a closed stream"}
+	ErrH2HalfClosed   = &H2Error{H2StreamClosed, true, "message goes on behind its end"}
+	ErrH2FlowStream   = &H2Error{H2FlowControlError, true, "more DATA than the stream's window allows"}
+	ErrH2DataLength   = &H2Error{H2ProtocolError, true, "DATA is not as long as content-length says"}
+	ErrH2Trailers     = &H2Error{H2ProtocolError, true, "trailers are malformed, too many, or do not end their stream"}
+
 	ErrH2SettingWindow    = &H2Error{H2FlowControlError, false, "initial window beyond 2^31-1"}
 	errH2WindowZeroStream = &H2Error{H2ProtocolError, true, "WINDOW_UPDATE of 0"}
 	errH2SizeStream       = &H2Error{H2FrameSizeError, true, "frame has a length that its type forbids"}
