@@ -247,6 +247,8 @@ func (s scrape) http() {
 	s.gauge(s.clients, float64(openClients(loops)))
 	s.count(s.clientsOpened, sum(func(l *l7.LoopStats) uint64 { return l.Opened.Load() }))
 	s.count(s.clientsShed, sum(func(l *l7.LoopStats) uint64 { return l.Shed.Load() }))
+	s.count(s.streamsRefused, sum(func(l *l7.LoopStats) uint64 { return l.StreamsRefused.Load() }))
+	s.count(s.clientsAbusive, sum(func(l *l7.LoopStats) uint64 { return l.Abusive.Load() }))
 	s.count(s.clientBytes, sum(func(l *l7.LoopStats) uint64 { return l.BytesReceived.Load() }), "received")
 	s.count(s.clientBytes, sum(func(l *l7.LoopStats) uint64 { return l.BytesSent.Load() }), "sent")
 	s.gauge(s.tunnels, float64(s.sources.HTTP.Tunnels()))

@@ -45,6 +45,8 @@ type metrics struct {
 	clients        *prometheus.Desc
 	clientsOpened  *prometheus.Desc
 	clientsShed    *prometheus.Desc
+	streamsRefused *prometheus.Desc
+	clientsAbusive *prometheus.Desc
 	clientBytes    *prometheus.Desc
 	tunnels        *prometheus.Desc
 	tunnelsBegun   *prometheus.Desc
@@ -163,6 +165,8 @@ func (m *metrics) nameHTTP() {
 	m.clients = m.own("client_connections", "Open client connections that speak HTTP; upgraded ones are tunnels instead.")
 	m.clientsOpened = m.own("client_connections_total", "Client connections that began to speak HTTP.")
 	m.clientsShed = m.own("client_connections_shed_total", "Idle client connections that were closed because a limit of the process was near.")
+	m.streamsRefused = m.own("http2_streams_refused_total", "HTTP/2 streams that were refused because their connection had as many as it may.")
+	m.clientsAbusive = m.own("http2_connections_abusive_total", "HTTP/2 connections that were ended because their client misbehaved (ENHANCE_YOUR_CALM).")
 	m.clientBytes = m.own("client_bytes_total", "Bytes of ended requests by direction: received from clients, sent to them.", "direction")
 	m.tunnels = m.own("tunnels_active", "Upgraded connections (WebSocket) that are open.")
 	m.tunnelsBegun = m.own("tunnels_total", "Connections that were upgraded.")

@@ -43,6 +43,7 @@ type Loop struct {
 	pipes   []*pipe
 	vector  sendVector
 	dirty   []ref // connections with staged output
+	late    []ref // … of those that gather it
 	ready   []ref // connections that asked for another turn
 	closed  []*Conn
 	free    []*Conn
@@ -168,6 +169,7 @@ func (l *Loop) round(ms int) {
 	}
 	l.wheel.advance(l.now, l.fired)
 	l.runReady()
+	l.flushLate()
 	if len(l.lowats) > 0 {
 		l.resetLowats()
 	}
@@ -401,6 +403,18 @@ func (l *Loop) flushDirty() {
 		}
 	}
 	l.dirty = l.dirty[:0]
+}
+
+// flushLate sends what the connections that gather have staged in the whole round.
+func (l *Loop) flushLate() {
+	for i := 0; i < len(l.late); i++ {
+		r := l.late[i]
+		if r.live() {
+			r.c.flags &^= flagDirty
+			r.c.Flush()
+		}
+	}
+	l.late = l.late[:0]
 }
 
 // reclaim takes back the buffers that views may have referred to.

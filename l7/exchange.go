@@ -40,6 +40,7 @@ type Exchange struct {
 	started   int64  // loop nanoseconds of the head's end
 	asked     []byte // Req.Target as the client spelled it, for the log
 	headBytes int    // bytes of the request's head
+	major     uint8  // of the client's HTTP version, when it is not 1
 	stage     stage
 	filter    int // the next request filter to run
 	ticket    fastpath.Ticket
@@ -143,8 +144,9 @@ type Client interface {
 	Room() int
 	WriteBody(b []byte) *fastpath.Error
 	EndBody(trailers []wire.Field) *fastpath.Error
-	// Detach gives up the connection for a tunnel after a 101 was written.
-	Detach() *fastpath.Conn
+	// Tunnel joins the client with the backend's connection after a 101 was written; Exchange.OnTunnelEnd or tunnelEnded
+	// follows.
+	Tunnel(x *Exchange, backend *fastpath.Conn)
 	// SetDeadline has the engine call expired at loop time t, if the exchange is parked then; 0: no more.
 	SetDeadline(t int64)
 	// Done ends the exchange at the client: the response is complete. The engine goes on with its next request.

@@ -31,7 +31,7 @@ func (x *Exchange) reset() {
 	x.filter, x.stage, x.ticket = 0, stageHead, fastpath.Ticket{}
 	x.letGo()
 	x.fwd.reset()
-	x.err, x.asked, x.headBytes, x.plain = nil, nil, 0, false
+	x.err, x.asked, x.headBytes, x.plain, x.major = nil, nil, 0, false, 0
 	x.h1.reset()
 }
 

@@ -268,6 +268,15 @@ func (x *Exchange) passOn(b []byte) *fastpath.Error {
 	return err
 }
 
+// arrived goes on with what the client's body was waited for.
+func (x *Exchange) arrived() {
+	if x.stage == stageCollect {
+		x.collect()
+	} else if x.sending() {
+		x.sendBody()
+	}
+}
+
 // sending tells whether the backend has not got the whole request.
 func (x *Exchange) sending() bool {
 	return x.fwd.stream != nil && !x.fwd.reqEnded && (x.stage == stageResponse || x.stage == stageBody)

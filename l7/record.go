@@ -28,7 +28,10 @@ func (x *Exchange) record() {
 }
 
 func (x *Exchange) recordRequest(r *Record) {
-	r.Method, r.MethodText, r.Minor = x.Req.Method, x.Req.MethodText, x.Req.Minor
+	r.Method, r.MethodText, r.Major, r.Minor = x.Req.Method, x.Req.MethodText, 1, x.Req.Minor
+	if x.major != 0 {
+		r.Major, r.Minor = x.major, 0
+	}
 	r.RequestBytes = int64(x.headBytes) + x.h1.got
 }
 

@@ -28,7 +28,7 @@ type Record struct {
 	Method       wire.Method
 	MethodText   []byte // nil: no request could be read
 	Target       []byte // path and query as the client spelled them
-	Minor        uint8  // HTTP/1.Minor
+	Major, Minor uint8  // of the HTTP version; a Major of 0 reads as 1
 	Host         []byte
 	Server       []byte // SNI name
 	TLS          bool
@@ -105,6 +105,9 @@ type LoopStats struct {
 	Shed     Counter // idle connections that were closed because a limit of the process was near
 	Upgraded Counter // tunnels begun
 
+	StreamsRefused Counter // HTTP/2 streams beyond the limit
+	Abusive        Counter // HTTP/2 connections that were ended with ENHANCE_YOUR_CALM
+
 	Exchanges       Counter // ended exchanges
 	BytesReceived   Counter // from clients by ended exchanges
 	BytesSent       Counter // to clients by ended exchanges
@@ -145,6 +148,12 @@ func (s *Stats) ConnOpened(loop int) {
 
 // ConnShed counts an idle connection that is closed because a limit of the process is near; ConnClosed follows.
 func (s *Stats) ConnShed(loop int) { s.loops[loop].Shed.Inc() }
+
+// StreamRefused counts an HTTP/2 stream beyond the limit.
+func (s *Stats) StreamRefused(loop int) { s.loops[loop].StreamsRefused.Inc() }
+
+// Abused counts an HTTP/2 connection that is ended because its client misbehaves.
+func (s *Stats) Abused(loop int) { s.loops[loop].Abusive.Inc() }
 
 // ConnClosed is the end of a connection that was told to ConnOpened, as far as its engine goes: closed, or upgraded.
 func (s *Stats) ConnClosed(loop int) { s.loops[loop].Open.Add(-1) }

@@ -77,6 +77,7 @@ var (
 	errParkTimeout   = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindTimeout, Text: "parked past its deadline"}
 	errPanic         = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindInternal, Text: "a filter panicked"}
 	errEngine        = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindInternal, Text: "the engine panicked"}
+	errKeyUnproved   = &fastpath.Error{Fault: fastpath.FaultBackend, Kind: fastpath.KindMalformed, Text: "backend's 101 does not answer the Sec-WebSocket-Key"}
 	errSwitchedEarly = &fastpath.Error{Fault: fastpath.FaultBackend, Kind: fastpath.KindMalformed, Text: "backend switched protocols before the request was complete"}
 )
 

@@ -141,7 +141,7 @@ func (d *Door) adopt(l *fastpath.Loop, fd int, remote netip.AddrPort) {
 		return
 	}
 	if !d.TLS && policy == nil {
-		d.HTTP.ServeHTTP1(c, d.accepted)
+		d.HTTP.Serve(c, d.accepted)
 		return
 	}
 	a := &arrival{door: d, accept: d.accepted}

@@ -21,6 +21,7 @@ const (
 	fieldsMax   = 10_000             // fields of a head
 	triesMax    = 100                // proxy-next-upstream-tries
 	requestsMax = 1 << 30            // requests of one connection
+	streamsMax  = 1000               // HTTP/2 streams that one connection may have open
 	countMax    = 1 << 24            // connections, handshakes
 	hstsAgeMax  = 10 * 365 * 24 * time.Hour
 )
