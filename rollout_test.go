@@ -221,6 +221,11 @@ func TestUpgrade(t *testing.T) {
 		if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
 			t.Fatal(err)
 		}
+		defer func() {
+			if t.Failed() {
+				t.Log(present.logText())
+			}
+		}()
 		within(t, 20*time.Second, "the successor serves", func() bool {
 			return strings.Count(present.logText(), `msg="the successor serves"`) == n+1
 		})

@@ -168,7 +168,6 @@ func (p *proxy) start(ctx context.Context) error {
 		}
 	}
 	p.log.Info("serving", p.addresses()...)
-	p.tellServing()
 	if p.serving != nil {
 		p.serving()
 	}

@@ -51,6 +51,7 @@ func (p *proxy) serve() error {
 				return err
 			}
 			l.starting = false
+			p.tellServing() // who is told may upgrade at once
 		case err := <-l.upgraded:
 			l.succession(err)
 		case err := <-l.drained:

@@ -43,18 +43,19 @@ func (p *proxy) adminSources() admin.Sources {
 
 // alive is /healthz: no from SIGTERM on, as ingress-nginx does.
 func (p *proxy) alive() (bool, string) {
-	if p.phase.Load() == phaseDraining {
+	if p.phase.Load() == phaseDraining && !p.succeeded.Load() {
 		return false, "draining"
 	}
 	return true, ""
 }
 
-// ready is /readyz: yes while traffic may come.
+// ready is /readyz: yes while traffic may come. Whoever asks a process that has a successor, in the moment in which both
+// have the port, asks about the port.
 func (p *proxy) ready() (bool, string) {
-	switch p.phase.Load() {
-	case phaseStarting:
+	switch {
+	case p.phase.Load() == phaseStarting:
 		return false, "no configuration is in place yet"
-	case phaseDraining:
+	case p.phase.Load() == phaseDraining && !p.succeeded.Load():
 		return false, "draining"
 	}
 	return true, ""
