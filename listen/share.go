@@ -28,7 +28,8 @@ import (
 const (
 	placesMax     = 16                     // places of a group that are tried
 	roundsMax     = 3                      // times that all of them are, since a busy machine may be late
-	connectWait   = 500 * time.Millisecond // for a connection to ourselves
+	claimMax      = 10 * time.Second       // for all of that
+	connectWait   = 300 * time.Millisecond // for a connection to ourselves
 	arrivalWait   = 150 * time.Millisecond // for it to be accepted by us; later, it is taken to have gone elsewhere
 	confirmations = 2                      // more connections that have to arrive, since a hash may have chosen by chance
 	looksMax      = 8                      // connections that tell whether any still come to us
@@ -69,6 +70,8 @@ func (s *Socket) Claim(ctx context.Context) error {
 	if !s.shared {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, claimMax)
+	defer cancel()
 	for range roundsMax {
 		for place := range uint32(placesMax) {
 			if err := s.steer(place); err != nil {
@@ -78,7 +81,7 @@ func (s *Socket) Claim(ctx context.Context) error {
 			for n := 0; n < confirmations && mine && err == nil; n++ {
 				mine, err = s.comesHere(ctx)
 			}
-			if err != nil {
+			if err != nil && err != syscall.ETIMEDOUT { // a socket that turns newcomers away, in its last moments, is not ours
 				return fmt.Errorf("steer %s: %w", s, err)
 			}
 			if mine {
@@ -163,8 +166,8 @@ func (s *Socket) comesHere(ctx context.Context) (bool, error) {
 	var err error
 	for _, to := range s.ourselves() {
 		var mine bool
-		if mine, err = s.connect(ctx, to); err == nil {
-			return mine, nil
+		if mine, err = s.connect(ctx, to); err == nil || err == syscall.ETIMEDOUT {
+			return mine, err
 		}
 	}
 	return false, err
