@@ -64,6 +64,22 @@ bench: bin/benchstat ## micro benchmarks, against the saved ones if there are an
 bench-save: ## make the last run of `make bench` the one that later runs are compared with
 	cp $(LATEST) $(BASELINE)
 
+ARCHITECTURES ?= amd64 arm64
+IMAGE         ?= ghcr.io/sluiceproxy/sluice
+
+# No registry is needed: the image is the program and nothing else.
+.PHONY: image
+image: ## build the container image for ARCHITECTURES, by buildah (IMAGE=name)
+	@for arch in $(ARCHITECTURES); do \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '-s -w $(LDFLAGS)' -o bin/linux-$$arch/sluice . && \
+		buildah $(BUILDAHFLAGS) build --platform linux/$$arch --build-arg TARGETARCH=$$arch --timestamp 0 --tag $(IMAGE):$(VERSION)-$$arch . || exit 1; \
+	done
+
+.PHONY: chart
+chart: bin/helm ## lint the Helm chart, and package it into bin
+	bin/helm lint --strict deploy/chart
+	bin/helm package --destination bin --app-version $(VERSION) deploy/chart
+
 .PHONY: compare
 compare: build ## Sluice beside nginx and HAProxy on this machine (ARGS=--quick for a smoke test)
 	$(GO) run ./bench compare $(ARGS)
@@ -101,6 +117,12 @@ clean: ## remove what the targets above left here
 # Pinned in tools/go.mod, a module of its own: its graph is not ours.
 bin/staticcheck: tools/go.mod tools/go.sum
 	$(GO) build -C tools -o ../$@ honnef.co/go/tools/cmd/staticcheck
+
+bin/helm: tools/go.mod tools/go.sum
+	$(GO) build -C tools -ldflags '-s -w' -o ../$@ helm.sh/helm/v4/cmd/helm
+
+bin/kustomize: tools/go.mod tools/go.sum
+	$(GO) build -C tools -ldflags '-s -w' -o ../$@ sigs.k8s.io/kustomize/kustomize/v5
 
 bin/benchstat: tools/go.mod tools/go.sum
 	$(GO) build -C tools -o ../$@ golang.org/x/perf/cmd/benchstat
