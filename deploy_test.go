@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -381,5 +383,56 @@ exec setpriv --no-new-privs --inh-caps=-all --ambient-caps=-all %[2]s -- %[3]s -
 				t.Errorf("the process has other rights:\n%s", text)
 			}
 		})
+	}
+}
+
+// TestImage builds the image for both architectures without a registry. It holds one static program and nothing else.
+func TestImage(t *testing.T) {
+	switch _, err := exec.LookPath("buildah"); {
+	case testing.Short():
+		t.Skip("compiles the program twice")
+	case err != nil:
+		t.Skip("buildah is not installed (Debian: buildah)")
+	case os.Getuid() != 0:
+		t.Skip("looking into an image needs root: buildah mount")
+	}
+	dir := t.TempDir()
+	storage := []string{"--root=" + dir + "/root", "--runroot=" + dir + "/run", "--storage-driver=vfs"}
+	buildah := func(args ...string) string {
+		t.Helper()
+		return strings.TrimSpace(string(output(t, "buildah", append(slices.Clone(storage), args...)...)))
+	}
+	output(t, "make", "image", "IMAGE=localhost/sluice", "VERSION=v0-test", "BUILDAHFLAGS="+strings.Join(storage, " "))
+	for arch, machine := range map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64} {
+		image := "localhost/sluice:v0-test-" + arch
+		if got := buildah("inspect", "--type=image", "--format={{.OCIv1.Architecture}} {{.OCIv1.Config.User}} {{.OCIv1.Config.Entrypoint}}", image); got != arch+" 65532:65532 [/sluice]" {
+			t.Errorf("%s is %s", image, got)
+		}
+		container := buildah("from", "--pull-never", "--arch="+arch, image)
+		root := buildah("mount", container)
+		var files []string
+		_ = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				files = append(files, strings.TrimPrefix(path, root))
+			}
+			return err
+		})
+		if !slices.Equal(files, []string{"/sluice"}) {
+			t.Errorf("%s holds %q", image, files)
+		}
+		program, err := elf.Open(root + "/sluice")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if libraries, _ := program.ImportedLibraries(); program.Machine != machine || len(libraries) > 0 {
+			t.Errorf("%s is for %v and needs %q", image, program.Machine, libraries)
+		}
+		_ = program.Close()
+		if arch == runtime.GOARCH {
+			if out := string(output(t, root+"/sluice", "version")); !strings.HasPrefix(out, "sluice v0-test ") {
+				t.Errorf("%s says %s", image, out)
+			}
+		}
+		buildah("rm", container)
 	}
 }
