@@ -53,6 +53,7 @@ func (p *proxy) leavePorts(ctx context.Context) bool {
 		p.closeAdmin(ctx)
 		return true
 	}
+	go p.leaveMetrics(ctx)
 	if !sleep(ctx, p.gracePeriod) {
 		return false
 	}

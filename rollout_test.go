@@ -158,12 +158,14 @@ func (r *relay) closeTunnels() {
 func TestRollOut(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		t.Run(host, func(t *testing.T) {
-			r := newRelay(t, host, "--reuse-port", "--metrics-address="+net.JoinHostPort(host, fmt.Sprint(freePort(t))))
+			metrics := net.JoinHostPort(host, fmt.Sprint(freePort(t)))
+			r := newRelay(t, host, "--reuse-port", "--metrics-address="+metrics)
 			admin := func(n int) string { return fmt.Sprintf("--admin-address=unix://%s/%d.sock", r.dir, n) }
 			present := r.next(admin(0))
 			first := present
 			r.openTunnels(100)
 			f := r.fleet()
+			probed := staysReady(t, "http://"+metrics)
 			time.Sleep(200 * time.Millisecond)
 			var old []*child
 			for n := range shorter(10, 3) {
@@ -175,6 +177,7 @@ func TestRollOut(t *testing.T) {
 				c.ends(40*time.Second, 0)
 			}
 			first.logged("another process has the port")
+			probed()
 			f.end("roll-outs at " + host)
 			r.tunnelsLive()
 			select {
@@ -193,6 +196,41 @@ func TestRollOut(t *testing.T) {
 	}
 }
 
+// staysReady asks for readiness until the answer is called: nobody takes the node out.
+func staysReady(t *testing.T, base string) (stop func()) {
+	t.Helper()
+	ending := make(chan struct{})
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: callTimeout}
+	asked := 0
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		for {
+			select {
+			case <-ending:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			asked++
+			answer, err := client.Get(base + "/readyz")
+			if err != nil {
+				t.Errorf("/readyz: %v", err)
+				continue
+			}
+			_ = answer.Body.Close()
+			if answer.StatusCode != http.StatusOK {
+				t.Errorf("/readyz was %d", answer.StatusCode)
+			}
+		}
+	})
+	return func() {
+		close(ending)
+		asking.Wait()
+		if asked == 0 {
+			t.Error("readiness was never asked for")
+		}
+	}
+}
+
 // TestUpgrade replaces the program in place, by SIGUSR2.
 func TestUpgrade(t *testing.T) {
 	r := newRelay(t, "127.0.0.1", "--admin-address=127.0.0.1:"+fmt.Sprint(freePort(t)))
@@ -200,21 +238,7 @@ func TestUpgrade(t *testing.T) {
 	admin := "http://" + present.logged(`msg="the admin page is open" address=(\S+)`)[1]
 	r.openTunnels(100)
 	f := r.fleet()
-	stop := make(chan struct{})
-	var probes sync.WaitGroup
-	probes.Go(func() { // readiness holds throughout: nobody takes the node out
-		for {
-			select {
-			case <-stop:
-				return
-			case <-time.After(5 * time.Millisecond):
-			}
-			if s := probe(t, admin+"/readyz"); s != 200 {
-				t.Errorf("/readyz was %d during an upgrade", s)
-			}
-			http.DefaultClient.CloseIdleConnections()
-		}
-	})
+	probed := staysReady(t, admin)
 	time.Sleep(200 * time.Millisecond)
 	pid := present.Process.Pid
 	for n := range shorter(5, 2) {
@@ -233,8 +257,7 @@ func TestUpgrade(t *testing.T) {
 		pid, _ = strconv.Atoi(started[n][1])
 		t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
 	}
-	close(stop)
-	probes.Wait()
+	probed()
 	time.Sleep(200 * time.Millisecond)
 	f.end("upgrades")
 	r.tunnelsLive()

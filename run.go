@@ -47,6 +47,7 @@ type proxy struct {
 	legacy    *listen.Inheritance // what a predecessor left; nil: nothing
 	program   string              // what SIGUSR2 starts; "": nothing
 	succeeded atomic.Bool         // a successor has the ports
+	lonely    atomic.Bool         // this process ends, and nobody else has its shared ports
 
 	adminOpened string
 	bound       netip.Addr // of the doors; invalid: all addresses
@@ -146,8 +147,15 @@ func (p *proxy) start(ctx context.Context) error {
 	for _, l := range p.loops {
 		p.running.Go(l.Run)
 	}
-	if p.legacy == nil { // else the predecessor answers probes until this process serves
+	early := p.legacy == nil // else the predecessor answers probes until this process serves
+	if early {
 		if err := p.openAdmin(); err != nil {
+			return err
+		}
+	}
+	earlyMetrics := early && !p.reusePort // else nobody is to be told that a process is not ready which shares its port with one that is
+	if earlyMetrics {
+		if err := p.openMetrics(); err != nil {
 			return err
 		}
 	}
@@ -162,10 +170,16 @@ func (p *proxy) start(ctx context.Context) error {
 	}
 	p.claimPorts(ctx)
 	p.phase.CompareAndSwap(phaseStarting, phaseServing)
-	if p.legacy != nil {
+	if !early {
 		if err := p.openAdmin(); err != nil {
 			return err
 		}
+	}
+	if !earlyMetrics {
+		if err := p.openMetrics(); err != nil {
+			return err
+		}
+		p.claimMetrics(ctx)
 	}
 	p.log.Info("serving", p.addresses()...)
 	if p.serving != nil {
@@ -174,22 +188,29 @@ func (p *proxy) start(ctx context.Context) error {
 	return nil
 }
 
-// openAdmin opens the page for operators, and the address for metrics.
+// openAdmin opens the page for operators.
 func (p *proxy) openAdmin() (err error) {
-	if p.adminAddress != "" {
-		p.adminOpened, err = p.admin.Listen(listen.Options{Name: "admin", Address: p.adminAddress, Legacy: p.legacy})
-		if err != nil {
-			return fmt.Errorf("%w: choose another --admin-address, or --admin-address= for none", err)
-		}
-		p.log.Info("the admin page is open", "address", p.adminOpened)
+	if p.adminAddress == "" {
+		return nil
 	}
-	if p.metricsAddress != "" {
-		opened, err := p.admin.ListenMetrics(listen.Options{Name: "metrics", Address: p.metricsAddress, Share: p.reusePort, Legacy: p.legacy})
-		if err != nil {
-			return fmt.Errorf("%w: choose another --metrics-address", err)
-		}
-		p.log.Info("metrics are open", "address", opened)
+	p.adminOpened, err = p.admin.Listen(listen.Options{Name: "admin", Address: p.adminAddress, Legacy: p.legacy})
+	if err != nil {
+		return fmt.Errorf("%w: choose another --admin-address, or --admin-address= for none", err)
 	}
+	p.log.Info("the admin page is open", "address", p.adminOpened)
+	return nil
+}
+
+// openMetrics opens the address of metrics and probes that the network sees.
+func (p *proxy) openMetrics() error {
+	if p.metricsAddress == "" {
+		return nil
+	}
+	opened, err := p.admin.ListenMetrics(listen.Options{Name: "metrics", Address: p.metricsAddress, Share: p.reusePort, Legacy: p.legacy})
+	if err != nil {
+		return fmt.Errorf("%w: choose another --metrics-address", err)
+	}
+	p.log.Info("metrics are open", "address", opened)
 	return nil
 }
 

@@ -53,7 +53,7 @@ func (l *life) upgradable() error {
 		return errors.New("it is not known what to start, or the demo runs, which has backends of its own")
 	case os.Getpid() == 1:
 		return errors.New("this is the first process of its container, which ends with it: roll out a new container instead")
-	case l.starting:
+	case l.phase.Load() == phaseStarting:
 		return errors.New("this process does not serve yet; send the signal again when it does")
 	case l.draining:
 		return errors.New("this process ends already")
@@ -93,20 +93,37 @@ func (p *proxy) sockets() (list []*listen.Socket) {
 	return list
 }
 
-// claimPorts has new connections of shared ports come to this process, and no longer to one that is to go.
+// claimPorts has new connections of the doors come to this process, and no longer to one that is to go.
 func (p *proxy) claimPorts(ctx context.Context) {
-	if !p.reusePort {
-		return
-	}
 	var all sync.WaitGroup
-	for _, s := range p.sockets() {
-		all.Go(func() {
-			if err := s.Claim(ctx); err != nil && ctx.Err() == nil {
-				p.log.Warn("new connections may go to another process that listens on the same port, until that one goes", "port", s.Name, "error", err)
-			}
-		})
+	for _, d := range p.doors {
+		all.Go(func() { p.claim(ctx, d.Socket()) })
 	}
 	all.Wait()
+}
+
+// claimMetrics does the same for the port of the metrics.
+func (p *proxy) claimMetrics(ctx context.Context) {
+	if p.admin == nil {
+		return
+	}
+	for _, s := range p.admin.Sockets() {
+		p.claim(ctx, s)
+	}
+}
+
+func (p *proxy) claim(ctx context.Context, s *listen.Socket) {
+	if err := s.Claim(ctx); err != nil && ctx.Err() == nil {
+		p.log.Warn("new connections may go to another process that listens on the same port, until that one goes", "port", s.Name, "error", err)
+	}
+}
+
+// leaveMetrics leaves the port of the metrics at once to another process that shares it. Without one, load balancers
+// that ask there are told that this process ends.
+func (p *proxy) leaveMetrics(ctx context.Context) {
+	if p.admin == nil || !p.reusePort || !p.admin.StepAside(ctx) {
+		p.lonely.Store(true)
+	}
 }
 
 // stepAside leaves shared ports to the process that comes after this one, if there is one.
@@ -123,9 +140,6 @@ func (p *proxy) stepAside(ctx context.Context) {
 				}
 			})
 		}
-	}
-	if p.admin != nil {
-		all.Go(func() { p.admin.StepAside(ctx) })
 	}
 	all.Wait()
 }

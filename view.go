@@ -27,6 +27,8 @@ func (p *proxy) adminSources() admin.Sources {
 	return admin.Sources{
 		Alive:        p.alive,
 		Ready:        p.ready,
+		PortAlive:    p.portIs(p.alive),
+		PortReady:    p.portIs(p.ready),
 		Loops:        p.loops,
 		Work:         p.work,
 		HTTP:         p.http.Stats,
@@ -59,6 +61,16 @@ func (p *proxy) ready() (bool, string) {
 		return false, "draining"
 	}
 	return true, ""
+}
+
+// portIs is a probe of a shared port: while another process has it too, what this one's end means for it is nothing.
+func (p *proxy) portIs(well func() (bool, string)) func() (bool, string) {
+	return func() (bool, string) {
+		if p.reusePort && p.phase.Load() == phaseDraining && !p.lonely.Load() {
+			return true, "this process ends; another one has the port"
+		}
+		return well()
+	}
 }
 
 func (p *proxy) doorStats() (list []admin.Door) {

@@ -47,13 +47,19 @@ func (a *Server) newPages() []page {
 	return list
 }
 
-// public are the pages that the network may see: they tell neither routes nor names of objects that are not counted.
-func public(pages []page) (list []page) {
+// publicPages are those that the network may see: they tell no routes, and of the probes what is true of the port.
+func (a *Server) publicPages(pages []page) (list []page) {
 	for _, p := range pages {
 		switch p.path {
-		case "/healthz", "/readyz", "/metrics":
-			list = append(list, p)
+		case "/healthz":
+			p.serve = func(ctx *fasthttp.RequestCtx) { probe(ctx, a.sources.PortAlive, fasthttp.StatusInternalServerError) }
+		case "/readyz":
+			p.serve = func(ctx *fasthttp.RequestCtx) { probe(ctx, a.sources.PortReady, fasthttp.StatusServiceUnavailable) }
+		case "/metrics":
+		default:
+			continue
 		}
+		list = append(list, p)
 	}
 	return list
 }

@@ -64,7 +64,7 @@ func New(o Options, s Sources) *Server {
 	}
 	a := &Server{options: o, sources: s}
 	pages := a.newPages()
-	a.admin, a.metrics = a.newFront(pages), a.newFront(public(pages))
+	a.admin, a.metrics = a.newFront(pages), a.newFront(a.publicPages(pages))
 	return a
 }
 
@@ -95,12 +95,16 @@ func (a *Server) Sockets() (list []*listen.Socket) {
 	return list
 }
 
-// StepAside gives the port of the metrics to another process that shares it, and closes it. Without such a process it
-// goes on serving, so that probes are told the truth.
-func (a *Server) StepAside(ctx context.Context) {
-	if f := a.metrics; f.socket != nil && f.socket.StepAside(ctx, f.accepted.Load) {
-		_ = f.shutdown(ctx)
+// StepAside gives the port of the metrics to another process that shares it, and closes it. False: there is no such
+// process, and it goes on serving, so that load balancers are told that this one ends.
+func (a *Server) StepAside(ctx context.Context) bool {
+	f := a.metrics
+	if f.socket == nil || !f.socket.Yield(ctx) {
+		return false
 	}
+	f.socket.StepAside(ctx, f.accepted.Load)
+	_ = f.shutdown(ctx)
+	return true
 }
 
 // Shutdown stops accepting, lets requests under way end until ctx is done, and closes idle connections.

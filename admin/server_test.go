@@ -381,6 +381,28 @@ func TestListenErrors(t *testing.T) {
 	}
 }
 
+// TestMetricsAddress: the network sees metrics and probes, which speak of the port, and whose answer it is.
+func TestMetricsAddress(t *testing.T) {
+	s := full(t)
+	s.Ready = func() (bool, string) { return false, "draining" }
+	s.PortReady = func() (bool, string) { return true, "another one has the port" }
+	a := New(Options{Controller: Controller{Pod: "sluice-abcde"}}, s)
+	address, err := a.ListenMetrics(listen.Options{Address: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Shutdown(context.Background())
+	for path, want := range map[string]int{"/metrics": 200, "/readyz": 200, "/healthz": 500, "/": 404, "/debug/snapshot": 404, "/debug/problems": 404, "/debug/pprof/": 404} {
+		res, body := do(t, http.MethodGet, "http://"+address+path, "")
+		if res.StatusCode != want || res.Header.Get("Sluice-Pod") != "sluice-abcde" {
+			t.Errorf("%s: %d of pod %q, want %d: %.80s", path, res.StatusCode, res.Header.Get("Sluice-Pod"), want, body)
+		}
+	}
+	if a.StepAside(t.Context()) {
+		t.Error("a port that is not shared was left")
+	}
+}
+
 // TestShutdown lets a request under way end, closes idle connections and takes no new ones.
 func TestShutdown(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})

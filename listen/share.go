@@ -92,21 +92,24 @@ func (s *Socket) Claim(ctx context.Context) error {
 	return fmt.Errorf("steer %s: %w", s, ErrNotSteered)
 }
 
-// StepAside gets the socket ready to be closed: it sees to it that others get the port's new connections, and returns
-// when none has come for settleQuiet. The socket has to go on accepting meanwhile; accepted is how many connections it
-// has taken so far. False: nobody else has the port, or connections came to the last.
-func (s *Socket) StepAside(ctx context.Context, accepted func() uint64) bool {
+// Yield sees to it that others get the port's new connections. False: nobody else has the port. The socket has to go on
+// accepting.
+func (s *Socket) Yield(ctx context.Context) bool {
 	if !s.shared || s.kept.Load() {
 		return false
 	}
-	place := uint32(0)
-	if s.stillComes(ctx) {
-		if place = s.yield(ctx, 0); place == placesMax {
-			return false
-		}
+	return !s.stillComes(ctx) || s.yield(ctx, 0) < placesMax
+}
+
+// StepAside gets the socket ready to be closed: it Yields, and returns when no connection has come for settleQuiet. The
+// socket has to go on accepting meanwhile; accepted is how many connections it has taken so far. False: nobody else has
+// the port, or connections came to the last.
+func (s *Socket) StepAside(ctx context.Context, accepted func() uint64) bool {
+	if !s.Yield(ctx) {
+		return false
 	}
 	began := time.Now()
-	last, seen, steered := began, accepted(), began
+	last, seen, steered, place := began, accepted(), began, uint32(0)
 	for now := began; now.Sub(last) < settleQuiet; now = time.Now() {
 		if now.Sub(began) > settleMax || ctx.Err() != nil {
 			return false
