@@ -191,16 +191,12 @@ func (s *Socket) ourselves() []netip.AddrPort {
 }
 
 func (s *Socket) connect(ctx context.Context, to netip.AddrPort) (bool, error) {
-	family, any, target := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{}), unix.Sockaddr(nil)
-	if to.Addr().Is4() {
-		target = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
-		any = &unix.SockaddrInet4{Addr: to.Addr().As4()}
-	} else {
-		if to.Addr().Zone() != "" {
-			return false, errors.New("an address with a zone cannot be tried")
-		}
-		family, target = unix.AF_INET6, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
-		any = &unix.SockaddrInet6{Addr: to.Addr().As16()}
+	family, own, target := unix.AF_INET6, sockaddr(to.Addr(), 0), sockaddr(to.Addr(), to.Port())
+	switch {
+	case to.Addr().Zone() != "":
+		return false, errors.New("an address with a zone cannot be tried")
+	case to.Addr().Is4():
+		family = unix.AF_INET
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -208,7 +204,7 @@ func (s *Socket) connect(ctx context.Context, to netip.AddrPort) (bool, error) {
 	}
 	defer unix.Close(fd)
 	// Its own end is known before it connects: it may be accepted before connect returns.
-	if err := unix.Bind(fd, any); err != nil {
+	if err := unix.Bind(fd, own); err != nil {
 		return false, err
 	}
 	from, err := localAddr(fd)
@@ -234,6 +230,13 @@ func (s *Socket) connect(ctx context.Context, to netip.AddrPort) (bool, error) {
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
+}
+
+func sockaddr(a netip.Addr, port uint16) unix.Sockaddr {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Port: int(port), Addr: a.As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(port), Addr: a.As16()}
 }
 
 // connected waits until a connection is made.
