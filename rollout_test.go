@@ -240,7 +240,7 @@ func TestUpgrade(t *testing.T) {
 	f := r.fleet()
 	probed := staysReady(t, admin)
 	time.Sleep(200 * time.Millisecond)
-	pid := present.Process.Pid
+	pid, polls := present.Process.Pid, eventPolls(t, present.Process.Pid)
 	for n := range shorter(5, 2) {
 		if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
 			t.Fatal(err)
@@ -260,6 +260,9 @@ func TestUpgrade(t *testing.T) {
 	probed()
 	time.Sleep(200 * time.Millisecond)
 	f.end("upgrades")
+	if n := eventPolls(t, pid); n != polls {
+		t.Errorf("the last successor has %d epoll instances, the first process had %d: descriptors are left to successors", n, polls)
+	}
 	r.tunnelsLive()
 	if gone(present.Process.Pid) {
 		t.Error("the first process did not wait for its tunnels")
@@ -267,6 +270,22 @@ func TestUpgrade(t *testing.T) {
 	r.closeTunnels()
 	within(t, 20*time.Second, "the first process ends when it has nothing left to do", func() bool { return gone(present.Process.Pid) })
 	ask(t, r.HTTP, nil, "shop.example", "/").want(t, 200, "one")
+}
+
+// eventPolls is how many epoll instances a process has.
+func eventPolls(t *testing.T, pid int) (n int) {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if to, _ := os.Readlink(filepath.Join(dir, f.Name())); to == "anon_inode:[eventpoll]" {
+			n++
+		}
+	}
+	return n
 }
 
 // gone tells that a process has ended. A child's Wait tells it late, since the output is its successor's, too.

@@ -275,6 +275,9 @@ func (p *proxy) openDoors() error {
 			return fmt.Errorf("%w: choose another --%s-port or --bind-address%s", err, d.name, lowPortHint(d.port, err))
 		}
 		d.address, d.open = opened, true
+		if p.legacy != nil && address.IsValid() && opened.Addr() != address {
+			p.log.Warn("bind-address has changed: it takes effect when the process is started again, not by an upgrade", "port", d.name, "address", opened)
+		}
 	}
 	if protocol := process.ProxyProtocol; protocol.Enabled && len(protocol.Trusted) == 0 {
 		p.log.Warn("every connection must begin with a PROXY header, whoever sends it: name the load balancers in proxy-real-ip-cidr")

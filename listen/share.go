@@ -101,7 +101,7 @@ func (s *Socket) Yield(ctx context.Context) bool {
 	return !s.stillComes(ctx) || s.yield(ctx, 0) < placesMax
 }
 
-// StepAside gets the socket ready to be closed: it Yields, and returns when no connection has come for settleQuiet. The
+// StepAside gets the socket ready to be closed: it Yields, and returns when the queue has been empty for settleQuiet. The
 // socket has to go on accepting meanwhile; accepted is how many connections it has taken so far. False: nobody else has
 // the port, or connections came to the last.
 func (s *Socket) StepAside(ctx context.Context, accepted func() uint64) bool {
@@ -115,7 +115,7 @@ func (s *Socket) StepAside(ctx context.Context, accepted func() uint64) bool {
 			return false
 		}
 		time.Sleep(settlePoll)
-		if n := accepted(); n != seen {
+		if n := accepted(); n != seen || s.queued() {
 			seen, last = n, time.Now()
 			if last.Sub(steered) > resteerWait { // to one that steps aside, too, maybe
 				if place = s.yield(ctx, (place+1)%placesMax); place == placesMax {
@@ -126,6 +126,12 @@ func (s *Socket) StepAside(ctx context.Context, accepted func() uint64) bool {
 		}
 	}
 	return true
+}
+
+// queued tells whether connections wait to be accepted.
+func (s *Socket) queued() bool {
+	info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.Unacked > 0 // of a listening socket: the length of its queue
 }
 
 // stillComes tells whether a connection that begins now may come to this socket.

@@ -143,6 +143,8 @@ func TestStepAside(t *testing.T) {
 			if !s.StepAside(t.Context(), s.accepted.Load) {
 				t.Errorf("connections came to %s all the time", s.Name)
 			}
+			_ = s.TurnAway() // as the doors do: what another one's tries send here now
+			time.Sleep(100 * time.Millisecond)
 			s.end()
 		})
 	}
@@ -159,6 +161,28 @@ func TestStepAside(t *testing.T) {
 	}
 	if d := time.Since(began); d > settleQuiet {
 		t.Errorf("the last one waited %v for nobody", d)
+	}
+}
+
+// TestQueued sees a connection that nobody accepts.
+func TestQueued(t *testing.T) {
+	s, err := Open(Options{Address: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if s.queued() {
+		t.Error("a new socket has a queue")
+	}
+	c, err := net.Dial("tcp", s.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for deadline := time.Now().Add(5 * time.Second); !s.queued(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a connection in the queue is not seen")
+		}
 	}
 }
 

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // inheritance names the environment variable by which a process tells its successor what it leaves:
@@ -134,6 +137,8 @@ func Succeed(program string, args []string, sockets []*Socket) (*Successor, erro
 		files = append(files, uintptr(s.fd))
 		s.kept.Store(true)
 	}
+	// netpoll's descriptors are not closed by exec. Without this kernels before 5.11 leave them to the successor, unused.
+	_ = unix.CloseRange(firstPassed, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	// Not by os/exec: that makes the descriptors blocking, which are this process's, too.
 	raw, err := tells.SyscallConn()
 	if err != nil {
