@@ -28,7 +28,6 @@ import (
 const (
 	placesMax     = 16                     // places of a group that are tried
 	roundsMax     = 3                      // times that all of them are, since a busy machine may be late
-	claimMax      = 10 * time.Second       // for all of that
 	connectWait   = 300 * time.Millisecond // for a connection to ourselves
 	arrivalWait   = 150 * time.Millisecond // for it to be accepted by us; later, it is taken to have gone elsewhere
 	confirmations = 2                      // more connections that have to arrive, since a hash may have chosen by chance
@@ -70,8 +69,6 @@ func (s *Socket) Claim(ctx context.Context) error {
 	if !s.shared {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, claimMax)
-	defer cancel()
 	for range roundsMax {
 		for place := range uint32(placesMax) {
 			if err := s.steer(place); err != nil {
