@@ -35,6 +35,8 @@ run: build ## build, then serve the embedded demo on 8080 and 8443 (ARGS=... for
 test: ## all tests, with the fuzz targets' seeds and found inputs (TESTFLAGS=-v, PACKAGES=./route)
 	$(GO) test -p 1 -timeout 18m $(TESTFLAGS) $(PACKAGES)
 
+test: bin/helm bin/kustomize # tests of deploy/ run them; built here, since a first build takes minutes
+
 .PHONY: test-short
 test-short: ## the tests that need no long load
 	$(GO) test -short $(TESTFLAGS) $(PACKAGES)
