@@ -245,7 +245,7 @@ func TestUpgrade(t *testing.T) {
 	probed()
 	time.Sleep(200 * time.Millisecond)
 	f.end("upgrades")
-	if n := eventPolls(t, pid); n != polls {
+	if n := eventPolls(t, pid); n > polls {
 		t.Errorf("the last successor has %d epoll instances, the first process had %d: descriptors are left to successors", n, polls)
 	}
 	r.tunnelsLive()
