@@ -370,6 +370,9 @@ exec setpriv --no-new-privs --inh-caps=-all --ambient-caps=-all %[2]s -- %[3]s -
 				child.ends(10*time.Second, 1)
 				return
 			}
+			if strings.Contains(child.logText(), "may go to another process") {
+				t.Errorf("the ports cannot be claimed with these rights:\n%s", child.logText())
+			}
 			status := fmt.Sprintf("/proc/%d/status", child.Process.Pid)
 			text, err := os.ReadFile(status)
 			if err != nil {
