@@ -38,6 +38,8 @@ run: build ## build, then serve the embedded demo on 8080 and 8443 (ARGS=... for
 test: ## all tests, with the fuzz targets' seeds and found inputs (TESTFLAGS=-v, PACKAGES=./route)
 	$(GO) test -p 1 -timeout 18m $(TESTFLAGS) $(PACKAGES)
 
+test: bin/helm bin/kustomize # tests of deploy/ run them; built here, since a first build takes minutes
+
 .PHONY: test-short
 test-short: ## the tests that need no long load
 	$(GO) test -short $(TESTFLAGS) $(PACKAGES)
@@ -82,6 +84,22 @@ $(OLD):
 	@git worktree prune; if [ -e $(OLD) ]; then git worktree remove --force $(OLD); fi
 	git worktree add --quiet --force --detach $(OLD) $(REF)
 
+ARCHITECTURES ?= amd64 arm64
+IMAGE         ?= ghcr.io/sluiceproxy/sluice
+
+# No registry is needed: the image is the program and nothing else.
+.PHONY: image
+image: ## build the container image for ARCHITECTURES, by buildah (IMAGE=name)
+	@for arch in $(ARCHITECTURES); do \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '-s -w $(LDFLAGS)' -o bin/linux-$$arch/sluice . && \
+		buildah $(BUILDAHFLAGS) build --platform linux/$$arch --build-arg TARGETARCH=$$arch --timestamp 0 --tag $(IMAGE):$(VERSION)-$$arch . || exit 1; \
+	done
+
+.PHONY: chart
+chart: bin/helm ## lint the Helm chart, and package it into bin
+	bin/helm lint --strict deploy/chart
+	bin/helm package --destination bin --app-version $(VERSION) deploy/chart
+
 .PHONY: compare
 compare: build ## Sluice beside its rivals on this machine (ARGS=--quick: a smoke test; --all; --readme=README.md)
 	$(GO) run ./bench compare $(ARGS)
@@ -120,6 +138,12 @@ clean: ## remove what the targets above left here
 # Pinned in tools/go.mod, a module of its own: its graph is not ours.
 bin/staticcheck: tools/go.mod tools/go.sum
 	$(GO) build -C tools -o ../$@ honnef.co/go/tools/cmd/staticcheck
+
+bin/helm: tools/go.mod tools/go.sum
+	$(GO) build -C tools -ldflags '-s -w' -o ../$@ helm.sh/helm/v4/cmd/helm
+
+bin/kustomize: tools/go.mod tools/go.sum
+	$(GO) build -C tools -ldflags '-s -w' -o ../$@ sigs.k8s.io/kustomize/kustomize/v5
 
 bin/benchstat: tools/go.mod tools/go.sum
 	$(GO) build -C tools -o ../$@ golang.org/x/perf/cmd/benchstat

@@ -410,7 +410,7 @@ func isReset(err error) bool {
 // adminPage answers a page of the admin server: its status and body.
 func (p *testProxy) adminPage(t testing.TB, path string) (int, string) {
 	t.Helper()
-	a := ask(t, p.adminOpened.String(), nil, "admin", path)
+	a := ask(t, p.adminOpened, nil, "admin", path)
 	return a.status, a.body
 }
 

@@ -32,6 +32,8 @@ func (p *proxy) adminSources() admin.Sources {
 	return admin.Sources{
 		Alive:        p.alive,
 		Ready:        p.ready,
+		PortAlive:    p.portIs(p.alive),
+		PortReady:    p.portIs(p.ready),
 		Loops:        p.loops,
 		Work:         p.work,
 		HTTP:         p.http.Stats,
@@ -49,21 +51,32 @@ func (p *proxy) adminSources() admin.Sources {
 
 // alive is /healthz: no from SIGTERM on, as ingress-nginx does.
 func (p *proxy) alive() (bool, string) {
-	if p.phase.Load() == phaseDraining {
+	if p.phase.Load() == phaseDraining && !p.succeeded.Load() {
 		return false, "draining"
 	}
 	return true, ""
 }
 
-// ready is /readyz: yes while traffic may come.
+// ready is /readyz: yes while traffic may come. Whoever asks a process that has a successor, in the moment in which both
+// have the port, asks about the port.
 func (p *proxy) ready() (bool, string) {
-	switch p.phase.Load() {
-	case phaseStarting:
+	switch {
+	case p.phase.Load() == phaseStarting:
 		return false, "no configuration is in place yet"
-	case phaseDraining:
+	case p.phase.Load() == phaseDraining && !p.succeeded.Load():
 		return false, "draining"
 	}
 	return true, ""
+}
+
+// portIs is a probe of a shared port: while another process has it too, what this one's end means for it is nothing.
+func (p *proxy) portIs(well func() (bool, string)) func() (bool, string) {
+	return func() (bool, string) {
+		if p.reusePort && p.phase.Load() == phaseDraining && !p.lonely.Load() {
+			return true, "this process ends; another one has the port"
+		}
+		return well()
+	}
 }
 
 func (p *proxy) doorStats() (list []admin.Door) {

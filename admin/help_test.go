@@ -13,6 +13,7 @@ import (
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7"
 	"github.com/sluiceproxy/sluice/l7/wire"
+	"github.com/sluiceproxy/sluice/listen"
 	"github.com/sluiceproxy/sluice/route"
 	"github.com/sluiceproxy/sluice/upstream"
 )
@@ -26,7 +27,7 @@ func open(t *testing.T, o Options, s Sources) (base string) {
 		o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
 	a := New(o, s)
-	addr, err := a.Listen("127.0.0.1:0")
+	addr, err := a.Listen(listen.Options{Address: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +39,7 @@ func open(t *testing.T, o Options, s Sources) (base string) {
 			t.Errorf("shutdown: %v", err)
 		}
 	})
-	return "http://" + addr.String()
+	return "http://" + addr
 }
 
 // get answers status and body.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluiceproxy/sluice/l7"
 	"github.com/sluiceproxy/sluice/l7/wire"
+	"github.com/sluiceproxy/sluice/listen"
 	"github.com/sluiceproxy/sluice/route"
 )
 
@@ -288,12 +289,12 @@ func BenchmarkScrape(b *testing.B) {
 		routes = append(routes, r)
 	}
 	a := New(Options{}, Sources{HTTP: stats, Routes: func() []*l7.RouteStats { return routes }})
-	addr, err := a.Listen("127.0.0.1:0")
+	addr, err := a.Listen(listen.Options{Address: "127.0.0.1:0"})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer a.Shutdown(b.Context())
 	for b.Loop() {
-		b.SetBytes(int64(scrapeBytes(b, "http://"+addr.String()+"/metrics")))
+		b.SetBytes(int64(scrapeBytes(b, "http://"+addr+"/metrics")))
 	}
 }

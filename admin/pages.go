@@ -48,6 +48,23 @@ func (a *Server) newPages() []page {
 	return list
 }
 
+// publicPages are those that the network may see: they tell no routes, and of the probes what is true of the port.
+func (a *Server) publicPages(pages []page) (list []page) {
+	for _, p := range pages {
+		switch p.path {
+		case "/healthz":
+			p.serve = func(ctx *fasthttp.RequestCtx) { probe(ctx, a.sources.PortAlive, fasthttp.StatusInternalServerError) }
+		case "/readyz":
+			p.serve = func(ctx *fasthttp.RequestCtx) { probe(ctx, a.sources.PortReady, fasthttp.StatusServiceUnavailable) }
+		case "/metrics":
+		default:
+			continue
+		}
+		list = append(list, p)
+	}
+	return list
+}
+
 func (a *Server) healthz(ctx *fasthttp.RequestCtx) {
 	probe(ctx, a.sources.Alive, fasthttp.StatusInternalServerError)
 }
@@ -187,8 +204,8 @@ func (a *Server) index(ctx *fasthttp.RequestCtx) {
 	if !bytes.Contains(ctx.Request.Header.Peek("Accept"), []byte("text/html")) {
 		var b strings.Builder
 		fmt.Fprintf(&b, "Sluice %s\n\n%s\n", a.options.Version, state)
-		for i := range a.pages {
-			fmt.Fprintf(&b, "%-18s %s\n", a.pages[i].path, a.pages[i].about)
+		for _, p := range a.admin.pages {
+			fmt.Fprintf(&b, "%-18s %s\n", p.path, p.about)
 		}
 		text(ctx, fasthttp.StatusOK, b.String())
 		return
@@ -196,8 +213,8 @@ func (a *Server) index(ctx *fasthttp.RequestCtx) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "<!DOCTYPE html>\n<title>Sluice</title>\n<h1>Sluice %s</h1>\n<pre>%s</pre>\n<ul>\n",
 		html.EscapeString(a.options.Version), html.EscapeString(state))
-	for i := range a.pages {
-		fmt.Fprintf(&b, "<li><a href=\"%s\">%[1]s</a>: %s\n", a.pages[i].path, a.pages[i].about)
+	for _, p := range a.admin.pages {
+		fmt.Fprintf(&b, "<li><a href=\"%s\">%[1]s</a>: %s\n", p.path, p.about)
 	}
 	b.WriteString("</ul>\n")
 	ctx.Response.Header.Set("Content-Security-Policy", "default-src 'none'")

@@ -16,6 +16,8 @@ type Sources struct {
 	Alive func() (bool, string) // false in the grace period before the process ends; the text says what is going on
 	Ready func() (bool, string) // false before the first snapshot and while draining
 
+	PortAlive, PortReady func() (bool, string) // the same, as the metrics' address tells it: of the port, which processes may share
+
 	Loops   []*fastpath.Loop
 	Work    *fastpath.Work
 	HTTP    *l7.Stats
