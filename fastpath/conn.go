@@ -449,10 +449,11 @@ func (c *Conn) releaseOut() {
 	}
 }
 
-// fail marks the sending side as lost. The owner learns it by OnReadable.
+// fail marks the sending side as lost. The owner learns it by OnReadable, once it has read what the peer said before: the
+// kernel keeps that, and its event may not have come yet.
 func (c *Conn) fail() {
 	c.err = ErrReset
-	c.flags |= flagBroken
+	c.flags |= flagBroken | flagReadable
 	c.out = nil
 	c.Again()
 }
