@@ -477,7 +477,9 @@ func (c *Conn) CloseWrite() {
 
 // ---- end
 
-// Close closes the connection and releases everything that it holds. Staged output is lost; see CloseLinger.
+// Close closes the connection and releases everything that it holds. What is staged is lost, also what an earlier turn has
+// staged that has not left yet: who gives a request up because Sent tells that nothing of it was sent may rely on it, and
+// send it elsewhere. Whoever has said something that must arrive ends by CloseWrite or CloseLinger, which send it first.
 func (c *Conn) Close() {
 	if c.flags&flagClosed == 0 {
 		c.loop.drop(c)
