@@ -168,34 +168,38 @@ func p99(t *testing.T, address string, requests int) time.Duration {
 }
 
 // TestSlowAttacks has a thousand clients of each slow kind at once. Others' p99 stays within twice its quiet value, memory
-// and descriptors are bounded, and all comes back. Quiet and busy rounds alternate, and the best of each is compared: what
-// other programs do to the machine makes single ones worse, never better.
+// and descriptors are bounded, and all comes back. Of several measurements, quiet and busy, the best of each is compared:
+// what other programs do to the machine makes single ones worse, never better.
 func TestSlowAttacks(t *testing.T) {
 	if raceEnabled {
 		t.Skip("it measures")
 	}
-	each, requests := shorter(1000, 50), shorter(4000, 1000)
+	each := shorter(1000, 50)
 	p := startProcess(t, nil, "", site{name: "shop", host: "shop.example", ports: []int{largeBackend(t)}, secret: "shop",
 		annotations: map[string]string{"ssl-redirect": "false"}}.yaml()+secretOf(t, "shop", issue(t, "shop.example"))+
 		configMapOf("upstream-keepalive-timeout", "2"), configMapFlag)
 	hello := helloOf(t, trusting(t, "shop.example"))
-	_ = p99(t, p.http, requests) // all buffers are there
+	_ = p99(t, p.http, 1000) // all buffers are there
 	memory, files := p.memory(), p.files()
-	quiet, busy := time.Hour, time.Hour
-	var most int64
-	for round := range 6 {
-		quiet = min(quiet, p99(t, p.http, requests))
+	quiet, busy, most := time.Hour, time.Hour, int64(0)
+	for round := 0; round < 3 && (round == 0 || busy > 2*quiet); round++ {
+		for range 4 {
+			quiet = min(quiet, p99(t, p.http, 1000))
+		}
 		var a attack
 		a.begin(t, p, hello, each)
 		if n := p.files() - files; n < 4*each {
 			t.Errorf("only %d connections of %d slow clients are open: the attack shows nothing", n, 6*each)
 		}
-		busy = min(busy, p99(t, p.http, requests))
+		for n := 0; n < 4 || n < 12 && busy > 2*quiet; n++ {
+			busy = min(busy, p99(t, p.http, 1000))
+		}
 		most = max(most, p.memory()-memory)
 		a.end()
-		if t.Failed() || round >= 1 && busy <= 2*quiet {
-			break
+		if t.Failed() {
+			return
 		}
+		within(t, 20*time.Second, "descriptors of slow clients", func() bool { return p.files() <= files+20 })
 	}
 	t.Logf("p99 %v quiet, %v beside %d slow clients; %d MiB more memory", quiet, busy, 6*each, most>>20)
 	if busy > 2*quiet {
@@ -204,8 +208,7 @@ func TestSlowAttacks(t *testing.T) {
 	if bound := int64(each)*6*slowClientBytes + 32<<20; most > bound {
 		t.Errorf("%d MiB more memory, over %d", most>>20, bound>>20)
 	}
-	within(t, 20*time.Second, "descriptors of slow clients", func() bool { return p.files() <= files+20 })
-	within(t, 60*time.Second, "memory of slow clients", func() bool { return p.memory() <= memory+64<<20 })
+	within(t, 30*time.Second, "memory of slow clients", func() bool { return p.memory() <= memory+32<<20 })
 }
 
 // slowClientBytes is what a slow client may cost on average. A stalled handshake holds the most.
