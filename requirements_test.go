@@ -124,6 +124,9 @@ func checkTests(tree fs.FS, tests string) string {
 	}
 	for _, n := range names {
 		folder := path.Clean(n[1])
+		if inner := map[string]string{"wire": "l7/wire", "filter": "l7/filter", "translate": "watcher/translate"}[folder]; inner != "" {
+			folder = inner
+		}
 		if !declaresTest(tree, folder, n[2]) {
 			return "there is no " + n[0]
 		}
