@@ -14,6 +14,7 @@ FUZZ      ?= Fuzz
 BENCH     ?= .
 COUNT     ?= 2
 ARGS      ?=
+DURATION  ?= 30m
 
 # What `make bench` and `make regress` compare this tree with: the last commit, or the one before it when nothing has
 # changed since.
@@ -127,6 +128,22 @@ lint: bin/staticcheck ## gofmt, go vet, staticcheck, generated pages up to date
 	bin/staticcheck $(PACKAGES)
 	@if ! $(GO) run . annotations | diff -u docs/annotations.md -; then echo 'docs/annotations.md is not what the table says; make docs writes it'; exit 1; fi
 
+# A mixed load with changes all the time; what was seen is in bench/results/tmp-soak.csv and .svg.
+.PHONY: soak
+soak: ## mixed load, changing manifests, flapping backends: no error, flat memory (DURATION=30m)
+	SLUICE_SOAK=$(DURATION) SLUICE_SOAK_OUT=$(CURDIR)/bench/results $(GO) test -count 1 -timeout 0 -run '^TestSoak$$' -v .
+
+# The public database is asked first. Where it cannot be reached, the reports as a Go module stand in, as old as their pin.
+VULNDB := v0.0.0-20261105234957-e22db6528018
+.PHONY: vuln
+vuln: bin/govulncheck ## known holes in what Sluice is built from
+	@if bin/govulncheck -db https://vuln.go.dev ./... >bin/vuln.txt 2>&1 || [ $$? = 3 ]; then cat bin/vuln.txt; ! grep -q '^Vulnerability #' bin/vuln.txt; else \
+		echo 'https://vuln.go.dev cannot be reached; reports of golang.org/x/vulndb $(VULNDB) are used: newer ones are not known here'; \
+		dir=$$($(GO) mod download -json golang.org/x/vulndb@$(VULNDB) | sed -n 's/.*"Dir": "\(.*\)",/\1/p'); \
+		$(GO) run -C tools ./vulndb "$$dir" $(CURDIR)/bin/vulndb; \
+		bin/govulncheck -db file://$(CURDIR)/bin/vulndb ./...; \
+	fi
+
 .PHONY: check
 check: lint test race ## lint, test and race: what a change has to pass
 
@@ -144,6 +161,9 @@ bin/helm: tools/go.mod tools/go.sum
 
 bin/kustomize: tools/go.mod tools/go.sum
 	$(GO) build -C tools -ldflags '-s -w' -o ../$@ sigs.k8s.io/kustomize/kustomize/v5
+
+bin/govulncheck: tools/go.mod tools/go.sum
+	$(GO) build -C tools -o ../$@ golang.org/x/vuln/cmd/govulncheck
 
 bin/benchstat: tools/go.mod tools/go.sum
 	$(GO) build -C tools -o ../$@ golang.org/x/perf/cmd/benchstat

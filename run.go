@@ -130,6 +130,7 @@ func (p *proxy) newController() (*watcher.Controller, error) {
 			Loops:       len(p.loops),
 			SelfSigned:  certificate,
 			StatsByHost: p.metricsPerHost,
+			Share:       p.work.Share,
 		},
 		Work:    p.work,
 		Journal: &p.applies,

@@ -47,7 +47,17 @@ func startChild(t *testing.T, args ...string) *child { return startChildTo(t, ni
 // startChildTo is startChild with a standard output of its own; nil: the child keeps it.
 func startChildTo(t *testing.T, stdout *os.File, args ...string) *child {
 	t.Helper()
-	return startCommand(t, program(args...), stdout)
+	return startLimited(t, stdout, "", args...)
+}
+
+// startLimited is startChildTo behind a line of shell, which may set limits and environment; "": none.
+func startLimited(t *testing.T, stdout *os.File, limits string, args ...string) *child {
+	t.Helper()
+	c := program(args...)
+	if limits != "" {
+		c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", limits + `; exec "$0" "$@"`}, c.Args...)
+	}
+	return startCommand(t, c, stdout)
 }
 
 // startCommand starts a process as startChildTo does.

@@ -468,10 +468,11 @@ func (c *Conn) releaseOut() {
 	}
 }
 
-// fail marks the sending side as lost. The owner learns it by OnReadable.
+// fail marks the sending side as lost. The owner learns it by OnReadable, once it has read what the peer said before: the
+// kernel keeps that, and its event may not have come yet.
 func (c *Conn) fail() {
 	c.err = ErrReset
-	c.flags |= flagBroken
+	c.flags |= flagBroken | flagReadable
 	c.out = nil
 	c.Again()
 }
@@ -495,7 +496,9 @@ func (c *Conn) CloseWrite() {
 
 // ---- end
 
-// Close closes the connection and releases everything that it holds. Staged output is lost; see CloseLinger.
+// Close closes the connection and releases everything that it holds. What is staged is lost, also what an earlier turn has
+// staged that has not left yet: who gives a request up because Sent tells that nothing of it was sent may rely on it, and
+// send it elsewhere. Whoever has said something that must arrive ends by CloseWrite or CloseLinger, which send it first.
 func (c *Conn) Close() {
 	if c.flags&flagClosed == 0 {
 		c.loop.drop(c)
