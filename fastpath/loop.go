@@ -124,6 +124,9 @@ func NewLoop(id int) (*Loop, error) {
 // Now is the loop's time in nanoseconds on the monotonic clock, read once per turn of epoll. On the loop only.
 func (l *Loop) Now() int64 { return l.now }
 
+// Now is the loops' clock read afresh, for whoever is on no loop.
+func Now() int64 { return int64(time.Since(base)) }
+
 // Wall is Now as time of day. A clock that is set is followed within wallEvery.
 func (l *Loop) Wall() time.Time { return l.wall.Add(time.Duration(l.now - l.wallAt)) }
 
