@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/sluiceproxy/sluice/upstream"
 )
 
 // canned is a backend that answers each request of known size with the same bytes, and allocates nothing.
@@ -89,11 +91,35 @@ func TestExchangeAllocatesNothing(t *testing.T) {
 		name, request, answer string
 		size                  int
 		log                   bool
+		prepare               func(*rig)
 	}{
 		{name: "GET", request: plainGet, answer: okAnswer},
 		{name: "GET, chunked", request: plainGet, answer: okChunked},
 		{name: "POST", request: smallPost, size: 26, answer: okAnswer},
 		{name: "GET, logged", request: plainGet, answer: okAnswer, log: true},
+		{name: "affinity", request: plainGet, answer: okAnswer, prepare: func(r *rig) {
+			r.route.Policy.SetsAffinity = true
+			r.cluster.SetSettings(upstream.Settings{AllowLoopback: true, Affinity: &upstream.Affinity{Cookie: "a"}})
+		}},
+		{name: "a new session each time", request: plainGet, answer: okAnswer, prepare: func(r *rig) {
+			r.route.Policy.SetsAffinity = true
+			r.cluster.SetSettings(upstream.Settings{AllowLoopback: true, Affinity: &upstream.Affinity{Cookie: "none", Persistent: true, MaxAge: 60, HasMaxAge: true}})
+		}},
+		{name: "hash, breaker, outliers, timeout", request: plainGet, answer: okAnswer, prepare: func(r *rig) {
+			r.route.Policy.Timeout = time.Minute
+			r.cluster.SetSettings(upstream.Settings{AllowLoopback: true, Algorithm: upstream.ConsistentHash, HashBy: "$request_uri$http_accept$cookie_a",
+				HashBalance: 150, Breaker: upstream.Breaker{Connections: 10, Requests: 10, Pending: 10, RetryBudget: 20}, Outlier: upstream.Outlier{Errors: 5}})
+		}},
+		{name: "canary", request: plainGet, answer: okAnswer, prepare: func(r *rig) {
+			c, err := NewCanary(r.cluster, "c", true, CanaryRule{Header: "Accept", Pattern: "^text/.*x$", Cookie: "a", Weight: 50})
+			r.must(err)
+			r.route.Canaries = []Canary{c}
+		}},
+		{name: "mirror", request: smallPost, size: 26, answer: okAnswer, prepare: func(r *rig) {
+			parts, err := upstream.ParseKey("/copy$request_uri")
+			r.must(err)
+			r.route.Mirror = &Mirror{Cluster: r.cluster, Host: []byte("copy.example"), Target: parts, Body: true}
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, a := measured(t, c.size, c.answer)
@@ -102,6 +128,10 @@ func TestExchangeAllocatesNothing(t *testing.T) {
 				defer log.Close()
 				r.on(func() { r.settings.AccessLog, r.srv.Log = true, log })
 				defer r.on(func() { r.srv.Log = nil })
+			}
+			if c.prepare != nil {
+				r.on(func() {})
+				c.prepare(r)
 			}
 			a.request = []byte(c.request)
 			r.must(a.ask(500))

@@ -29,6 +29,7 @@ func (x *Exchange) reset() {
 	x.TLS, x.Secure, x.trusted, x.RequestID = false, false, false, nil
 	x.ticket.Cancel() // a filter may have parked without saying so: whoever resumes it must not meet another exchange
 	x.filter, x.stage, x.ticket = 0, stageHead, fastpath.Ticket{}
+	x.letGo()
 	x.fwd.reset()
 	x.err, x.asked, x.headBytes, x.plain = nil, nil, 0, false
 	x.h1.reset()

@@ -38,7 +38,10 @@ func (x *Exchange) recordAnswer(r *Record) {
 	r.Tunnel = x.Resp.Status == 101
 	r.BodyBytes, r.BytesSent = x.h1.sent, x.h1.sent+int64(x.h1.headSent)
 	r.Duration = x.loop.Now() - x.started
-	r.Tried = 0
+	r.Tried, r.Alternative = 0, ""
+	if f.canary != nil {
+		r.Alternative = f.canary.Name
+	}
 	if f.tries == 0 {
 		return
 	}

@@ -84,15 +84,18 @@ func (s *Server) CloseTunnels(loops []*fastpath.Loop) {
 
 // local is a server's part of one loop.
 type local struct {
-	srv    *Server
-	loop   *fastpath.Loop
-	free   []*Exchange
-	head   []byte // scratch for serialising heads
-	date   []byte // the Date field's value, of the second that dateAt began
-	dateAt int64
-	random *rand.PCG
-	record Record // of the exchange that is just ending
-	shedAt int    // where Shed goes on
+	srv       *Server
+	loop      *fastpath.Loop
+	free      []*Exchange
+	head      []byte      // scratch for serialising heads
+	key       []byte      // scratch for what is hashed
+	mirrors   []*mirrored // copies that wait for use
+	mirroring int         // copies under way
+	date      []byte      // the Date field's value, of the second that dateAt began
+	dateAt    int64
+	random    *rand.PCG
+	record    Record // of the exchange that is just ending
+	shedAt    int    // where Shed goes on
 }
 
 func (s *Server) local(l *fastpath.Loop) *local {

@@ -111,6 +111,8 @@ type LoopStats struct {
 	TunnelBytesUp   Counter // from clients by ended exchanges that became tunnels
 	TunnelBytesDown Counter // to clients by ended exchanges that became tunnels
 
+	Mirrors [mirrorResults]Counter         // copies of requests, by what became of them
+	Limited [limitKinds]Counter            // requests that a limit of their source refused
 	Refused [kindCount]Counter             // requests that were answered without being looked at further: malformed, too large, …
 	Errors  [faultCount][kindCount]Counter // exchanges that did not end well, refused ones included
 
@@ -152,6 +154,28 @@ func (s *Stats) ExchangeBegan(loop int) { s.loops[loop].Active.Add(1) }
 
 // Refused counts a request that is answered by an error without being looked at further.
 func (s *Stats) Refused(loop int, kind fastpath.Kind) { s.loops[loop].Refused[kind].Inc() }
+
+// LimitKind is what a source had too much of.
+type LimitKind uint8
+
+const (
+	LimitRate        LimitKind = iota // requests a second or minute
+	LimitConnections                  // requests at a time
+	limitKinds
+)
+
+// MirrorResult is what became of a copy.
+type MirrorResult uint8
+
+const (
+	MirrorSent    MirrorResult = iota // it was answered
+	MirrorFailed                      // it could not be sent, or was not answered
+	MirrorDropped                     // it was not made: too many are under way, the body is too long, an upgrade
+	mirrorResults
+)
+
+// CountLimited counts the exchange as refused by a limit of its source.
+func (x *Exchange) CountLimited(k LimitKind) { x.local.srv.Stats.loops[x.loop.ID].Limited[k].Inc() }
 
 // TunnelOpened counts an upgraded exchange; TunnelClosed follows, then Record.
 func (s *Stats) TunnelOpened(loop int) {

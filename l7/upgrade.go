@@ -12,6 +12,7 @@ func (x *Exchange) upgrade() {
 		return
 	}
 	f.headAt, f.status = x.loop.Now(), x.Resp.Status
+	x.stick()
 	if !x.filterResponse() {
 		x.failed(errPanic)
 		return
