@@ -21,23 +21,13 @@ var laterKeys = []configKey{
 	{key: "ignore-invalid-headers", verdict: later, idle: []string{"true"}, note: "malformed fields answer 400", text: "Drops malformed fields."},
 	{key: "proxy-add-original-uri-header", verdict: later, idle: []string{"false"}, text: "Sends X-Original-URI."},
 	{key: "use-port-in-redirects", verdict: later, idle: []string{"false"}, text: "Redirects to https name the port."},
-	{key: "upstream-hash-by", verdict: later, text: "Chooses endpoints by the hash of this text with nginx's variables."},
-	{key: "upstream-hash-by-subset", verdict: later, idle: []string{"false"}, text: "Hashes to groups of endpoints."},
-	{key: "upstream-hash-by-subset-size", verdict: later, idle: []string{"3"}, text: "The size of those groups."},
 	{key: "relative-redirects", verdict: later, idle: []string{"false"}, text: "Redirects without scheme and host."},
-	{key: "service-upstream", verdict: later, idle: []string{"false"}, text: "Sends requests to Services' cluster addresses."},
 	{key: "proxy-ssl-location-only", verdict: later, idle: []string{"false"}, text: "proxy-ssl-* hold for their own paths only."},
 	{key: "proxy-cookie-path", verdict: later, idle: []string{"off"}, text: "Rewrites the path of backends' cookies."},
 	{key: "proxy-cookie-domain", verdict: later, idle: []string{"off"}, text: "… their domain."},
 	{key: "proxy-redirect-from", verdict: later, idle: []string{"off"}, text: "Rewrites backends' redirects: what."},
 	{key: "proxy-redirect-to", verdict: later, idle: []string{"off"}, text: "… and by what."},
-	{key: "proxy-buffering", verdict: later, idle: []string{"off"}, note: "responses are streamed with bounded buffers", text: "Buffers responses for slow clients."},
-	{key: "proxy-http-version", verdict: later, idle: []string{"1.1"}, text: "The HTTP version towards backends."},
-	{key: "limit-req-status-code", verdict: later, idle: []string{"503"}, text: "What limits of requests answer."},
-	{key: "limit-conn-status-code", verdict: later, idle: []string{"503"}, text: "What limits of connections answer."},
 	{key: "limit-conn-zone-variable", verdict: later, idle: []string{"$binary_remote_addr"}, text: "What connections are counted by."},
-	{key: "limit-rate", verdict: later, idle: []string{"0"}, text: "Bytes a second of a response."},
-	{key: "limit-rate-after", verdict: later, idle: []string{"0"}, text: "… after so many."},
 	{key: "global-auth-url", verdict: later, note: "paths answer 503, but for Ingresses with enable-global-auth: \"false\"", text: "Asks this service about every request.",
 		parse: func(c *configuration, value string) error {
 			c.defaults.globalAuth = value != ""
@@ -112,7 +102,6 @@ var laterKeys = []configKey{
 	{key: "enable-auth-access-log", verdict: later, idle: []string{"false"}, text: "Logs requests to authentication services."},
 	{key: "forwarded-for-proxy-protocol-header", verdict: later, idle: []string{"x-forwarded-for-proxy-protocol"}, text: "A field with the PROXY header's address."},
 	{key: "forwarded-host-header", verdict: later, idle: []string{"x-forwarded-host"}, text: "The request field with the client's Host."},
-	{key: "upstream-keepalive-time", verdict: later, idle: []string{"1h"}, text: "Age of one connection to an endpoint."},
 	{key: "disable-ipv6", verdict: later, idle: []string{"false"}, note: "bind-address chooses where to listen", text: "No listening on IPv6."},
 }
 
@@ -131,6 +120,10 @@ var needlessKeys = []configKey{
 	{key: "error-log-path", verdict: noEffect, note: "errors go to standard error", text: "Where errors are logged."},
 	{key: "error-log-level", verdict: noEffect, note: "a flag sets the level", text: "Which errors are logged."},
 	{key: "debug-connections", verdict: noEffect, text: "Clients with a debug log."},
+	{key: "proxy-buffering", verdict: noEffect, note: "responses are streamed with bounded buffers", text: "Buffers responses for slow clients."},
+	{key: "upstream-hash-by", verdict: noEffect, note: "ingress-nginx does not read it either: it is an annotation", text: "Hashes to endpoints."},
+	{key: "upstream-hash-by-subset", verdict: noEffect, note: "ingress-nginx does not read it either: it is an annotation", text: "Hashes to groups of endpoints."},
+	{key: "upstream-hash-by-subset-size", verdict: noEffect, note: "ingress-nginx does not read it either: it is an annotation", text: "The size of those groups."},
 	{key: "proxy-buffer-size", verdict: noEffect, note: "response heads may have sluice-response-header-max", text: "Room for a response's head."},
 	{key: "proxy-buffers-number", verdict: noEffect, text: "Buffers of a response."},
 	{key: "proxy-busy-buffers-size", verdict: noEffect, text: "… on their way to the client."},
@@ -166,6 +159,7 @@ var needlessKeys = []configKey{
 // Keys that will not be built.
 var refusedKeys = []configKey{
 	{key: "allow-snippet-annotations", verdict: refused, idle: []string{"false"}, note: "there is no nginx behind it", text: "Allows snippets."},
+	{key: "proxy-http-version", verdict: refused, idle: []string{"1.1"}, note: "backends are spoken to in HTTP/1.1", text: "The HTTP version towards backends."},
 	{key: "main-snippet", verdict: refused, note: "there is no nginx behind it", text: "nginx configuration."},
 	{key: "http-snippet", verdict: refused, note: "there is no nginx behind it", text: "nginx configuration."},
 	{key: "server-snippet", verdict: refused, note: "there is no nginx behind it", text: "nginx configuration."},

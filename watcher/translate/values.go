@@ -114,8 +114,7 @@ func parsePrefixes(fallback, value string) (string, error) {
 var (
 	algorithms    = map[string]upstream.Algorithm{"round_robin": upstream.RoundRobin, "ewma": upstream.EWMA}
 	ownAlgorithms = map[string]upstream.Algorithm{
-		"round_robin": upstream.RoundRobin, "ewma": upstream.EWMA, "least_conn": upstream.LeastConnections}
-	laterAlgorithms = []string{"chash", "chashsubset", "sticky_balanced", "sticky_persistent"}
+		"round_robin": upstream.RoundRobin, "ewma": upstream.EWMA, "least_conn": upstream.LeastConnections, "random_two": upstream.RandomOfTwo}
 )
 
 // splitList takes a comma-separated list apart; empty items are nothing.
