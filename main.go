@@ -44,7 +44,8 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"demo", "serve embedded manifests with backends of its own, to try things", demo},
-		{"lint", "read --manifests, print what is wrong with them, and serve nothing", lint},
+		{"lint", "say of each Ingress in FILE or DIR what is the same, differs or is refused", lint},
+		{"explain", "METHOD URL: which rule and backend take a request, and why the others do not", explain},
 		{"annotations", "print the reference of annotations and ConfigMap keys as Markdown", printAnnotations},
 		{"version", "print the version", printVersion},
 		{"help", "print this", printHelp},

@@ -1,10 +1,15 @@
 package main
 
 import (
+	"errors"
 	"os"
 
 	"github.com/sluiceproxy/sluice/admin"
 	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/route"
+	"github.com/sluiceproxy/sluice/upstream"
+	"github.com/sluiceproxy/sluice/watcher"
+	"github.com/sluiceproxy/sluice/watcher/translate"
 )
 
 // adminOptions are what the admin server is told once.
@@ -38,6 +43,7 @@ func (p *proxy) adminSources() admin.Sources {
 		Doors:        p.doorStats,
 		Clusters:     p.clusters,
 		Certificates: p.certificates,
+		Explain:      p.explain,
 	}
 }
 
@@ -80,12 +86,17 @@ func (p *proxy) doorStats() (list []admin.Door) {
 func (p *proxy) clusters() (list []admin.Cluster) {
 	for c := range p.store.Load().Clusters() {
 		one := admin.Cluster{ID: c.ID(), Refused: len(c.Refusals()), Stats: c.Stats()}
+		for i, n := range c.Overflows() {
+			one.Overflows = append(one.Overflows, admin.Overflow{Limit: upstream.Overflow(i).String(), Count: n})
+		}
 		for _, e := range c.Endpoints() {
 			switch {
 			case e.Terminating:
 				one.Terminating++
 			case e.Ejected > 0:
 				one.Ejected++
+			case e.Unhealthy != "":
+				one.Unhealthy++
 			default:
 				one.Ready++
 			}
@@ -108,4 +119,19 @@ func (p *proxy) certificates() (list []admin.Certificate) {
 		}
 	}
 	return list
+}
+
+// explain asks a translator of its own about the state that is served.
+func (p *proxy) explain(method, url string, fields []string) (any, error) {
+	state := p.controller.State()
+	if state == nil {
+		return nil, errors.New("no configuration is in place yet")
+	}
+	var e *watcher.Explained
+	var err error
+	p.work.Do(func() {
+		e, err = watcher.Explain(state, translate.New(translateOptions(&p.options)), route.Env{NewCluster: lintCluster},
+			watcher.Question{Method: method, URL: url, Fields: fields})
+	})
+	return e, err
 }

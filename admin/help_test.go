@@ -120,8 +120,9 @@ func full(t *testing.T) Sources {
 				Handshakes: 6, HandshakeErrors: 2, Overload: 1, Passed: 3, PassErrors: 1, Tunnels: 2}}
 		},
 		Clusters: func() []Cluster {
-			return []Cluster{{ID: "shop/front:80", Ready: 3, Ejected: 1, Terminating: 2, Refused: 4, Stats: upstream.Stats{Active: 5,
-				Open: 7, Idle: 3, Requests: 100, Reused: 90, Connects: 10, ConnectFailures: 2, Ejections: 1}}}
+			return []Cluster{{ID: "shop/front:80", Ready: 3, Ejected: 1, Unhealthy: 5, Terminating: 2, Refused: 4, Stats: upstream.Stats{Active: 5,
+				Open: 7, Idle: 3, Requests: 100, Reused: 90, Connects: 10, ConnectFailures: 2, Ejections: 1,
+				Checks: 20, ChecksFailed: 4}, Overflows: []Overflow{{"requests", 3}}}}
 		},
 		Certificates: func() []Certificate {
 			return []Certificate{{Host: "shop.example", Namespace: "shop", Secret: "tls", NotAfter: started.AddDate(0, 3, 0)}, {NotAfter: started.AddDate(1, 0, 0)}}

@@ -40,6 +40,7 @@ func (a *Server) newPages() []page {
 		{"/metrics", "counters and gauges for Prometheus", a.newMetricsPage()},
 		{"/debug/problems", "what of the configuration is not taken, and the remedy", a.problems},
 		{"/debug/snapshot", "the configuration as it is served, as JSON", a.snapshot},
+		{"/debug/explain", "what takes a request and why, as JSON: ?method=GET&url=https://host/path&header=Name: value", a.explain},
 	}
 	if a.options.Pprof {
 		list = append(list, page{"/debug/pprof/", "profiles of this process", a.newProfilePage()})
@@ -105,6 +106,41 @@ func (a *Server) problems(ctx *fasthttp.RequestCtx) {
 		}
 	}
 	text(ctx, fasthttp.StatusOK, b.String())
+}
+
+// explain tells what becomes of a request.
+func (a *Server) explain(ctx *fasthttp.RequestCtx) {
+	if a.sources.Explain == nil {
+		text(ctx, fasthttp.StatusNotFound, "there is nothing to explain\n")
+		return
+	}
+	if !a.describing.CompareAndSwap(false, true) {
+		ctx.Response.Header.Set("Retry-After", "1")
+		text(ctx, fasthttp.StatusServiceUnavailable, "something is being explained to somebody else; try again\n")
+		return
+	}
+	defer a.describing.Store(false)
+	q := ctx.QueryArgs()
+	method := string(q.Peek("method"))
+	if method == "" {
+		method = "GET"
+	}
+	var fields []string
+	for _, f := range q.PeekMulti("header") {
+		fields = append(fields, string(f))
+	}
+	explained, err := a.sources.Explain(method, string(q.Peek("url")), fields)
+	if err != nil {
+		text(ctx, fasthttp.StatusBadRequest, err.Error()+"\n")
+		return
+	}
+	b, err := json.MarshalIndent(explained, "", "  ")
+	if err != nil {
+		text(ctx, fasthttp.StatusInternalServerError, "the explanation cannot be shown\n")
+		return
+	}
+	ctx.SetContentType("application/json")
+	ctx.SetBody(append(b, '\n'))
 }
 
 // snapshot shows the routes. Whoever describes them leaves secrets out; should that ever fail, nothing is shown at all.
