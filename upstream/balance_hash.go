@@ -21,7 +21,7 @@ type ringPoint struct {
 func (v *view) hash() {
 	n := len(v.ready)
 	names := make([]string, 0, n)
-	if v.Subset > 0 && v.Algorithm == ConsistentHash {
+	if v.Subset > 0 && v.Algorithm == ConsistentHash && !v.keyed() { // a cookie leads to one endpoint, not to a group
 		v.subsets = newSubsets(v.ready, v.Subset)
 		for i := range v.subsets {
 			names = append(names, "set"+strconv.Itoa(i+1))
@@ -102,7 +102,10 @@ func consistentHash(v *view, l *clusterLoop, w Wish) *Endpoint {
 		return v.oneOf(low%n, l, w)
 	}
 	var last *Endpoint
-	share := v.share()
+	share := int64(0)
+	if !w.Hashed {
+		share = v.share()
+	}
 	for range min(n, ringWalkMax) {
 		if low == n {
 			low = 0

@@ -246,6 +246,20 @@ func TestBoundedLoad(t *testing.T) {
 	}
 }
 
+// A client that a cookie holds is neither spread over a subset nor moved by load.
+func TestAffinityGoesBeforeSubsetAndLoad(t *testing.T) {
+	c := NewCluster("shop/web:80", &Env{}, Settings{Algorithm: ConsistentHash, Subset: 3, HashBalance: 110, Affinity: &Affinity{}})
+	c.Apply(addresses(place(0), place(1), place(2), place(3), place(4)))
+	w := Wish{Hash: 99, Hashed: true, Stay: true}
+	home := c.Pick(w)
+	home.active.Store(1000)
+	for range 50 {
+		if e := c.Pick(w); e != home {
+			t.Fatalf("picked %v, then %v", home.addr, e.addr)
+		}
+	}
+}
+
 func TestParseKey(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                          "[]",
