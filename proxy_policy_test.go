@@ -389,3 +389,13 @@ func TestMirror(t *testing.T) {
 	}
 	within(t, callTimeout, "failed copies are counted", func() bool { return p.metric(t, "sluice_mirrored_requests_total", `result="failed"`) >= 20 })
 }
+
+// TestServiceUpstream: requests go to the Service's address, whatever its endpoints are.
+func TestServiceUpstream(t *testing.T) {
+	service, endpoint := newBackend(t, "service", nil), newBackend(t, "endpoint", nil)
+	text := site{name: "shop", host: "shop.example", ports: []int{endpoint.port()}, annotations: map[string]string{"service-upstream": "true"}}.yaml()
+	text = strings.Replace(text, "spec: {ports: [{name: main, port: 80}]}",
+		fmt.Sprintf("spec: {clusterIP: 127.0.0.1, ports: [{name: main, port: %d, targetPort: 80}]}", service.port()), 1)
+	p := startProxy(t, strings.Replace(text, "port: {number: 80}", "port: {name: main}", 1))
+	ask(t, p.HTTP, nil, "shop.example", "/").want(t, 200, "service")
+}

@@ -27,7 +27,6 @@ var laterKeys = []configKey{
 	{key: "proxy-cookie-domain", verdict: later, idle: []string{"off"}, text: "… their domain."},
 	{key: "proxy-redirect-from", verdict: later, idle: []string{"off"}, text: "Rewrites backends' redirects: what."},
 	{key: "proxy-redirect-to", verdict: later, idle: []string{"off"}, text: "… and by what."},
-	{key: "limit-conn-zone-variable", verdict: later, idle: []string{"$binary_remote_addr"}, text: "What connections are counted by."},
 	{key: "global-auth-url", verdict: later, note: "paths answer 503, but for Ingresses with enable-global-auth: \"false\"", text: "Asks this service about every request.",
 		parse: func(c *configuration, value string) error {
 			c.defaults.globalAuth = value != ""
@@ -159,6 +158,8 @@ var needlessKeys = []configKey{
 // Keys that will not be built.
 var refusedKeys = []configKey{
 	{key: "allow-snippet-annotations", verdict: refused, idle: []string{"false"}, note: "there is no nginx behind it", text: "Allows snippets."},
+	{key: "limit-conn-zone-variable", verdict: refused, idle: []string{"$binary_remote_addr", "$remote_addr"},
+		note: "clients are counted by their address", text: "What limits count by."},
 	{key: "proxy-http-version", verdict: refused, idle: []string{"1.1"}, note: "backends are spoken to in HTTP/1.1", text: "The HTTP version towards backends."},
 	{key: "main-snippet", verdict: refused, note: "there is no nginx behind it", text: "nginx configuration."},
 	{key: "http-snippet", verdict: refused, note: "there is no nginx behind it", text: "nginx configuration."},

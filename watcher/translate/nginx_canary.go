@@ -44,7 +44,7 @@ var canaryAnnotations = []annotation{
 		text: "canary-by-header's field takes the canary if it is exactly this; always and never mean nothing then.",
 		parse: func(d *dialect, value string) error {
 			if value == "" || !plainPath(value) {
-				return fmt.Errorf("%q holds other characters than letters, digits and -._~/:", value)
+				return fmt.Errorf("%q may hold letters, digits and any of -._~/: only", value)
 			}
 			d.canaryRule.Value = value
 			return nil
