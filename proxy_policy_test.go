@@ -76,6 +76,26 @@ func statuses(t *testing.T, address, host string, n int) map[int]int {
 	return got
 }
 
+// together sends n requests at once and tells how often each status came.
+func together(address, host string, n int) map[int]int {
+	var mu sync.Mutex
+	got := map[int]int{}
+	var wait sync.WaitGroup
+	for range n {
+		wait.Go(func() {
+			c := &caller{address: address}
+			defer c.hangUp()
+			if a, err := c.call(request(host, "/")); err == nil {
+				mu.Lock()
+				got[a.status]++
+				mu.Unlock()
+			}
+		})
+	}
+	wait.Wait()
+	return got
+}
+
 // TestLimitRequests: 1 + limit × multiplier requests pass at once, then 503, as in nginx; an allow list and another
 // status hold too.
 func TestLimitRequests(t *testing.T) {
@@ -135,21 +155,7 @@ func TestLimitConnections(t *testing.T) {
 	at := nginxBeside(t, "limit_conn_zone $binary_remote_addr zone=z:1m;", "location / { limit_conn z 3; proxy_pass "+backend+"; }")
 	for _, address := range []string{p.HTTP, at} {
 		for round := range 2 {
-			var mu sync.Mutex
-			got := map[int]int{}
-			var wait sync.WaitGroup
-			for range 10 {
-				wait.Go(func() {
-					c := &caller{address: address}
-					defer c.hangUp()
-					if a, err := c.call(request("shop.example", "/")); err == nil {
-						mu.Lock()
-						got[a.status]++
-						mu.Unlock()
-					}
-				})
-			}
-			wait.Wait()
+			got := together(address, "shop.example", 10)
 			if got[200] != 3 || got[503] != 7 {
 				t.Errorf("%s, round %d: %v, want 3 of 10 to pass", address, round, got)
 			}
@@ -278,21 +284,7 @@ func TestCircuitBreaker(t *testing.T) {
 	b := newBackend(t, "slow", nil)
 	b.delay.Store(int64(400 * time.Millisecond))
 	p := startProxy(t, site{name: "shop", host: "shop.example", ports: []int{b.port()}, annotations: map[string]string{"sluice.dev/max-requests": "2"}}.yaml())
-	var mu sync.Mutex
-	got := map[int]int{}
-	var wait sync.WaitGroup
-	for range 8 {
-		wait.Go(func() {
-			c := &caller{address: p.HTTP}
-			defer c.hangUp()
-			if a, err := c.call(request("shop.example", "/")); err == nil {
-				mu.Lock()
-				got[a.status]++
-				mu.Unlock()
-			}
-		})
-	}
-	wait.Wait()
+	got := together(p.HTTP, "shop.example", 8)
 	if got[200] != 2 || got[503] != 6 {
 		t.Errorf("%v, want 2 of 8 to pass", got)
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -115,7 +116,8 @@ func TestExchangeAllocatesNothing(t *testing.T) {
 			r.must(err)
 			r.route.Canaries = []Canary{c}
 		}},
-		{name: "mirror", request: smallPost, size: 26, answer: okAnswer, prepare: func(r *rig) {
+		// a POST would dial anew when the test is slow
+		{name: "mirror", request: strings.Replace(smallPost, "POST", "PUT", 1), size: 26, answer: okAnswer, prepare: func(r *rig) {
 			parts, err := upstream.ParseKey("/copy$request_uri")
 			r.must(err)
 			r.route.Mirror = &Mirror{Cluster: r.cluster, Host: []byte("copy.example"), Target: parts, Body: true}

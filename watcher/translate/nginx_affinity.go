@@ -44,15 +44,9 @@ var affinityAnnotations = []annotation{
 	},
 	{
 		key: "session-cookie-name", scope: scopeIngress, risk: riskMedium, verdict: differs,
-		text: "Name of the affinity cookie; default INGRESSCOOKIE.",
-		note: "The name has to be one of RFC 6265: `/` and `:` are refused.",
-		parse: func(d *dialect, value string) error {
-			if value == "" || !plainPath(value) || strings.ContainsAny(value, "/:") {
-				return fmt.Errorf("%q is not a name of letters, digits and -._~", value)
-			}
-			d.affinity.Cookie = value
-			return nil
-		},
+		text:  "Name of the affinity cookie; default INGRESSCOOKIE.",
+		note:  "The name has to be one of RFC 6265: `/` and `:` are refused.",
+		parse: nameOf("a name of letters, digits and -._~", func(d *dialect) *string { return &d.affinity.Cookie }),
 	},
 	{
 		key: "session-cookie-path", scope: scopeIngress, risk: riskMedium, verdict: same,
@@ -67,14 +61,8 @@ var affinityAnnotations = []annotation{
 	},
 	{
 		key: "session-cookie-domain", scope: scopeIngress, risk: riskMedium, verdict: same,
-		text: "Domain of the affinity cookie; default: none, the host alone.",
-		parse: func(d *dialect, value string) error {
-			if value == "" || !plainPath(value) || strings.ContainsAny(value, "/:") {
-				return fmt.Errorf("%q is not a domain of letters, digits and -._", value)
-			}
-			d.affinity.Domain = value
-			return nil
-		},
+		text:  "Domain of the affinity cookie; default: none, the host alone.",
+		parse: nameOf("a domain of letters, digits and -._", func(d *dialect) *string { return &d.affinity.Domain }),
 	},
 	{
 		key: "session-cookie-expires", scope: scopeIngress, risk: riskMedium, verdict: same,
@@ -115,6 +103,28 @@ var affinityAnnotations = []annotation{
 			"one is asked again.",
 		parse: onOff(func(d *dialect) *bool { return &d.affinity.ChangeOnFailure }),
 	},
+}
+
+// nameOf reads a word of letters, digits and -._~ into a field; a bad one leaves it.
+func nameOf(what string, field func(*dialect) *string) func(*dialect, string) error {
+	return func(d *dialect, value string) error {
+		if value == "" || !plainPath(value) || strings.ContainsAny(value, "/:") {
+			return fmt.Errorf("%q is not %s", value, what)
+		}
+		*field(d) = value
+		return nil
+	}
+}
+
+// hostOf reads a host, which may have a port, into a field; a bad one leaves it.
+func hostOf(field func(*dialect) *string) func(*dialect, string) error {
+	return func(d *dialect, value string) error {
+		if value == "" || !plainPath(value) || strings.Contains(value, "/") {
+			return fmt.Errorf("%q is not a host", value)
+		}
+		*field(d) = value
+		return nil
+	}
 }
 
 // onOff reads a boolean into a field; a bad one leaves it.

@@ -30,14 +30,8 @@ var canaryAnnotations = []annotation{
 	},
 	{
 		key: "canary-by-header", scope: scopeIngress, risk: riskMedium, verdict: same,
-		text: "A request field: always takes the canary, never does not, with any other value the next rule decides.",
-		parse: func(d *dialect, value string) error {
-			if value == "" || !plainPath(value) || strings.ContainsAny(value, "/:") {
-				return fmt.Errorf("%q is not the name of a field", value)
-			}
-			d.canaryRule.Header = value
-			return nil
-		},
+		text:  "A request field: always takes the canary, never does not, with any other value the next rule decides.",
+		parse: nameOf("the name of a field", func(d *dialect) *string { return &d.canaryRule.Header }),
 	},
 	{
 		key: "canary-by-header-value", scope: scopeIngress, risk: riskMedium, verdict: same,
@@ -68,14 +62,8 @@ var canaryAnnotations = []annotation{
 	},
 	{
 		key: "canary-by-cookie", scope: scopeIngress, risk: riskMedium, verdict: same,
-		text: "A cookie: always takes the canary, never does not, with any other value the weight decides.",
-		parse: func(d *dialect, value string) error {
-			if value == "" || !plainPath(value) || strings.ContainsAny(value, "/:") {
-				return fmt.Errorf("%q is not the name of a cookie", value)
-			}
-			d.canaryRule.Cookie = value
-			return nil
-		},
+		text:  "A cookie: always takes the canary, never does not, with any other value the weight decides.",
+		parse: nameOf("the name of a cookie", func(d *dialect) *string { return &d.canaryRule.Cookie }),
 	},
 	{
 		key: "canary-weight", scope: scopeIngress, risk: riskLow, verdict: same,

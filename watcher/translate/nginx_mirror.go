@@ -39,14 +39,8 @@ var mirrorAnnotations = []annotation{
 	},
 	{
 		key: "mirror-host", scope: scopeIngress, risk: riskHigh, verdict: same,
-		text: "The copies' Host; default: mirror-target's.",
-		parse: func(d *dialect, value string) error {
-			if value == "" || !plainPath(value) || strings.Contains(value, "/") {
-				return fmt.Errorf("%q is not a host", value)
-			}
-			d.mirrorHost = value
-			return nil
-		},
+		text:  "The copies' Host; default: mirror-target's.",
+		parse: hostOf(func(d *dialect) *string { return &d.mirrorHost }),
 	},
 }
 

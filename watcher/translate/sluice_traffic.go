@@ -57,14 +57,8 @@ var trafficAnnotations = []annotation{
 	},
 	{
 		key: "health-check-host", own: true, scope: scopeIngress, risk: riskMedium, verdict: own,
-		text: "Host of the check; default: the endpoint's address.",
-		parse: func(d *dialect, value string) error {
-			if value == "" || !plainPath(value) || strings.Contains(value, "/") {
-				return fmt.Errorf("%q is not a host", value)
-			}
-			d.traffic.check.Host = value
-			return nil
-		},
+		text:  "Host of the check; default: the endpoint's address.",
+		parse: hostOf(func(d *dialect) *string { return &d.traffic.check.Host }),
 	},
 	{
 		key: "health-check-status", own: true, scope: scopeIngress, risk: riskLow, verdict: own,
