@@ -32,7 +32,7 @@ run: build ## build, then serve the embedded demo on 8080 and 8443 (ARGS=... for
 	bin/sluice demo $(ARGS)
 
 .PHONY: test
-test: ## all tests, with the fuzz targets' seeds and found inputs (TESTFLAGS=-v, PACKAGES=./route)
+test: bin/h2spec ## all tests, with the fuzz targets' seeds and found inputs (TESTFLAGS=-v, PACKAGES=./route)
 	$(GO) test -p 1 -timeout 18m $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: test-short
@@ -40,7 +40,7 @@ test-short: ## the tests that need no long load
 	$(GO) test -short $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: race
-race: ## all tests under the race detector (needs gcc)
+race: bin/h2spec ## all tests under the race detector (needs gcc)
 	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 18m $(TESTFLAGS) $(PACKAGES)
 
 # `go test -fuzz` takes one target of one package a run.
@@ -101,6 +101,9 @@ clean: ## remove what the targets above left here
 # Pinned in tools/go.mod, a module of its own: its graph is not ours.
 bin/staticcheck: tools/go.mod tools/go.sum
 	$(GO) build -C tools -o ../$@ honnef.co/go/tools/cmd/staticcheck
+
+bin/h2spec: tools/go.mod tools/go.sum
+	$(GO) build -C tools -o ../$@ github.com/summerwind/h2spec/cmd/h2spec
 
 bin/benchstat: tools/go.mod tools/go.sum
 	$(GO) build -C tools -o ../$@ golang.org/x/perf/cmd/benchstat
