@@ -36,7 +36,7 @@ run: build ## build, then serve the embedded demo on 8080 and 8443 (ARGS=... for
 	bin/sluice demo $(ARGS)
 
 .PHONY: test
-test: ## all tests, with the fuzz targets' seeds and found inputs (TESTFLAGS=-v, PACKAGES=./route)
+test: bin/h2spec ## all tests, with the fuzz targets' seeds and found inputs (TESTFLAGS=-v, PACKAGES=./route)
 	$(GO) test -p 1 -timeout 18m $(TESTFLAGS) $(PACKAGES)
 
 test: bin/helm bin/kustomize # tests of deploy/ run them; built here, since a first build takes minutes
@@ -46,7 +46,7 @@ test-short: ## the tests that need no long load
 	$(GO) test -short $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: race
-race: ## all tests under the race detector (needs gcc)
+race: bin/h2spec ## all tests under the race detector (needs gcc)
 	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 18m $(TESTFLAGS) $(PACKAGES)
 
 # `go test -fuzz` takes one target of one package a run.
@@ -156,14 +156,26 @@ clean: ## remove what the targets above left here
 bin/staticcheck: tools/go.mod tools/go.sum
 	$(GO) build -C tools -o ../$@ honnef.co/go/tools/cmd/staticcheck
 
+
+<<<<<<< ours
 bin/helm: tools/go.mod tools/go.sum
 	$(GO) build -C tools -ldflags '-s -w' -o ../$@ helm.sh/helm/v4/cmd/helm
 
 bin/kustomize: tools/go.mod tools/go.sum
 	$(GO) build -C tools -ldflags '-s -w' -o ../$@ sigs.k8s.io/kustomize/kustomize/v5
 
-bin/govulncheck: tools/go.mod tools/go.sum
-	$(GO) build -C tools -o ../$@ golang.org/x/vuln/cmd/govulncheck
+bin/govulncheck:
+=======
+bin/h2spec:
+>>>>>>> theirs
+ tools/go.mod tools/go.sum
+	$(GO) build -C tools -o ../$@ 
+<<<<<<< ours
+golang.org/x/vuln/cmd/govulncheck
+=======
+github.com/summerwind/h2spec/cmd/h2spec
+>>>>>>> theirs
+
 
 bin/benchstat: tools/go.mod tools/go.sum
 	$(GO) build -C tools -o ../$@ golang.org/x/perf/cmd/benchstat

@@ -294,10 +294,3 @@ func TestLogDiskFull(t *testing.T) {
 		t.Errorf("%d lines of log about a full disk", n)
 	}
 }
-
-// logText is what the process has logged so far.
-func (c *child) logText() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.log.String()
-}

@@ -190,16 +190,18 @@ func (l *Loop) wait(ms int) int {
 		}
 		n = epollWaitBriefly(l.ep, l.events, short)
 		if n > 0 || short == ms {
-			l.now = int64(time.Since(base)) + l.skew
+			l.now = l.time()
 			return n
 		}
 	}
-	from := int64(time.Since(base))
+	from := l.time()
 	n = epollWait(l.ep, l.events, ms)
-	l.now = int64(time.Since(base))
+	l.now = l.time()
 	l.busy = n > 0 && l.now-from < int64(rawWaitMax)
 	return n
 }
+
+func (l *Loop) time() int64 { return int64(time.Since(base)) + l.skew }
 
 // announce marks all connections of a batch that have input before any is led: whoever looks at another connection in
 // this batch, such as a pool that is about to reuse one, sees that something has come.

@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"bytes"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -185,6 +186,11 @@ func (h *http1) head() bool {
 				return false
 			}
 			skip, n, err := wire.RequestHeadEnd(b, int(h.scanned), &h.settings.Limits)
+			if err == wire.ErrNoVersion && h.served == 0 && h.settings.HTTP2 && !h.tls && strange(b) {
+				h.local.srv.Stats.Refused(h.local.loop.ID, err.Kind)
+				h.end()
+				return false
+			}
 			if err != nil {
 				h.reject(err)
 				return false
@@ -300,6 +306,17 @@ func (h *http1) begin(head []byte) {
 	}
 	x.serve()
 }
+
+// strange tells a first line that could begin neither HTTP/1 nor HTTP/2: three words of which neither the second is a target
+// nor the third a version. Whoever sent it would not understand an answer of either (RFC 9113 3.4).
+func strange(head []byte) bool {
+	line, _, _ := bytes.Cut(head, lineEnd)
+	_, rest, _ := bytes.Cut(line, blank)
+	target, version, ok := bytes.Cut(rest, blank)
+	return ok && !bytes.ContainsAny(target, "/*:?%") && !bytes.ContainsAny(version, "/ ")
+}
+
+var blank = []byte(" ")
 
 const statusMisdirected = 421
 
