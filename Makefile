@@ -157,25 +157,17 @@ bin/staticcheck: tools/go.mod tools/go.sum
 	$(GO) build -C tools -o ../$@ honnef.co/go/tools/cmd/staticcheck
 
 
-<<<<<<< ours
 bin/helm: tools/go.mod tools/go.sum
 	$(GO) build -C tools -ldflags '-s -w' -o ../$@ helm.sh/helm/v4/cmd/helm
 
 bin/kustomize: tools/go.mod tools/go.sum
 	$(GO) build -C tools -ldflags '-s -w' -o ../$@ sigs.k8s.io/kustomize/kustomize/v5
 
-bin/govulncheck:
-=======
-bin/h2spec:
->>>>>>> theirs
- tools/go.mod tools/go.sum
-	$(GO) build -C tools -o ../$@ 
-<<<<<<< ours
-golang.org/x/vuln/cmd/govulncheck
-=======
-github.com/summerwind/h2spec/cmd/h2spec
->>>>>>> theirs
+bin/govulncheck: tools/go.mod tools/go.sum
+	$(GO) build -C tools -o ../$@ golang.org/x/vuln/cmd/govulncheck
 
+bin/h2spec: tools/go.mod tools/go.sum
+	$(GO) build -C tools -o ../$@ github.com/summerwind/h2spec/cmd/h2spec
 
 bin/benchstat: tools/go.mod tools/go.sum
 	$(GO) build -C tools -o ../$@ golang.org/x/perf/cmd/benchstat
