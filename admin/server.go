@@ -24,6 +24,7 @@ const (
 	readTimeout    = 5 * time.Second  // a whole request
 	writeTimeout   = 60 * time.Second // a whole response: a scrape of a large cluster over a slow link
 	idleTimeout    = 75 * time.Second
+	halfwayWait    = 100 * time.Millisecond // for who is connecting while a port closes
 )
 
 // Options are what the admin server is told once.
@@ -103,6 +104,8 @@ func (a *Server) StepAside(ctx context.Context) bool {
 		return false
 	}
 	f.socket.StepAside(ctx, f.accepted.Load)
+	_ = f.socket.TurnAway() // what strays here now tries again, and comes to the other one
+	time.Sleep(halfwayWait)
 	_ = f.shutdown(ctx)
 	return true
 }
