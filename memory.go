@@ -19,7 +19,6 @@ const (
 	memoryTick  = 100 * time.Millisecond // how often garbage is looked at
 	quietBytes  = 256 << 10              // less new garbage than this in a tick is quiet
 	garbageKept = 4 << 20                // less garbage than this is not worth a collection
-	quietTicks  = 20                     // after so many quiet ticks one looks for what ended without leaving new garbage
 )
 
 // keepMemory holds the ballast, and gives memory back in quiet moments, until ctx ends.
@@ -29,8 +28,7 @@ func keepMemory(ctx context.Context) {
 	ticker := time.NewTicker(memoryTick)
 	defer ticker.Stop()
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
-	var allocated, settled uint64 // … at the last tick, and when it was last calm
-	calm := 0
+	var allocated uint64
 	for {
 		select {
 		case <-ctx.Done():
@@ -40,18 +38,7 @@ func keepMemory(ctx context.Context) {
 		metrics.Read(sample)
 		objects, live, total := sample[0].Value.Uint64(), sample[1].Value.Uint64(), sample[2].Value.Uint64()
 		quiet := total-allocated < quietBytes
-		if allocated = total; !quiet {
-			calm = 0
-			continue
-		}
-		calm++
-		// What the last collection counted as live may have ended since: connections go without a byte of new garbage. So
-		// there is one more when a burst is long over.
-		last := calm >= quietTicks && total-settled > garbageKept
-		if last {
-			settled = total
-		}
-		if last || objects > live+garbageKept {
+		if allocated = total; quiet && objects > live+garbageKept {
 			debug.FreeOSMemory() // collects first
 		}
 	}
