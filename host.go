@@ -47,6 +47,17 @@ func loopsOf(o *options) int {
 	return min(runtime.GOMAXPROCS(0), loopsMax)
 }
 
-// sizeScheduler gives every loop a processor of Go's scheduler that it may block, every permit one, and one to all else. A
-// loop that is busy never gives its own away (docs/decisions/0008-waiting-without-the-scheduler.md).
-func sizeScheduler(loops, permits int) { runtime.GOMAXPROCS(loops + permits + 1) }
+// processors is how many processors Go's scheduler has: one for each loop, which a busy one never gives away, a third as
+// many for the collector, which takes a quarter of all, and one for all else. More would cost: whenever a loop yields, an
+// idle one wakes a thread that takes the loop over (docs/decisions/0008-waiting-without-the-scheduler.md). So the permits
+// have theirs only while something is computed.
+type processors struct{ loops, permits int }
+
+// set gives the permits their processors, or takes them back.
+func (p processors) set(computing bool) {
+	n := p.loops + 1 + p.loops/3
+	if computing {
+		n += p.permits
+	}
+	runtime.GOMAXPROCS(n)
+}

@@ -141,7 +141,9 @@ func (p *proxy) newController() (*watcher.Controller, error) {
 // start opens everything. Ports are bound once the first snapshot is in place, so that an open port serves.
 func (p *proxy) start(ctx context.Context) error {
 	raiseOpenFiles(p.log)
-	sizeScheduler(len(p.loops), p.workPermits)
+	cpus := processors{len(p.loops), p.workPermits}
+	cpus.set(false)
+	p.work.Computing = cpus.set
 	for _, line := range p.ignored {
 		p.log.Warn("a flag of ingress-nginx is ignored: " + line)
 	}

@@ -3,6 +3,7 @@ package fastpath
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // WorkKind names who computes off the loops; each kind has a bound of its own on what may wait.
@@ -29,7 +30,19 @@ type Work struct {
 	idle    atomic.Int32
 	running [workKinds]atomic.Int32
 	Refused atomic.Uint64
+
+	// Computing is told when the first permit is taken, and when for computingRest none has been. Calls come one at a time.
+	// Set it before the first use; nil: nobody wants to know.
+	Computing func(bool)
+
+	mu      sync.Mutex
+	taken   int // permits
+	told    bool
+	resting *time.Timer
 }
+
+// computingRest: who is told of an end shall not be told of a beginning a moment later.
+const computingRest = 500 * time.Millisecond
 
 // NewWork makes the permits; 2 is the usual number.
 func NewWork(permits int) *Work {
@@ -137,5 +150,41 @@ func (w *Work) worker(job func()) {
 	}
 }
 
-func (w *Work) enter() { <-w.permits }
-func (w *Work) leave() { w.permits <- struct{}{} }
+func (w *Work) enter() {
+	<-w.permits
+	if w.Computing == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.taken++; !w.told {
+		w.told = true
+		w.Computing(true)
+	}
+}
+
+func (w *Work) leave() {
+	w.permits <- struct{}{}
+	if w.Computing == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.taken--; w.taken > 0 {
+		return
+	}
+	if w.resting == nil {
+		w.resting = time.AfterFunc(computingRest, w.rest)
+	}
+	w.resting.Reset(computingRest)
+}
+
+// rest tells of the end, unless somebody computes again.
+func (w *Work) rest() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.taken == 0 && w.told {
+		w.told = false
+		w.Computing(false)
+	}
+}

@@ -191,3 +191,23 @@ func TestWorkShareWaitsItsTurn(t *testing.T) {
 		}
 	})
 }
+
+// TestWorkTellsOfComputing: once when a burst begins, once when it has been over for a while.
+func TestWorkTellsOfComputing(t *testing.T) {
+	w := NewWork(2)
+	told := make(chan bool, 8)
+	w.Computing = func(is bool) { told <- is }
+	for range 3 {
+		w.Do(func() {})
+	}
+	if !receive(t, "the beginning", told) {
+		t.Fatal("told of an end first")
+	}
+	if receive(t, "the end", told) {
+		t.Error("told of a beginning twice")
+	}
+	w.Do(func() {})
+	if !receive(t, "the next beginning", told) {
+		t.Error("told of an end twice")
+	}
+}

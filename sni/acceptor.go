@@ -25,7 +25,7 @@ type Acceptor struct {
 }
 
 const (
-	acceptWait = 20 * time.Millisecond // no connection for so long is quiet
+	acceptWait = 4 * time.Millisecond // no connection for so long is quiet
 	acceptStay = 8 * time.Millisecond  // after so long netpoll has its turn in any case
 )
 
