@@ -59,7 +59,10 @@ ports: [{name: main, port: %[2]d}]
 func (s site) yaml() string {
 	annotations := ""
 	for k, v := range s.annotations {
-		annotations += fmt.Sprintf("nginx.ingress.kubernetes.io/%s: %q, ", k, v)
+		if !strings.Contains(k, "/") {
+			k = "nginx.ingress.kubernetes.io/" + k
+		}
+		annotations += fmt.Sprintf("%s: %q, ", k, v)
 	}
 	tls := ""
 	if s.secret != "" {

@@ -21,6 +21,7 @@ type forward struct {
 	stream   upstream.Stream // nil while none is had
 	tried    [triesMax]*upstream.Endpoint
 	tries    int
+	base     int                       // … before an error page was asked for
 	failures [triesMax]*fastpath.Error // why tried attempts failed
 	statuses [triesMax]int16           // … or the status for which another endpoint was asked
 	times    [triesMax]int64           // … and how long they lasted
@@ -77,10 +78,10 @@ func (x *Exchange) forward() {
 		x.failed(errNoEndpoint)
 		return
 	}
-	if len(x.Req.Authority) == 0 {
-		x.Req.Authority = x.serverName()
+	x.Describe()
+	if x.SendHost != nil {
+		x.authority, x.Req.Authority = x.Req.Authority, x.SendHost
 	}
-	x.describe()
 	x.asked = x.Req.Target
 	if len(x.RewriteTarget) > 0 {
 		x.Req.Target = x.RewriteTarget
@@ -134,6 +135,7 @@ func (x *Exchange) connect() {
 	e := f.cluster.Pick(upstream.Wish{Loop: x.loop.ID, Tried: f.tried[:min(f.tries, triesMax)]})
 	if e == nil && x.Route.Fallback != nil && f.cluster != x.Route.Fallback {
 		f.cluster = x.Route.Fallback
+		x.tellFallback()
 		e = f.cluster.Pick(upstream.Wish{Loop: x.loop.ID})
 	}
 	if e == nil {
@@ -151,7 +153,7 @@ func (x *Exchange) connect() {
 		timeout = x.Settings.ConnectTimeout
 	}
 	s, ready, err := e.Open(x.loop, x, upstream.OpenOptions{
-		Fresh:          f.tries > 1, // an attempt after a failure does not try its luck with another idle session
+		Fresh:          f.tries > f.base+1, // an attempt after a failure does not try its luck with another idle session
 		NonIdempotent:  !idempotent(x.Req.Method),
 		ConnectTimeout: timeout,
 		Head:           &x.Settings.ResponseLimits,
@@ -383,6 +385,9 @@ func (x *Exchange) readHead() {
 		x.again(nil, x.Resp.Status)
 		return
 	}
+	if e := x.Route.Errors; e != nil && !e.OwnOnly && x.intercept(x.Resp.Status) {
+		return
+	}
 	x.beginResponse()
 }
 
@@ -391,6 +396,9 @@ func (x *Exchange) beginResponse() {
 	f := &x.fwd
 	f.headAt, f.status = x.loop.Now(), x.Resp.Status
 	f.stream.Endpoint().Observe(x.loop, f.headAt-f.asked)
+	if !x.Settings.PassServer && wire.Index(x.Resp.Fields, wire.FieldServer) >= 0 {
+		x.Resp.Fields = wire.Delete(x.Resp.Fields, wire.FieldServer)
+	}
 	if !x.filterResponse() {
 		x.failed(errPanic)
 		return

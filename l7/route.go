@@ -21,6 +21,7 @@ type Route struct {
 	Response []ResponseFilter // in reverse order of the stages
 	Cluster  *upstream.Cluster
 	Fallback *upstream.Cluster // asked when Cluster has no endpoint (default-backend annotation, then the controller's); nil: 503
+	Errors   *ErrorPages       // answers that a page of its cluster replaces; nil: none
 	Policy   Policy
 	Stats    *RouteStats // by identity: outlives the snapshot
 }

@@ -18,6 +18,7 @@ type Server struct {
 	Router Router
 	Log    *AccessLog // nil: no access log
 	Stats  *Stats
+	Work   *fastpath.Work // computing that filters do off the loops; nil: they do it where they stand
 
 	draining atomic.Bool
 }

@@ -135,3 +135,8 @@ var sequence atomic.Uint64
 
 // NextSequence orders Configs and ApplyEndpoints calls in time; see Config.Sequence.
 func NextSequence() uint64 { return sequence.Add(1) }
+
+// Serves tells whether a host of that name, or a wildcard host for it, is configured. The catch-all does not count.
+func (s *Store) Serves(name []byte) bool {
+	return s.current.Load().Host(name) != s.current.Load().catchAll
+}

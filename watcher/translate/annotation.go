@@ -33,6 +33,10 @@ type annotation struct {
 var annotations = slices.Concat(
 	rewriteAnnotations,
 	redirectAnnotations,
+	hostAnnotations,
+	corsAnnotations,
+	headerAnnotations,
+	errorAnnotations,
 	accessAnnotations,
 	backendAnnotations,
 	proxyAnnotations,
@@ -141,6 +145,13 @@ type dialect struct {
 	algorithm      *upstream.Algorithm // nil: the default; the first Ingress that names a backend decides
 	ownAlgorithm   bool                // … by our own key, which wins
 
+	cors          corsDialect
+	headers       headersDialect
+	errors        string // custom-http-errors; "": the ConfigMap's
+	errorsOwnOnly bool   // disable-proxy-intercept-errors
+	aliases       string // server-alias
+	www           bool   // from-to-www-redirect
+
 	globalAuth bool // enable-global-auth
 	firewall   bool // enable-modsecurity
 
@@ -154,6 +165,7 @@ func newDialect(o *Options, d *defaults) dialect {
 		sslRedirect: d.sslRedirect, forceSSLRedirect: d.forceSSLRedirect, preserveTrailingSlash: d.preserveTrailingSlash,
 		temporalRedirectCode: temporalCodeDefault, permanentRedirectCode: permanentCodeDefault,
 		allow: d.allow, deny: d.deny,
+		cors: newCORS(), headers: d.headers, errorsOwnOnly: d.errorsOwnOnly,
 		globalAuth: true, firewall: d.firewall,
 		policy: d.policy,
 	}
@@ -240,6 +252,11 @@ func (f *fragment) reject(a *annotation, field string, err error) {
 	var r *refusal
 	if errors.As(err, &r) {
 		e = r.effect
+	}
+	var kept *partly
+	if errors.As(err, &kept) {
+		f.refuse(field, "%s", err)
+		return
 	}
 	f.refuse(field, "%s; %s", err, e)
 	switch e {

@@ -136,6 +136,9 @@ func (t *Translator) clusterSettings(c *cluster) (upstream.Settings, []route.Pro
 	if d := oldest.dialect.policy.ConnectTimeout; d > 0 {
 		s.ConnectTimeout = d
 	}
+	if oldest.dialect.headers.connectionClose {
+		s.RequestsMax = 1
+	}
 	for _, u := range c.uses {
 		if f := u.fragment; f != nil && f.dialect.algorithm != nil && (chooser == nil || older(f, chooser) < 0) {
 			chooser = f

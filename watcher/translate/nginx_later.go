@@ -5,34 +5,20 @@ import "slices"
 // Keys of ingress-nginx that nothing acts on yet. What asks for protection fails closed: an Ingress that wants
 // authentication is not served without it.
 var laterAnnotations = slices.Concat(
-	laterRouting, laterBackends, laterAffinity, laterCanary, laterCORS, laterAuth, laterLimits, laterMirrors, laterObservability,
+	laterRouting, laterBackends, laterAffinity, laterCanary, laterAuth, laterLimits, laterMirrors, laterObservability,
 	needlessAnnotations)
 
 var laterRouting = []annotation{
-	{key: "server-alias", scope: scopeHost, risk: riskHigh, verdict: later, note: "write the names as hosts of rules",
-		text: "Further names of the Ingress's hosts."},
-	{key: "from-to-www-redirect", scope: scopeHost, risk: riskLow, verdict: later, idle: []string{"false"},
-		text: "Redirects from www.X to X or back, whichever is no host."},
 	{key: "relative-redirects", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"false"},
 		text: "Redirects of the proxy's own without scheme and host."},
 	{key: "use-port-in-redirects", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"false"},
 		text: "Redirects to https name the port."},
-	{key: "custom-http-errors", scope: scopeLocation, risk: riskLow, verdict: later,
-		text: "Statuses of the backend that the default backend's answer replaces."},
-	{key: "disable-proxy-intercept-errors", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"false"},
-		text: "Lets the backend's error answers through where custom-http-errors is set for all."},
-	{key: "custom-headers", scope: scopeLocation, risk: riskMedium, verdict: later,
-		text: "A ConfigMap of response fields to set."},
 }
 
 var laterBackends = []annotation{
 	{key: "service-upstream", scope: scopeIngress, risk: riskLow, verdict: later, idle: []string{"false"},
 		note: "requests go to the Service's endpoints",
 		text: "Sends requests to the Service's cluster address instead of its endpoints."},
-	{key: "upstream-vhost", scope: scopeLocation, risk: riskLow, verdict: later,
-		text: "The Host that the backend gets."},
-	{key: "x-forwarded-prefix", scope: scopeLocation, risk: riskMedium, verdict: later,
-		text: "X-Forwarded-Prefix for the backend, together with rewrite-target."},
 	{key: "upstream-hash-by", scope: scopeIngress, risk: riskHigh, verdict: later,
 		text: "Chooses endpoints by the hash of this text with nginx's variables."},
 	{key: "upstream-hash-by-subset", scope: scopeIngress, risk: riskLow, verdict: later, idle: []string{"false"},
@@ -41,16 +27,6 @@ var laterBackends = []annotation{
 		text: "The size of those groups."},
 	{key: "proxy-http-version", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"1.1"},
 		text: "The HTTP version towards backends."},
-	{key: "proxy-cookie-path", scope: scopeLocation, risk: riskMedium, verdict: later, idle: []string{"off"},
-		text: "Rewrites the path of the backend's cookies."},
-	{key: "proxy-cookie-domain", scope: scopeLocation, risk: riskMedium, verdict: later, idle: []string{"off"},
-		text: "Rewrites the domain of the backend's cookies."},
-	{key: "proxy-redirect-from", scope: scopeLocation, risk: riskMedium, verdict: later, idle: []string{"off"},
-		text: "Rewrites the Location of the backend's redirects: what to replace."},
-	{key: "proxy-redirect-to", scope: scopeLocation, risk: riskMedium, verdict: later, idle: []string{"off"},
-		text: "… and by what."},
-	{key: "connection-proxy-header", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"keep-alive"},
-		text: "The Connection field that the backend gets."},
 	{key: "proxy-buffering", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"off"},
 		note: "responses are streamed with bounded buffers",
 		text: "Whether responses are buffered for slow clients."},
@@ -108,17 +84,6 @@ var laterCanary = []annotation{
 	{key: "canary-by-cookie", scope: scopeIngress, risk: riskMedium, verdict: later, text: "The canary by a cookie: always or never."},
 	{key: "canary-weight", scope: scopeIngress, risk: riskLow, verdict: later, text: "The canary's share of requests."},
 	{key: "canary-weight-total", scope: scopeIngress, risk: riskLow, verdict: later, text: "… of how many; default 100."},
-}
-
-var laterCORS = []annotation{
-	{key: "enable-cors", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"false"},
-		text: "Answers preflight requests and marks responses for other origins."},
-	{key: "cors-allow-origin", scope: scopeLocation, risk: riskMedium, verdict: later, text: "Origins that are allowed."},
-	{key: "cors-allow-methods", scope: scopeLocation, risk: riskMedium, verdict: later, text: "Methods that are allowed."},
-	{key: "cors-allow-headers", scope: scopeLocation, risk: riskMedium, verdict: later, text: "Request fields that are allowed."},
-	{key: "cors-expose-headers", scope: scopeLocation, risk: riskMedium, verdict: later, text: "Response fields that scripts may read."},
-	{key: "cors-allow-credentials", scope: scopeLocation, risk: riskLow, verdict: later, text: "Whether cookies are allowed."},
-	{key: "cors-max-age", scope: scopeLocation, risk: riskLow, verdict: later, text: "How long browsers keep a preflight's answer."},
 }
 
 var laterAuth = []annotation{

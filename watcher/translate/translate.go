@@ -21,16 +21,19 @@ type Translator struct {
 	secrets   index[*corev1.Secret]
 	slices    sliceIndex
 
-	configMap *corev1.ConfigMap
-	config    *configuration
+	configMaps index[*corev1.ConfigMap]
+	configMap  *corev1.ConfigMap
+	config     *configuration
 
-	fragments   map[key]*fragment             // what each Ingress of ours says
-	hosts       map[string]*host              // … merged by host
-	clusters    map[string]*cluster           // … and by backend
-	secretUsers map[key]map[*fragment]bool    // whose hosts a Secret touches
-	backends    map[key]map[*cluster]struct{} // the clusters of a Service
-	certs       map[key]*certificate          // of Secrets that are used
-	fallback    *use                          // --default-backend-service
+	fragments      map[key]*fragment   // what each Ingress of ours says
+	hosts          map[string]*host    // … merged by host
+	clusters       map[string]*cluster // … and by backend
+	derived        derivedHosts
+	secretUsers    map[key]map[*fragment]bool    // whose hosts a Secret touches
+	configMapUsers map[key]map[*fragment]bool    // … a ConfigMap
+	backends       map[key]map[*cluster]struct{} // the clusters of a Service
+	certs          map[key]*certificate          // of Secrets that are used
+	fallback       *use                          // --default-backend-service
 
 	dirtyHosts    map[string]bool
 	dirtyClusters map[string]bool
@@ -44,15 +47,16 @@ type Translator struct {
 // New makes a Translator.
 func New(o Options) *Translator {
 	t := &Translator{
-		options:       o.withDefaults(),
-		fragments:     make(map[key]*fragment),
-		hosts:         make(map[string]*host),
-		clusters:      make(map[string]*cluster),
-		secretUsers:   make(map[key]map[*fragment]bool),
-		backends:      make(map[key]map[*cluster]struct{}),
-		certs:         make(map[key]*certificate),
-		dirtyHosts:    make(map[string]bool),
-		dirtyClusters: make(map[string]bool),
+		options:        o.withDefaults(),
+		fragments:      make(map[key]*fragment),
+		hosts:          make(map[string]*host),
+		clusters:       make(map[string]*cluster),
+		secretUsers:    make(map[key]map[*fragment]bool),
+		configMapUsers: make(map[key]map[*fragment]bool),
+		backends:       make(map[key]map[*cluster]struct{}),
+		certs:          make(map[key]*certificate),
+		dirtyHosts:     make(map[string]bool),
+		dirtyClusters:  make(map[string]bool),
 	}
 	t.useDefaultBackend()
 	return t
@@ -66,6 +70,7 @@ func (t *Translator) Translate(o *Objects) (*route.Config, []route.Problem) {
 	t.readIngresses(o.Ingresses, renewed)
 	t.readServices(o)
 	t.readSecrets(o.Secrets)
+	t.readConfigMaps(o.ConfigMaps)
 	t.rebuildHosts()
 	t.rebuildClusters()
 	return t.assemble(), t.ledger.all()
@@ -126,6 +131,7 @@ func (t *Translator) attach(f *fragment) {
 	for _, u := range f.uses {
 		t.useCluster(u)
 	}
+	t.useConfigMaps(f, false)
 	for _, k := range f.secrets() {
 		users := t.secretUsers[k]
 		if users == nil {
@@ -150,6 +156,7 @@ func (t *Translator) detach(f *fragment) {
 		c.uses = slices.DeleteFunc(c.uses, func(other use) bool { return other.fragment == f })
 		t.dirtyClusters[c.id] = true
 	}
+	t.useConfigMaps(f, true)
 	for _, k := range f.secrets() {
 		if delete(t.secretUsers[k], f); len(t.secretUsers[k]) == 0 {
 			delete(t.secretUsers, k)
@@ -175,6 +182,7 @@ func (t *Translator) forgetFragments() {
 	}
 	clear(t.fragments)
 	clear(t.secretUsers)
+	clear(t.configMapUsers)
 }
 
 // readServices marks the clusters whose Service or EndpointSlices changed.
