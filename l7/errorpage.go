@@ -120,9 +120,20 @@ func (x *Exchange) tellFallback() {
 	}
 }
 
+// setsCookies: the statuses on which nginx's add_header acts.
+func setsCookies(status int) bool {
+	switch status {
+	case 200, 201, 204, 206, 301, 302, 303, 304, 307, 308:
+		return true
+	}
+	return false
+}
+
 // addAuthentication adds what an authentication service has for the client to the answer.
 func (x *Exchange) addAuthentication() {
-	x.Resp.Fields = append(x.Resp.Fields, x.SetCookies...)
+	if x.CookiesAlways || setsCookies(x.Resp.Status) {
+		x.Resp.Fields = append(x.Resp.Fields, x.SetCookies...)
+	}
 	x.SetCookies = x.SetCookies[:0]
 	if x.Challenge != nil {
 		x.SetResponse(wire.FieldOther, nameAuthenticate, x.Challenge)

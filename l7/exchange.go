@@ -36,8 +36,9 @@ type Exchange struct {
 	// Admitted: an address or an authentication let the request in, where one of them suffices (satisfy: any).
 	Admitted bool
 	// SetCookies and Challenge are added to the answer: what an authentication service wants to be told to the client.
-	SetCookies []wire.Field
-	Challenge  []byte // WWW-Authenticate
+	SetCookies    []wire.Field
+	CookiesAlways bool   // … whatever the answer's status is
+	Challenge     []byte // WWW-Authenticate
 
 	authority   []byte     // the client's Host, while the backend gets another
 	described   bool       // the fields about the client are the proxy's own

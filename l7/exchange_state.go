@@ -26,6 +26,7 @@ func (x *Exchange) reset() {
 	x.Arena.Reset()
 	x.Route, x.Settings, x.RewriteTarget = nil, nil, nil
 	x.SendHost, x.authority, x.Admitted, x.SetCookies, x.Challenge = nil, nil, false, x.SetCookies[:0], nil
+	x.CookiesAlways = false
 	x.described, x.intercepted, x.depth = false, false, 0
 	x.Server, x.answer, x.client = nil, nil, nil
 	x.TLS, x.Secure, x.trusted, x.RequestID = false, false, false, nil

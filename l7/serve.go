@@ -15,9 +15,7 @@ func (x *Exchange) serve() {
 		x.respond(statusNoRoute, nil)
 		return
 	}
-	if x.depth == 0 {
-		x.trust()
-	}
+	x.trust()
 	x.filterRequest()
 }
 

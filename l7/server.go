@@ -20,7 +20,8 @@ type Server struct {
 	Stats  *Stats
 	Work   *fastpath.Work // computing that filters do off the loops; nil: they do it where they stand
 
-	draining atomic.Bool
+	passwords passwords
+	draining  atomic.Bool
 }
 
 // NewServer makes the engines' common part for the given number of loops.

@@ -34,17 +34,13 @@ func (x *Exchange) Sub() *Exchange {
 // Drop gives up an exchange that Sub made and Ask did not take.
 func (x *Exchange) Drop(s *Exchange) { x.local.release(s) }
 
-// Ask sends s and parks x until its answer's head is there; a filter that called it returns Park. route leads it; nil: the
-// routes that clients have do, with their filters. Described: s has all fields about the client that it shall have.
+// Ask sends s and parks x until its answer's head is there; a filter that called it returns Park. route leads it, with its
+// filters. Described: s has all fields about the client that it shall have.
 func (x *Exchange) Ask(s *Exchange, route *Route, described bool, a Answered) {
 	wait := 2 * (x.Settings.ConnectTimeout + x.Settings.WriteTimeout + x.Settings.ReadTimeout)
 	c := &subClient{sub: s, asker: x, answered: a, ticket: x.Park(x.loop.Now() + int64(wait))}
 	x.sub, s.client = c, c
 	s.described, s.asked = described, s.Req.Target
-	if route == nil {
-		s.serve()
-		return
-	}
 	s.Route = route
 	s.filterRequest()
 }
@@ -81,11 +77,15 @@ func (x *Exchange) Compute(deadline int64, f func(), g Resumed) *fastpath.Error 
 	return nil
 }
 
-// Serves tells whether the proxy itself has a host of that name, which is as routing sees it: a subrequest to it needs no
-// connection.
-func (x *Exchange) Serves(host []byte) bool {
-	r, ok := x.local.srv.Router.(interface{ Serves(host []byte) bool })
-	return ok && r.Serves(host)
+// Own is the route of a host of the proxy's own, other than the catch-all, by names as routing sees them: a subrequest to
+// it needs no connection. nil: there is none.
+func (x *Exchange) Own(host, path []byte) *Route {
+	if r, ok := x.local.srv.Router.(interface {
+		Own(host, path []byte) *Route
+	}); ok {
+		return r.Own(host, path)
+	}
+	return nil
 }
 
 // subClient is the client of a subrequest: the exchange that asks. It takes the head and reads the body to nowhere.

@@ -136,7 +136,11 @@ var sequence atomic.Uint64
 // NextSequence orders Configs and ApplyEndpoints calls in time; see Config.Sequence.
 func NextSequence() uint64 { return sequence.Add(1) }
 
-// Serves tells whether a host of that name, or a wildcard host for it, is configured. The catch-all does not count.
-func (s *Store) Serves(name []byte) bool {
-	return s.current.Load().Host(name) != s.current.Load().catchAll
+// Own answers the route of a host and path as Route does, but nil for names that only the catch-all serves.
+func (s *Store) Own(host, path []byte) *l7.Route {
+	current := s.current.Load()
+	if h := current.Host(host); h != current.catchAll {
+		return h.Match(path)
+	}
+	return nil
 }

@@ -157,10 +157,10 @@ func TestBlock(t *testing.T) {
 }
 
 func TestUpstreamRequest(t *testing.T) {
-	f := compile(t, UpstreamRequest{Host: "in.example:8080", Prefix: "/app/$1", Path: "/(a)/.*"})
+	f := compile(t, UpstreamRequest{Host: "in.example:8080", Prefix: "/app/$1", Path: "/(.*)"})
 	x := described(t, "X-Forwarded-Prefix", "/evil")
 	f.Request.Request(x)
-	if got := string(wire.GetName(x.Req.Fields, "X-Forwarded-Prefix")); string(x.SendHost) != "in.example:8080" || got != "/app/a" {
+	if got := string(wire.GetName(x.Req.Fields, "X-Forwarded-Prefix")); string(x.SendHost) != "in.example:8080" || got != "/app/a/b" {
 		t.Errorf("host %q, prefix %q", x.SendHost, got)
 	}
 	noAllocations(t, x, f)

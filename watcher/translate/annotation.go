@@ -38,6 +38,7 @@ var annotations = slices.Concat(
 	headerAnnotations,
 	errorAnnotations,
 	accessAnnotations,
+	authAnnotations,
 	backendAnnotations,
 	proxyAnnotations,
 	tlsAnnotations,
@@ -146,6 +147,9 @@ type dialect struct {
 	ownAlgorithm   bool                // … by our own key, which wins
 
 	cors          corsDialect
+	basic         basicDialect
+	auth          authDialect
+	satisfyAny    bool
 	headers       headersDialect
 	errors        string // custom-http-errors; "": the ConfigMap's
 	errorsOwnOnly bool   // disable-proxy-intercept-errors
@@ -196,8 +200,8 @@ func (t *Translator) readAnnotations(f *fragment) {
 func (d *dialect) protect() {
 	switch {
 	case d.denied != "":
-	case d.defaults.globalAuth && d.globalAuth:
-		d.denied = "the ConfigMap's global-auth-url is not supported yet"
+	case d.defaults.globalAuthBad && d.globalAuth:
+		d.denied = "the ConfigMap's global-auth-url cannot be used"
 	case d.defaults.firewall && d.firewall:
 		d.denied = "the ConfigMap's enable-modsecurity is not supported yet"
 	}

@@ -3,8 +3,10 @@ package translate
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,6 +21,7 @@ type cluster struct {
 	service key
 	port    string // name or number; "": the first one
 	https   bool
+	name    string // of a URL's host: DNS name or address; "": the Service's
 	uses    []use
 	out     *route.Cluster // nil: not built yet
 }
@@ -31,6 +34,7 @@ type use struct {
 	service  key
 	port     string
 	https    bool
+	name     string // see cluster
 }
 
 // clusterID is "namespace/service:port", and "#https" where backends speak TLS: those are other connections.
@@ -46,7 +50,7 @@ func clusterID(service key, port string, https bool) string {
 func (t *Translator) useCluster(u use) {
 	c := t.clusters[u.id]
 	if c == nil {
-		c = &cluster{id: u.id, service: u.service, port: u.port, https: u.https}
+		c = &cluster{id: u.id, service: u.service, port: u.port, https: u.https, name: u.name}
 		t.clusters[u.id] = c
 		if t.backends[u.service] == nil {
 			t.backends[u.service] = make(map[*cluster]struct{}, 1)
@@ -99,6 +103,10 @@ func (t *Translator) buildCluster(c *cluster) (*route.Cluster, []route.Problem) 
 	}
 	var problems []route.Problem
 	out.Settings, problems = t.clusterSettings(c)
+	if c.name != "" && t.services.by[c.service] == nil {
+		out.Owner, out.Endpoints = t.urlOwner(c), urlEndpoints(c)
+		return out, problems
+	}
 	e := endpoints{options: &t.options, service: t.services.by[c.service], slices: t.slices.of(c.service)}
 	out.Endpoints = e.collect(c.port)
 	problems = append(problems, e.problems...)
@@ -123,6 +131,10 @@ func (t *Translator) clusterSettings(c *cluster) (upstream.Settings, []route.Pro
 	s.AllowLoopback = t.options.AllowLoopback
 	if c.https {
 		s.TLS = &upstream.TLS{}
+	}
+	if c.name != "" {
+		c.urlSettings(&s)
+		return s, nil
 	}
 	var oldest, chooser *fragment
 	for _, u := range c.uses {
@@ -189,6 +201,33 @@ func (t *Translator) defaultBackend() string {
 		return ""
 	}
 	return t.fallback.id
+}
+
+// urlOwner is whom a URL's cluster belongs to: the first Ingress that names it, or the ConfigMap.
+func (t *Translator) urlOwner(c *cluster) (o route.Object) {
+	var oldest *fragment
+	for _, u := range c.uses {
+		if f := u.fragment; f != nil && (oldest == nil || older(f, oldest) < 0) {
+			oldest = f
+		}
+	}
+	if oldest != nil {
+		return oldest.owner
+	}
+	k, _ := parseKey(t.options.ConfigMap)
+	return route.Object{Kind: "ConfigMap", Namespace: k.namespace, Name: k.name}
+}
+
+// urlEndpoints is a URL's host as an endpoint.
+func urlEndpoints(c *cluster) []upstream.Address {
+	port, err := strconv.ParseUint(c.port, 10, 16)
+	if err != nil {
+		return nil
+	}
+	if a, err := netip.ParseAddr(c.name); err == nil {
+		return []upstream.Address{{Addr: netip.AddrPortFrom(a, uint16(port))}}
+	}
+	return []upstream.Address{{Name: c.name, Port: uint16(port)}}
 }
 
 // portNames lists a Service's ports for a Problem's remedy.

@@ -32,7 +32,7 @@ type configKey struct {
 
 // configKeys is the table. Keys that begin with sluice- are ours.
 var configKeys = slices.Concat(
-	clientKeys, trustKeys, routeKeys, contentKeys, backendKeys, logKeys, tlsKeys, processKeys, laterKeys, needlessKeys, refusedKeys)
+	clientKeys, trustKeys, routeKeys, contentKeys, authKeys, backendKeys, logKeys, tlsKeys, processKeys, laterKeys, needlessKeys, refusedKeys)
 
 var configRows = indexConfigKeys()
 
@@ -80,8 +80,10 @@ type defaults struct {
 	allowedHeaders []string // global-allowed-response-headers
 	crossNamespace bool     // allow-cross-namespace-resources
 
-	globalAuth bool // global-auth-url is set
-	firewall   bool // enable-modsecurity is set
+	auth          filter.ExternalAuth // global-auth-*
+	globalAuthBad bool                // global-auth-url cannot be used
+	openPaths     []string            // no-auth-locations
+	firewall      bool                // enable-modsecurity is set
 
 	host        []filter.Config // of every host
 	cluster     upstream.Settings
@@ -110,6 +112,7 @@ func newConfiguration() *configuration {
 		sslRedirect:  true,
 		redirectCode: 308,
 		plainPaths:   []string{"/.well-known/acme-challenge"},
+		openPaths:    []string{"/.well-known/acme-challenge"},
 		riskMax:      riskHigh,
 	}
 	return c

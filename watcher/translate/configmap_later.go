@@ -23,20 +23,6 @@ var laterKeys = []configKey{
 	{key: "limit-conn-zone-variable", verdict: later, idle: []string{"$binary_remote_addr"}, text: "What connections are counted by."},
 	{key: "limit-rate", verdict: later, idle: []string{"0"}, text: "Bytes a second of a response."},
 	{key: "limit-rate-after", verdict: later, idle: []string{"0"}, text: "… after so many."},
-	{key: "global-auth-url", verdict: later, note: "paths answer 503, but for Ingresses with enable-global-auth: \"false\"", text: "Asks this service about every request.",
-		parse: func(c *configuration, value string) error {
-			c.defaults.globalAuth = value != ""
-			return failClosed(value != "")
-		}},
-	{key: "global-auth-method", verdict: later, text: "… by this method."},
-	{key: "global-auth-signin", verdict: later, text: "… and sends clients there that may not."},
-	{key: "global-auth-signin-redirect-param", verdict: later, idle: []string{"rd"}, text: "… with where they came from."},
-	{key: "global-auth-response-headers", verdict: later, text: "Fields of its answer for the backend."},
-	{key: "global-auth-request-redirect", verdict: later, text: "The X-Auth-Request-Redirect that it gets."},
-	{key: "global-auth-cache-key", verdict: later, text: "What its answers are cached by."},
-	{key: "global-auth-cache-duration", verdict: later, text: "… and how long."},
-	{key: "global-auth-always-set-cookie", verdict: later, idle: []string{"false"}, text: "Passes its cookies on with every status."},
-	{key: "no-auth-locations", verdict: later, idle: []string{"/.well-known/acme-challenge"}, text: "Paths that it is not asked about."},
 	{key: "use-gzip", verdict: later, idle: []string{"false"}, text: "Compresses with gzip."},
 	{key: "gzip-level", verdict: later, idle: []string{"1"}, text: "… so hard."},
 	{key: "gzip-min-length", verdict: later, idle: []string{"256"}, text: "… from so many bytes."},

@@ -161,7 +161,7 @@ func (b *hostBuild) mergeRules() {
 			}
 			filters := shared
 			if own := p.dialect.ownFilters(path.path); own || !made {
-				filters = p.dialect.filters(path.path, path.kind, b.host.tls.on, false, n.filters)
+				filters = p.dialect.filters(path.path, path.kind, b.host.tls.on, false, &n)
 				if !own {
 					shared, made = filters, true
 				}
@@ -217,7 +217,7 @@ func (b *hostBuild) addFallback() {
 		p := b.host.parts[chosen]
 		n := b.resolve(p)
 		b.addRule(p, nil, "/", route.Prefix, *p.rules.fallback,
-			p.dialect.filters("/", route.Prefix, b.host.tls.on, p.rules.bare, n.filters), n.denied)
+			p.dialect.filters("/", route.Prefix, b.host.tls.on, p.rules.bare, &n), n.denied)
 	}
 }
 
@@ -300,7 +300,7 @@ func (b *hostBuild) choosePassthrough() {
 
 // filters are those of one path, in nginx's order. https: the host has TLS. bare: a default backend without rules, which
 // ingress-nginx neither redirects nor rewrites.
-func (d *dialect) filters(path string, kind route.PathType, https, bare bool, named []filter.Config) (filters []filter.Config) {
+func (d *dialect) filters(path string, kind route.PathType, https, bare bool, n *named) (filters []filter.Config) {
 	if c, ok := d.corsFilter(); ok {
 		filters = append(filters, c)
 	}
@@ -310,17 +310,23 @@ func (d *dialect) filters(path string, kind route.PathType, https, bare bool, na
 			filters = append(filters, r)
 		}
 	}
+	auth := n.auth
+	if startsWithAny(path, d.defaults.openPaths) {
+		auth = nil
+	}
 	if r, ok := d.access(); ok {
+		r.Any = d.satisfyAny && len(auth) > 0
 		filters = append(filters, r)
 	}
+	filters = append(filters, auth...)
 	filters = append(filters, d.headerFilters(path, kind, bare)...)
-	filters = append(filters, named...)
+	filters = append(filters, n.filters...)
 	return slices.Clip(filters)
 }
 
 // ownFilters tells whether a path's filters may differ from those of its Ingress's other paths.
 func (d *dialect) ownFilters(path string) bool {
-	return d.rewriteTarget != "" || d.defaults.staysPlain(path)
+	return d.rewriteTarget != "" || d.headers.prefix != "" || d.defaults.staysPlain(path) || startsWithAny(path, d.defaults.openPaths)
 }
 
 // A pathSet finds paths that stand twice. Most hosts have few.

@@ -69,6 +69,7 @@ func (t *Translator) parse(f *fragment) {
 	if d := f.dialect.defaultBackend; d != "" {
 		f.spare = f.need(d, "", place{kind: placeAnnotation}).id
 	}
+	f.needAuth()
 	fallback := f.defaultBackend()
 	rules := f.ing.Spec.Rules
 	f.hosts = make([]hostRules, 0, max(1, len(rules)))

@@ -87,28 +87,6 @@ var laterCanary = []annotation{
 }
 
 var laterAuth = []annotation{
-	{key: "auth-type", scope: scopeLocation, risk: riskLow, verdict: later, effect: deny,
-		text: "basic or digest: asks for a name and a password."},
-	{key: "auth-secret", scope: scopeLocation, risk: riskMedium, verdict: later, text: "The Secret with the passwords."},
-	{key: "auth-secret-type", scope: scopeLocation, risk: riskLow, verdict: later, text: "auth-file or auth-map: how it holds them."},
-	{key: "auth-realm", scope: scopeLocation, risk: riskMedium, verdict: later, text: "What browsers show when they ask."},
-	{key: "auth-url", scope: scopeLocation, risk: riskHigh, verdict: later, effect: deny,
-		text: "Asks this service whether a request may pass."},
-	{key: "auth-method", scope: scopeLocation, risk: riskLow, verdict: later, text: "… by this method."},
-	{key: "auth-signin", scope: scopeLocation, risk: riskHigh, verdict: later, text: "Where clients are sent that may not."},
-	{key: "auth-signin-redirect-param", scope: scopeLocation, risk: riskMedium, verdict: later, text: "The argument that tells where they came from."},
-	{key: "auth-response-headers", scope: scopeLocation, risk: riskMedium, verdict: later, text: "Fields of its answer that the backend gets."},
-	{key: "auth-request-redirect", scope: scopeLocation, risk: riskMedium, verdict: later, text: "The X-Auth-Request-Redirect that it gets."},
-	{key: "auth-proxy-set-headers", scope: scopeLocation, risk: riskMedium, verdict: later, text: "A ConfigMap of fields that it gets."},
-	{key: "auth-always-set-cookie", scope: scopeLocation, risk: riskLow, verdict: later, text: "Passes its cookies on with every status."},
-	{key: "auth-cache-key", scope: scopeLocation, risk: riskMedium, verdict: later, text: "What its answers are cached by."},
-	{key: "auth-cache-duration", scope: scopeLocation, risk: riskMedium, verdict: later, text: "… and how long."},
-	{key: "enable-global-auth", scope: scopeLocation, risk: riskLow, verdict: same,
-		text: "Whether the ConfigMap's global-auth-url holds here; default true.",
-		parse: func(d *dialect, value string) (err error) {
-			d.globalAuth, err = parseOver(true, value)
-			return err
-		}},
 	{key: "auth-tls-secret", scope: scopeHost, risk: riskMedium, verdict: later, effect: deny,
 		text: "Asks clients for certificates of this authority."},
 	{key: "auth-tls-verify-client", scope: scopeHost, risk: riskMedium, verdict: later, text: "on, off, optional, optional_no_ca."},
@@ -116,9 +94,6 @@ var laterAuth = []annotation{
 	{key: "auth-tls-error-page", scope: scopeHost, risk: riskHigh, verdict: later, text: "Where clients are sent whose certificate fails."},
 	{key: "auth-tls-pass-certificate-to-upstream", scope: scopeHost, risk: riskLow, verdict: later, text: "Whether backends get the certificate."},
 	{key: "auth-tls-match-cn", scope: scopeHost, risk: riskHigh, verdict: later, text: "What its common name must match."},
-	{key: "satisfy", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"all"},
-		note: "source ranges and authentication must both let a request in",
-		text: "any: a source range or an authentication suffices."},
 }
 
 var laterLimits = []annotation{

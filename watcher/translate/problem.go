@@ -27,6 +27,8 @@ const (
 	placeDefault                     // spec.defaultBackend
 	placeAnnotation                  // the default-backend annotation
 	placeFlag                        // --default-backend-service
+	placeAuth                        // the auth-url annotation
+	placeGlobalAuth                  // the ConfigMap's global-auth-url
 )
 
 // backend is the field of the place's backend, with a sub-field such as ".name" where it has any.
@@ -36,6 +38,10 @@ func (p place) backend(prefix, sub string) string {
 		return "spec.defaultBackend.service" + sub
 	case placeAnnotation:
 		return annotationField(prefix + "/" + keyDefaultBackend)
+	case placeAuth:
+		return annotationField(prefix + "/auth-url")
+	case placeGlobalAuth:
+		return "data[global-auth-url]"
 	case placeFlag:
 		return "--default-backend-service"
 	}

@@ -15,7 +15,8 @@ import (
 // named is what a part's annotations come to with the objects that they name.
 type named struct {
 	filters []filter.Config
-	denied  string // why its paths answer 503; "": they do not
+	auth    []filter.Config // but where no-auth-locations names a path
+	denied  string          // why its paths answer 503; "": they do not
 }
 
 // reference finds the object that an annotation names: "name", or "namespace/name" where the ConfigMap allows others'
@@ -43,7 +44,12 @@ func (f *fragment) references() (secrets, configMaps []key) {
 		return nil, nil
 	}
 	cross := f.dialect.defaults.crossNamespace
-	for _, name := range []string{f.dialect.headers.custom} {
+	if name := f.dialect.basic.secret; name != "" {
+		if k, why := f.reference(name, cross); why == "" {
+			secrets = append(secrets, k)
+		}
+	}
+	for _, name := range []string{f.dialect.headers.custom, f.dialect.auth.setHeaders} {
 		if name != "" {
 			if k, why := f.reference(name, cross); why == "" {
 				configMaps = append(configMaps, k)
@@ -99,8 +105,9 @@ func (b *hostBuild) resolve(p part) (n named) {
 		return n
 	}
 	b.customHeaders(p, &n)
+	b.authentication(p, &n)
 	b.errorPages(p, &n)
-	n.filters = slices.Clip(n.filters)
+	n.filters, n.auth = slices.Clip(n.filters), slices.Clip(n.auth)
 	return n
 }
 

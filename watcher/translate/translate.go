@@ -34,6 +34,7 @@ type Translator struct {
 	backends       map[key]map[*cluster]struct{} // the clusters of a Service
 	certs          map[key]*certificate          // of Secrets that are used
 	fallback       *use                          // --default-backend-service
+	globalAuth     *use                          // global-auth-url
 
 	dirtyHosts    map[string]bool
 	dirtyClusters map[string]bool
@@ -90,6 +91,7 @@ func (t *Translator) Process() *Process {
 func (t *Translator) readIngresses(list []*networkingv1.Ingress, renewed bool) {
 	changed := t.ingresses.update(list)
 	if renewed {
+		t.useGlobalAuth()
 		t.forgetFragments()
 		changed = slices.Collect(maps.Keys(t.ingresses.by))
 	}
