@@ -1,10 +1,14 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/base64"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
@@ -338,7 +342,9 @@ func TestOAuth2ProxyDocumentedConfiguration(t *testing.T) {
 			"auth-response-headers": "X-Auth-Request-User, X-Auth-Request-Email",
 		}}.yaml()+site{name: "oauth2-proxy", host: "app.example", path: "/oauth2", ports: []int{proxy}, secret: "tls"}.yaml())
 	config := trusting(t, "app.example")
-	get := func(path string, fields ...string) *answer { return ask(t, p.HTTPS, config, "app.example", path, fields...) }
+	get := func(path string, fields ...string) *answer {
+		return ask(t, p.HTTPS, config, "app.example", path, fields...)
+	}
 
 	a := get("/orders?id=5")
 	if want := "https://app.example/oauth2/start?rd=%2Forders%3Fid%3D5"; a.status != 302 || a.header.Get("Location") != want {
@@ -367,4 +373,52 @@ func TestExternalAuthDoesNotAskItself(t *testing.T) {
 		"auth-url": "http://$host/verify", "ssl-redirect": "false"}}.yaml())
 	ask(t, p.HTTP, nil, "web.example", "/").want(t, 500, "")
 	ask(t, p.HTTP, nil, "nobody.example", "/").want(t, 404, "")
+}
+
+// TestBackendTLSOnTheWire: a backend that wants a client certificate gets it, under the name that it is verified by; one
+// that has another name or authority is not asked.
+func TestBackendTLSOnTheWire(t *testing.T) {
+	authority, err := testAuthority()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var name atomic.Value
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name.Store(r.TLS.ServerName)
+		fmt.Fprintln(w, r.TLS.PeerCertificates[0].Subject.CommonName)
+	}))
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{*issue(t, "web.internal").tls()}, ClientAuth: tls.RequireAnyClientCert}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	port := portOf(t, s.URL)
+	certificate, key, err := issue(t, "proxy.internal").pem()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, _, err := authority.pem()
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := func(name, ca string) string {
+		return fmt.Sprintf("---\napiVersion: v1\nkind: Secret\nmetadata: {name: %s, namespace: default}\nstringData:\n  tls.crt: |\n%s\n  tls.key: |\n%s\n  ca.crt: |\n%s\n",
+			name, indent(certificate), indent(key), indent(ca))
+	}
+	with := func(name, secret, as string, verify string) string {
+		return site{name: name, host: name + ".example", ports: []int{port}, annotations: map[string]string{"backend-protocol": "HTTPS",
+			"proxy-ssl-secret": secret, "proxy-ssl-verify": verify, "proxy-ssl-name": as}}.yaml()
+	}
+	p := startProxy(t, secret("good", ca)+secret("other", certificate)+
+		with("right", "good", "web.internal", "on")+with("wrong", "good", "other.internal", "on")+with("stranger", "other", "web.internal", "on")+
+		with("careless", "other", "web.internal", "off")+
+		site{name: "bare", host: "bare.example", ports: []int{port}, annotations: map[string]string{"backend-protocol": "HTTPS"}}.yaml())
+	ask(t, p.HTTP, nil, "right.example", "/").want(t, 200, "proxy.internal")
+	if name.Load() != "web.internal" {
+		t.Errorf("the backend was told the name %q", name.Load())
+	}
+	for host, status := range map[string]int{"wrong.example": 502, "stranger.example": 502, "careless.example": 200, "bare.example": 502} {
+		if a := ask(t, p.HTTP, nil, host, "/"); a.status != status {
+			t.Errorf("%s: %d, want %d", host, a.status, status)
+		}
+	}
 }

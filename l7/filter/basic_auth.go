@@ -15,9 +15,9 @@ import (
 
 // Limits of basic authentication.
 const (
-	credentialBytesMax = 1 << 10          // of an Authorization field's user and password
-	verdictsMax        = 1024             // kept of each kind: right and wrong passwords, of each loop and Ingress
-	passwordPatience   = 5 * time.Second  // how long a request waits for its password to be checked
+	credentialBytesMax = 1 << 10         // of an Authorization field's user and password
+	verdictsMax        = 1024            // kept of each kind: right and wrong passwords, of each loop and Ingress
+	passwordPatience   = 5 * time.Second // how long a request waits for its password to be checked
 )
 
 // Credentials are lines of "user:hash". They are secret, so they do not print.

@@ -39,6 +39,7 @@ var annotations = slices.Concat(
 	errorAnnotations,
 	accessAnnotations,
 	authAnnotations,
+	proxySSLAnnotations,
 	backendAnnotations,
 	proxyAnnotations,
 	tlsAnnotations,
@@ -150,6 +151,7 @@ type dialect struct {
 	basic         basicDialect
 	auth          authDialect
 	satisfyAny    bool
+	proxySSL      proxySSLDialect
 	headers       headersDialect
 	errors        string // custom-http-errors; "": the ConfigMap's
 	errorsOwnOnly bool   // disable-proxy-intercept-errors

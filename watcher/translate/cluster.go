@@ -130,7 +130,7 @@ func (t *Translator) clusterSettings(c *cluster) (upstream.Settings, []route.Pro
 	s.ConnectTimeout = t.config.settings.ConnectTimeout
 	s.AllowLoopback = t.options.AllowLoopback
 	if c.https {
-		s.TLS = &upstream.TLS{}
+		s.TLS = t.clusterTLS(c)
 	}
 	if c.name != "" {
 		c.urlSettings(&s)

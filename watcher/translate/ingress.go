@@ -248,7 +248,9 @@ func (f *fragment) need(service, port string, at place) backend {
 		}
 	}
 	u := use{fragment: f, at: at, service: key{f.ing.Namespace, service}, port: port, https: f.dialect.https}
-	u.id = clusterID(u.service, port, u.https)
+	if u.id = clusterID(u.service, port, u.https); u.https {
+		u.id += f.dialect.proxySSL.variant()
+	}
 	if f.used == nil {
 		f.used = make(map[string]bool)
 	}

@@ -74,6 +74,7 @@ var annotationSections = []annotationSection{
 	{"Error pages", errorAnnotations},
 	{"Access and log", accessAnnotations},
 	{"Authentication", authAnnotations},
+	{"TLS to backends", proxySSLAnnotations},
 	{"Backends", backendAnnotations},
 	{"Forwarding", proxyAnnotations},
 	{"TLS", tlsAnnotations},

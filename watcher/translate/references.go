@@ -44,7 +44,10 @@ func (f *fragment) references() (secrets, configMaps []key) {
 		return nil, nil
 	}
 	cross := f.dialect.defaults.crossNamespace
-	if name := f.dialect.basic.secret; name != "" {
+	for _, name := range []string{f.dialect.basic.secret, f.dialect.proxySSL.secret} {
+		if name == "" {
+			continue
+		}
 		if k, why := f.reference(name, cross); why == "" {
 			secrets = append(secrets, k)
 		}
@@ -106,6 +109,7 @@ func (b *hostBuild) resolve(p part) (n named) {
 	}
 	b.customHeaders(p, &n)
 	b.authentication(p, &n)
+	b.backendTLS(p, &n)
 	b.errorPages(p, &n)
 	n.filters, n.auth = slices.Clip(n.filters), slices.Clip(n.auth)
 	return n

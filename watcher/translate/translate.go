@@ -202,6 +202,11 @@ func (t *Translator) readServices(o *Objects) {
 func (t *Translator) readSecrets(list []*corev1.Secret) {
 	for _, k := range t.secrets.update(list) {
 		for f := range t.secretUsers[k] {
+			if f.dialect.proxySSL.secret != "" {
+				for _, u := range f.uses {
+					t.dirtyClusters[u.id] = true
+				}
+			}
 			for i := range f.hosts {
 				t.dirtyHosts[f.hosts[i].name] = true
 			}
