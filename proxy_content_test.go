@@ -136,7 +136,7 @@ func TestHeadersOnTheWire(t *testing.T) {
 	}
 	for name, want := range map[string]string{"X-Frame-Options": "DENY", "X-Powered-By": "", "X-Runtime": "", "Server": "", "X-Custom": "costs $5",
 		"X-Served-By": "sluice", "Location": "http://own.example/next?a=b", "Refresh": "5; URL=http://own.example/later",
-		"Set-Cookie": "a=b; Path=/x; domain=outer.example; HttpOnly|path=inner.example; Path=/other; Domain=third.example"} {
+		"Set-Cookie": "a=b; Path=/x; domain=.outer.example; HttpOnly|path=inner.example; Path=/other; Domain=third.example"} {
 		if got := strings.Join(a.header.Values(name), "|"); got != want {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
@@ -187,7 +187,7 @@ func TestErrorPagesOnTheWire(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.want(t, 410, "GET /")
+	a.want(t, 410, "GET /?x=y")
 	for _, want := range []string{"X-Code: 404\r\n", "X-Format: text/html\r\n", "X-Original-Uri: /404?x=y\r\n", "X-Namespace: default\r\n",
 		"X-Ingress-Name: web\r\n", "X-Service-Name: web\r\n", "X-Service-Port: 80\r\n", "X-Request-Id: "} {
 		if !strings.Contains(a.body, want) {

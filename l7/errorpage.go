@@ -74,7 +74,11 @@ func (x *Exchange) askForPage(status int) {
 	if r.Method != wire.MethodHead {
 		r.Method, r.MethodText = wire.MethodGet, methodGet
 	}
-	r.Target, r.Framing, r.ContentLength, r.Upgrade, r.TETrailers = rootTarget, wire.FramingNone, 0, nil, false
+	r.Target = rootTarget
+	if len(r.Query) > 0 { // nginx's rewrite of the path keeps it
+		r.Target = x.Arena.Commit(append(append(x.Arena.Reserve(len(r.Query)+2), "/?"...), r.Query...))
+	}
+	r.Framing, r.ContentLength, r.Upgrade, r.TETrailers = wire.FramingNone, 0, nil, false
 	x.tellError(status)
 	x.SetRequest(wire.FieldOther, nameXOriginalURI, asked)
 }

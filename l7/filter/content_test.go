@@ -112,7 +112,7 @@ func TestResponseRewrites(t *testing.T) {
 		{"Location", "http://in.example/x", "http://shop.example/x"}, {"Location", "http://other/http://in.example", "http://other/http://in.example"},
 		{"Refresh", "1;URL=http://in.example/", "1;URL=http://shop.example/"}, {"Refresh", "1", "1"}, {"X-Other", "http://in.example", "http://in.example"},
 		{"Set-Cookie", "a=/in; Path=/in/x; Domain=in.example", "a=/in; Path=/out/x; Domain=out.example"},
-		{"Set-Cookie", "a=b;domain=.IN.example;path=/", "a=b;domain=out.example;path=/"}, {"Set-Cookie", "domain=in.example", "domain=in.example"},
+		{"Set-Cookie", "a=b;domain=.IN.example;path=/", "a=b;domain=.out.example;path=/"}, {"Set-Cookie", "domain=in.example", "domain=in.example"},
 		{"Set-Cookie", "a=b; Domain=sub.in.example", "a=b; Domain=sub.in.example"}, {"Set-Cookie", "a=b; ; Path", "a=b; ; Path"}, {"Set-Cookie", "", ""},
 	} {
 		x := described(t)

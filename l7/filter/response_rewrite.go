@@ -135,7 +135,10 @@ func (c *cookieRewrite) attribute(x *l7.Exchange, v []byte, name string, from, t
 			old := v[start:end]
 			keep := 0
 			if !beginning {
-				old = bytes.TrimPrefix(old, dot)
+				if bytes.HasPrefix(old, dot) { // it says nothing, and stays
+					start++
+					old = old[1:]
+				}
 				if !wire.EqualFold(old, from) {
 					return v
 				}
