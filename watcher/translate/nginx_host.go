@@ -3,6 +3,7 @@ package translate
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -99,15 +100,15 @@ type deriver struct {
 	problems   []route.Problem
 }
 
-// add makes a derived host, or takes the one that was made of the same.
+// add makes a derived host; one that is as it was stays the same pointer.
 func (b *deriver) add(name string, source *route.VirtualHost, make func(*route.VirtualHost)) {
-	if old := b.translator.derived.of[name]; old.source == source && old.out != nil {
-		b.of[name] = old
-		return
-	}
 	out := *source
 	out.Name = name
 	make(&out)
+	if old := b.translator.derived.of[name]; old.source == source && reflect.DeepEqual(*old.out, out) {
+		b.of[name] = old
+		return
+	}
 	b.of[name] = derivedHost{source, &out}
 }
 
