@@ -51,7 +51,7 @@ var authAnnotations = []annotation{
 		text: "What browsers show when they ask.",
 		parse: func(d *dialect, value string) error {
 			if !plainPath(strings.ReplaceAll(value, " ", "")) {
-				return fmt.Errorf("%q holds other characters than letters, digits, blanks and -._~/:", value)
+				return fmt.Errorf("%q holds other characters than -._~/:, letters, digits and blanks", value)
 			}
 			d.basic.realm = value
 			return nil
