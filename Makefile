@@ -14,6 +14,7 @@ FUZZ      ?= Fuzz
 BENCH     ?= .
 COUNT     ?= 2
 ARGS      ?=
+DURATION  ?= 30m
 
 # What `make bench` and `make regress` compare this tree with: the last commit, or the one before it when nothing has
 # changed since.
@@ -35,15 +36,17 @@ run: build ## build, then serve the embedded demo on 8080 and 8443 (ARGS=... for
 	bin/sluice demo $(ARGS)
 
 .PHONY: test
-test: ## all tests, with the fuzz targets' seeds and found inputs (TESTFLAGS=-v, PACKAGES=./route)
+test: bin/h2spec ## all tests, with the fuzz targets' seeds and found inputs (TESTFLAGS=-v, PACKAGES=./route)
 	$(GO) test -p 1 -timeout 18m $(TESTFLAGS) $(PACKAGES)
+
+test: bin/helm bin/kustomize # tests of deploy/ run them; built here, since a first build takes minutes
 
 .PHONY: test-short
 test-short: ## the tests that need no long load
 	$(GO) test -short $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: race
-race: ## all tests under the race detector (needs gcc)
+race: bin/h2spec ## all tests under the race detector (needs gcc)
 	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 18m $(TESTFLAGS) $(PACKAGES)
 
 # `go test -fuzz` takes one target of one package a run.
@@ -82,6 +85,22 @@ $(OLD):
 	@git worktree prune; if [ -e $(OLD) ]; then git worktree remove --force $(OLD); fi
 	git worktree add --quiet --force --detach $(OLD) $(REF)
 
+ARCHITECTURES ?= amd64 arm64
+IMAGE         ?= ghcr.io/sluiceproxy/sluice
+
+# No registry is needed: the image is the program and nothing else.
+.PHONY: image
+image: ## build the container image for ARCHITECTURES, by buildah (IMAGE=name)
+	@for arch in $(ARCHITECTURES); do \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '-s -w $(LDFLAGS)' -o bin/linux-$$arch/sluice . && \
+		buildah $(BUILDAHFLAGS) build --platform linux/$$arch --build-arg TARGETARCH=$$arch --timestamp 0 --tag $(IMAGE):$(VERSION)-$$arch . || exit 1; \
+	done
+
+.PHONY: chart
+chart: bin/helm ## lint the Helm chart, and package it into bin
+	bin/helm lint --strict deploy/chart
+	bin/helm package --destination bin --app-version $(VERSION) deploy/chart
+
 .PHONY: compare
 compare: build ## Sluice beside its rivals on this machine (ARGS=--quick: a smoke test; --all; --readme=README.md)
 	$(GO) run ./bench compare $(ARGS)
@@ -109,6 +128,22 @@ lint: bin/staticcheck ## gofmt, go vet, staticcheck, generated pages up to date
 	bin/staticcheck $(PACKAGES)
 	@if ! $(GO) run . annotations | diff -u docs/annotations.md -; then echo 'docs/annotations.md is not what the table says; make docs writes it'; exit 1; fi
 
+# A mixed load with changes all the time; what was seen is in bench/results/tmp-soak.csv and .svg.
+.PHONY: soak
+soak: ## mixed load, changing manifests, flapping backends: no error, flat memory (DURATION=30m)
+	SLUICE_SOAK=$(DURATION) SLUICE_SOAK_OUT=$(CURDIR)/bench/results $(GO) test -count 1 -timeout 0 -run '^TestSoak$$' -v .
+
+# The public database is asked first. Where it cannot be reached, the reports as a Go module stand in, as old as their pin.
+VULNDB := v0.0.0-20261105234957-e22db6528018
+.PHONY: vuln
+vuln: bin/govulncheck ## known holes in what Sluice is built from
+	@if bin/govulncheck -db https://vuln.go.dev ./... >bin/vuln.txt 2>&1 || [ $$? = 3 ]; then cat bin/vuln.txt; ! grep -q '^Vulnerability #' bin/vuln.txt; else \
+		echo 'https://vuln.go.dev cannot be reached; reports of golang.org/x/vulndb $(VULNDB) are used: newer ones are not known here'; \
+		dir=$$($(GO) mod download -json golang.org/x/vulndb@$(VULNDB) | sed -n 's/.*"Dir": "\(.*\)",/\1/p'); \
+		$(GO) run -C tools ./vulndb "$$dir" $(CURDIR)/bin/vulndb; \
+		bin/govulncheck -db file://$(CURDIR)/bin/vulndb ./...; \
+	fi
+
 .PHONY: check
 check: lint test race ## lint, test and race: what a change has to pass
 
@@ -120,6 +155,19 @@ clean: ## remove what the targets above left here
 # Pinned in tools/go.mod, a module of its own: its graph is not ours.
 bin/staticcheck: tools/go.mod tools/go.sum
 	$(GO) build -C tools -o ../$@ honnef.co/go/tools/cmd/staticcheck
+
+
+bin/helm: tools/go.mod tools/go.sum
+	$(GO) build -C tools -ldflags '-s -w' -o ../$@ helm.sh/helm/v4/cmd/helm
+
+bin/kustomize: tools/go.mod tools/go.sum
+	$(GO) build -C tools -ldflags '-s -w' -o ../$@ sigs.k8s.io/kustomize/kustomize/v5
+
+bin/govulncheck: tools/go.mod tools/go.sum
+	$(GO) build -C tools -o ../$@ golang.org/x/vuln/cmd/govulncheck
+
+bin/h2spec: tools/go.mod tools/go.sum
+	$(GO) build -C tools -o ../$@ github.com/summerwind/h2spec/cmd/h2spec
 
 bin/benchstat: tools/go.mod tools/go.sum
 	$(GO) build -C tools -o ../$@ golang.org/x/perf/cmd/benchstat

@@ -25,7 +25,7 @@ type site struct {
 	name        string // of all of them
 	host        string
 	path        string            // "": /
-	annotations map[string]string // without their prefix
+	annotations map[string]string // ingress-nginx's without their prefix
 	secret      string            // of TLS; "": none
 	ports       []int             // of endpoints at 127.0.0.1
 }
@@ -410,7 +410,7 @@ func isReset(err error) bool {
 // adminPage answers a page of the admin server: its status and body.
 func (p *testProxy) adminPage(t testing.TB, path string) (int, string) {
 	t.Helper()
-	a := ask(t, p.adminOpened.String(), nil, "admin", path)
+	a := ask(t, p.adminOpened, nil, "admin", path)
 	return a.status, a.body
 }
 

@@ -51,8 +51,9 @@ func (c *canvas) line(x1, y1, x2, y2, width float64, stroke string) {
 	fmt.Fprintf(&c.b, "<line x1='%.1f' y1='%.1f' x2='%.1f' y2='%.1f' stroke='%s' stroke-width='%g'/>\n", x1, y1, x2, y2, stroke, width)
 }
 
+// text has a white rim, so that it can be read across lines.
 func (c *canvas) text(x, y float64, anchor string, size float64, fill, weight, s string) {
-	fmt.Fprintf(&c.b, "<text x='%.1f' y='%.1f' text-anchor='%s' font-size='%g' font-weight='%s' fill='%s' %s>%s</text>\n",
+	fmt.Fprintf(&c.b, "<text x='%.1f' y='%.1f' text-anchor='%s' font-size='%g' font-weight='%s' fill='%s' stroke='#ffffff' stroke-width='3' paint-order='stroke' stroke-linejoin='round' %s>%s</text>\n",
 		x, y, anchor, size, weight, fill, plotFont, html.EscapeString(s))
 }
 

@@ -87,11 +87,11 @@ func (r *report) costBars() string {
 		c.line(x.at(v), barsTop-6, x.at(v), height, 1, inkGrid)
 		c.text(x.at(v), height+16, "middle", 11, inkWeak, "normal", fmt.Sprintf("%g ×", v))
 	}
+	c.line(x.at(1), barsTop-6, x.at(1), height, 1.5, inkWeak)
 	y := barsTop
 	for _, row := range rows {
 		y = row.bars(c, x, y, reference)
 	}
-	c.line(x.at(1), barsTop-6, x.at(1), height, 1.5, inkWeak)
 	return c.String()
 }
 

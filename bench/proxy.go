@@ -113,6 +113,7 @@ type running struct {
 	candidate
 	deployment       deployment
 	plain, tls, pass string // addresses
+	warm             bool   // it has been warmed up, where a scenario wants that
 	expected         bool   // to end: the measurement tells it to
 }
 

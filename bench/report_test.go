@@ -294,16 +294,22 @@ func TestPicturesAreWellFormed(t *testing.T) {
 }
 
 func TestParsePerf(t *testing.T) {
-	for printed, want := range map[string]float64{
-		"1234,,raw_syscalls:sys_enter,800000000,100.00,,\n":      1234,
-		"<not counted>,,raw_syscalls:sys_enter,0,100.00,,\n":     0,
-		"warning\n\n77,,raw_syscalls:sys_enter,8,100.00,0.1,x\n": 77,
+	for printed, want := range map[string]syscallCount{
+		"1234,,raw_syscalls:sys_enter,800000000,100.00,,\n":      {1234, 800 * time.Millisecond},
+		"<not counted>,,raw_syscalls:sys_enter,0,100.00,,\n":     {},
+		"warning\n\n77,,raw_syscalls:sys_enter,8,100.00,0.1,x\n": {77, 8},
 	} {
 		if got, err := parsePerf(printed); err != nil || got != want {
 			t.Errorf("%q: %v, %v", printed, got, err)
 		}
 	}
-	if _, err := parsePerf("event syntax error"); err == nil {
-		t.Error("no count was taken for one")
+	for _, printed := range []string{"event syntax error", "many,,raw_syscalls:sys_enter,8,100.00,,\n"} {
+		if _, err := parsePerf(printed); err == nil {
+			t.Errorf("%q was taken for a count", printed)
+		}
+	}
+	// 1000 calls in 10 ms of CPU, 50 µs of CPU a request: 5 a request.
+	if got := (syscallCount{1000, 10 * time.Millisecond}).perRequest(time.Second, 20_000); got < 4.99 || got > 5.01 {
+		t.Errorf("%v calls a request, want 5", got)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"time"
 )
 
 // Rows over the number of routes: requests go to routes drawn by chance, so that tables, not one hot entry, are
@@ -14,6 +15,7 @@ const (
 	routesPerHost  = 10
 	routesSampled  = 4096 // of which so many get requests
 	routesConns    = 64
+	routesWarm     = 2 * time.Second
 	besideIdleLoad = 64 // connections at work beside idle ones
 )
 
@@ -57,6 +59,12 @@ func noManyRoutes(c candidate) error {
 func amongRoutes(ctx context.Context, r *rig, p *running) (measurement, error) {
 	l := load{address: p.plain, conns: routesConns, targets: p.deployment.targets()}
 	l.host, l.path = l.targets[0].host, l.targets[0].path
+	if !p.warm { // who has just read so much has much to touch for the first time
+		p.warm = true
+		if _, err := loadKept(ctx, l, routesWarm); err != nil {
+			return measurement{}, fmt.Errorf("warm-up: %w", err)
+		}
+	}
 	return r.measure(ctx, p, l, loadKept, r.origin.plain)
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -14,58 +15,60 @@ const perfTime = 200 * time.Millisecond
 
 // findPerf says whether system calls can be counted here: perf is installed and may trace.
 func findPerf(ctx context.Context) bool {
-	_, err := countSyscalls(ctx, []int{1}, time.Millisecond)
+	_, err := countSyscalls(ctx, os.Getpid(), time.Millisecond)
 	return err == nil
 }
 
-// countSyscalls counts the system calls of processes, with all their threads, for a time.
-func countSyscalls(ctx context.Context, pids []int, length time.Duration) (float64, error) {
-	var list []string
-	for _, pid := range pids {
-		list = append(list, strconv.Itoa(pid))
+// syscallCount is how many calls a process tree made, and how long it ran on a CPU meanwhile.
+type syscallCount struct {
+	calls float64
+	onCPU time.Duration
+}
+
+// countSyscalls counts for a time. perf says how long the counted threads ran, which is what makes a busy machine's
+// count worth something: calls by CPU time do not hang on how often they got a CPU.
+func countSyscalls(ctx context.Context, root int, length time.Duration) (syscallCount, error) {
+	tree, err := processTree(root)
+	if err != nil {
+		return syscallCount{}, err
 	}
-	printed, err := exec.CommandContext(ctx, "perf", "stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-p", strings.Join(list, ","),
+	var pids []string
+	for _, pid := range tree {
+		pids = append(pids, strconv.Itoa(pid))
+	}
+	printed, err := exec.CommandContext(ctx, "perf", "stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-p", strings.Join(pids, ","),
 		"--", "sleep", fmt.Sprintf("%g", length.Seconds())).CombinedOutput()
 	if err != nil {
-		return 0, fmt.Errorf("perf: %w: %s", err, firstLine(string(printed)))
+		return syscallCount{}, fmt.Errorf("perf: %w: %s", err, firstLine(string(printed)))
 	}
 	return parsePerf(string(printed))
 }
 
-// parsePerf reads the number of the event from perf's list; a process that made no call is "not counted".
-func parsePerf(printed string) (float64, error) {
+// parsePerf reads the event's number and its time, in nanoseconds, from perf's list: "number,unit,event,time,…". A
+// process that did not run is "not counted".
+func parsePerf(printed string) (syscallCount, error) {
 	for line := range strings.Lines(printed) {
-		number, rest, found := strings.Cut(line, ",")
-		if !found || !strings.Contains(rest, "raw_syscalls:sys_enter") {
+		fields := strings.Split(strings.TrimSpace(line), ",")
+		if len(fields) < 4 || fields[2] != "raw_syscalls:sys_enter" {
 			continue
 		}
-		if number == "<not counted>" {
-			return 0, nil
+		if fields[0] == "<not counted>" {
+			return syscallCount{}, nil
 		}
-		n, err := strconv.ParseFloat(number, 64)
-		if err != nil {
-			return 0, fmt.Errorf("perf: %q is not a number", number)
+		calls, err1 := strconv.ParseFloat(fields[0], 64)
+		onCPU, err2 := strconv.ParseInt(fields[3], 10, 64)
+		if err1 != nil || err2 != nil {
+			return syscallCount{}, fmt.Errorf("perf: no numbers in %q", strings.TrimSpace(line))
 		}
-		return n, nil
+		return syscallCount{calls, time.Duration(onCPU)}, nil
 	}
-	return 0, fmt.Errorf("perf printed no count: %s", firstLine(printed))
+	return syscallCount{}, fmt.Errorf("perf printed no count: %s", firstLine(printed))
 }
 
-// syscallsPerRequest counts while the load goes on: the proxy's calls a second divided by the origin's requests a
-// second. It answers 0 when either cannot be told.
-func syscallsPerRequest(ctx context.Context, pid int, work tallyFile) float64 {
-	tree, err := processTree(pid)
-	if err != nil {
+// perRequest is the calls of one request, by the CPU time of one; 0 when nothing was counted.
+func (c syscallCount) perRequest(cpu time.Duration, requests uint64) float64 {
+	if c.onCPU <= 0 || requests == 0 {
 		return 0
 	}
-	before, err1 := work.read()
-	start := time.Now()
-	calls, err2 := countSyscalls(ctx, tree, perfTime)
-	length := time.Since(start)
-	after, err3 := work.read()
-	if err1 != nil || err2 != nil || err3 != nil || after.Requests <= before.Requests {
-		return 0
-	}
-	rate := float64(after.Requests-before.Requests) / length.Seconds()
-	return calls / perfTime.Seconds() / rate
+	return c.calls / c.onCPU.Seconds() * cpu.Seconds() / float64(requests)
 }

@@ -35,7 +35,9 @@ func (r *rig) underLoad(ctx context.Context, p *running, l load, by loadFunc, wo
 	}()
 	err := w.between(ctx, p, work, r.options.duration, ended)
 	if err == nil && r.perf {
-		w.calls = syscallsPerRequest(ctx, p.pid(), work)
+		if count, err := countSyscalls(ctx, p.pid(), perfTime); err == nil { // else the column stays empty
+			w.calls = count.perRequest(w.used.cpu, w.work.Requests)
+		}
 	}
 	if err != nil {
 		cancel()

@@ -28,6 +28,7 @@ type Loop struct {
 	wheel      wheel
 	fired      func(*Conn) // l.deadline, bound once
 
+	skew   int64            // tests: how far the loop's time was set forward
 	wall   time.Time        // the time of day at wallAt; read anew every wallEvery, because a clock may be set
 	wallAt int64            // loop time
 	clock  func() time.Time // tells the time of day
@@ -43,6 +44,7 @@ type Loop struct {
 	pipes   []*pipe
 	vector  sendVector
 	dirty   []ref // connections with staged output
+	late    []ref // … of those that gather it
 	ready   []ref // connections that asked for another turn
 	closed  []*Conn
 	free    []*Conn
@@ -58,7 +60,8 @@ type Loop struct {
 	queued   atomic.Bool // posted is not empty
 	asleep   atomic.Bool // in epoll_wait, or about to be
 	stopping bool
-	poison   bool // tests: overwrite the shared buffers after every turn
+	poison   bool  // tests: overwrite the shared buffers after every turn
+	given    int32 // the descriptor that Give is handing over; -1: none, or Adopt has it
 
 	// Local is the loop's slot for the rooms above: free lists of theirs. Index by their own constants.
 	Local [localSlots]any
@@ -111,7 +114,7 @@ func NewLoop(id int) (*Loop, error) {
 		read:    make([]byte, readBufferBytes),
 		records: make([]byte, readBufferBytes),
 	}
-	l.fired, l.clock = l.deadline, time.Now
+	l.fired, l.clock, l.given = l.deadline, time.Now, -1
 	l.now = int64(time.Since(base))
 	l.readClock()
 	l.wheel.tick = l.now >> wheelShift
@@ -123,6 +126,9 @@ func NewLoop(id int) (*Loop, error) {
 
 // Now is the loop's time in nanoseconds on the monotonic clock, read once per turn of epoll. On the loop only.
 func (l *Loop) Now() int64 { return l.now }
+
+// Now is the loops' clock read afresh, for whoever is on no loop.
+func Now() int64 { return int64(time.Since(base)) }
 
 // Wall is Now as time of day. A clock that is set is followed within wallEvery.
 func (l *Loop) Wall() time.Time { return l.wall.Add(time.Duration(l.now - l.wallAt)) }
@@ -165,6 +171,7 @@ func (l *Loop) round(ms int) {
 	}
 	l.wheel.advance(l.now, l.fired)
 	l.runReady()
+	l.flushLate()
 	if len(l.lowats) > 0 {
 		l.resetLowats()
 	}
@@ -183,16 +190,18 @@ func (l *Loop) wait(ms int) int {
 		}
 		n = epollWaitBriefly(l.ep, l.events, short)
 		if n > 0 || short == ms {
-			l.now = int64(time.Since(base))
+			l.now = l.time()
 			return n
 		}
 	}
-	from := int64(time.Since(base))
+	from := l.time()
 	n = epollWait(l.ep, l.events, ms)
-	l.now = int64(time.Since(base))
+	l.now = l.time()
 	l.busy = n > 0 && l.now-from < int64(rawWaitMax)
 	return n
 }
+
+func (l *Loop) time() int64 { return int64(time.Since(base)) + l.skew }
 
 // announce marks all connections of a batch that have input before any is led: whoever looks at another connection in
 // this batch, such as a pool that is about to reuse one, sees that something has come.
@@ -224,7 +233,8 @@ func (l *Loop) sleep() int {
 	return ms
 }
 
-// Post runs f on the loop, soon. From any goroutine; f must not block.
+// Post runs f on the loop, soon. From any goroutine; f must not block. A panic in f is counted and ends nothing else: whose
+// connection it was about, f alone knows.
 func (l *Loop) Post(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock() // after the wake-up: the number of wakeFD may be another descriptor's once the loop has ended
@@ -400,6 +410,18 @@ func (l *Loop) flushDirty() {
 	l.dirty = l.dirty[:0]
 }
 
+// flushLate sends what the connections that gather have staged in the whole round.
+func (l *Loop) flushLate() {
+	for i := 0; i < len(l.late); i++ {
+		r := l.late[i]
+		if r.live() {
+			r.c.flags &^= flagDirty
+			r.c.Flush()
+		}
+	}
+	l.late = l.late[:0]
+}
+
 // reclaim takes back the buffers that views may have referred to.
 func (l *Loop) reclaim() {
 	for i, b := range l.retired {
@@ -460,6 +482,9 @@ const epollInput = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff
 // Adopt makes the descriptor fd, a connected non-blocking stream socket, the loop's. On the loop only. At its end the
 // loop closes it.
 func (l *Loop) Adopt(fd int, remote netip.AddrPort, h Handler) (*Conn, error) {
+	if l.given == int32(fd) {
+		l.given = -1
+	}
 	c, err := l.register(int32(fd), h, 0)
 	if err != nil {
 		closeFD(int32(fd))
@@ -557,13 +582,34 @@ func (l *Loop) Some(from, n int, f func(Handler) bool) (next int) {
 	return (from + n) % len(l.conns)
 }
 
-// Give hands the connected descriptor fd to the loop from another goroutine; adopt runs on the loop.
+// Give hands the connected descriptor fd to the loop from another goroutine; adopt runs on the loop. If it panics, the
+// connection is closed.
 func (l *Loop) Give(fd int, remote netip.AddrPort, adopt func(l *Loop, fd int, remote netip.AddrPort)) {
 	l.Stats.Pending.Add(1)
 	l.Post(func() {
 		l.Stats.Pending.Add(-1)
+		l.given = int32(fd)
+		defer l.taken(fd)
 		adopt(l, fd, remote)
 	})
+}
+
+// taken ends a connection whose adoption panicked: nobody else knows of it.
+func (l *Loop) taken(fd int) {
+	own := l.given != int32(fd)
+	l.given = -1
+	p := recover()
+	if p == nil {
+		return
+	}
+	l.panicked(p)
+	switch {
+	case !own:
+		closeFD(int32(fd))
+	case l.conns[fd] != nil:
+		l.conns[fd].flags |= flagPanicked
+		l.conns[fd].Abort()
+	}
 }
 
 // Dial starts a connection to addr; h.OnConnect follows, never from inside Dial. timeout bounds it.

@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"sync"
 	"sync/atomic"
 )
 
@@ -73,6 +74,51 @@ func (w *Work) Do(f func()) {
 	w.enter()
 	defer w.leave()
 	f()
+}
+
+// Share computes f(0) … f(n-1) for a caller that holds a permit: on its goroutine, and beside it under the other permits.
+// These it takes anew for each piece and behind everybody who waits already, so a piece should take less than a millisecond.
+// It returns when all are done. A panic in f is the caller's.
+func (w *Work) Share(n int, f func(i int)) {
+	s := &share{n: int64(n), f: f}
+	var helpers sync.WaitGroup
+	for range min(cap(w.permits), n) - 1 {
+		helpers.Go(func() {
+			for more := true; more; {
+				w.Do(func() { more = s.piece() })
+			}
+		})
+	}
+	for s.piece() {
+	}
+	helpers.Wait()
+	if p := s.panicked.Load(); p != nil {
+		panic(*p)
+	}
+}
+
+// share is one call of Share.
+type share struct {
+	next     atomic.Int64
+	n        int64
+	f        func(i int)
+	panicked atomic.Pointer[any]
+}
+
+// piece does the next piece; false: there is none.
+func (s *share) piece() bool {
+	i := s.next.Add(1) - 1
+	if i >= s.n {
+		return false
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s.panicked.CompareAndSwap(nil, &p)
+			s.next.Store(s.n) // the rest is not begun
+		}
+	}()
+	s.f(int(i))
+	return true
 }
 
 // Running is how many pieces of a kind are under way, waiting ones included.

@@ -38,7 +38,7 @@ func (e *ErrorPages) Has(status int) bool {
 // intercept goes for the page that replaces an answer of that status; false: the answer stands. A page's own errors are
 // not replaced again.
 func (x *Exchange) intercept(status int) bool {
-	if x.Route == nil || x.Route.Errors == nil || x.intercepted || x.plain || x.stage >= stageBody {
+	if x.Route == nil || x.Route.Errors == nil || x.intercepted || x.plain || x.stage >= stageBody || x.overdue() {
 		return false
 	}
 	e := x.Route.Errors
@@ -53,12 +53,13 @@ func (x *Exchange) intercept(status int) bool {
 	}
 	f := &x.fwd
 	if f.stream != nil {
+		f.stream.Endpoint().Answered(x.loop, status >= 500)
 		f.attemptEnded(x.loop.Now(), nil, status)
 	}
 	f.release()
 	x.Resp.Reset()
 	x.askForPage(status)
-	f.cluster, f.base = e.Cluster, f.tries
+	f.cluster, f.canary, f.belongs, f.base = e.Cluster, nil, belonging{}, f.tries
 	f.body, f.bodySent, f.bodyEnd, f.lost, f.interim = f.body[:0], 0, true, false, false
 	f.headAt, f.status, f.got = 0, 0, 0
 	x.connect()

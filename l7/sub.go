@@ -181,8 +181,8 @@ func (c *subClient) Room() int { return subBodyBytes }
 // EndBody implements Client.
 func (c *subClient) EndBody([]wire.Field) *fastpath.Error { return nil }
 
-// Detach implements Client. No subrequest asks for an upgrade.
-func (c *subClient) Detach() *fastpath.Conn { panic("l7: a subrequest was upgraded") }
+// Tunnel implements Client. No subrequest asks for an upgrade.
+func (c *subClient) Tunnel(*Exchange, *fastpath.Conn) { panic("l7: a subrequest was upgraded") }
 
 // SetDeadline implements Client: the asker's own deadline holds.
 func (c *subClient) SetDeadline(int64) {}

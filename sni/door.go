@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/listen"
 	"github.com/sluiceproxy/sluice/route"
 )
 
@@ -70,9 +71,9 @@ func NewDoor(c DoorConfig) *Door {
 	return d
 }
 
-// Listen binds the port and begins to accept. It answers the address, with the port that the system chose for port 0.
-func (d *Door) Listen(address string) (netip.AddrPort, error) {
-	ln, err := listen(d, address)
+// Listen opens the port and begins to accept. It answers the address, with the port that the system chose for port 0.
+func (d *Door) Listen(o listen.Options) (netip.AddrPort, error) {
+	ln, err := openListener(d, o)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
@@ -81,12 +82,20 @@ func (d *Door) Listen(address string) (netip.AddrPort, error) {
 	return ln.addr, nil
 }
 
+// Socket is what the door listens on, to be shared or passed on; nil before Listen.
+func (d *Door) Socket() *listen.Socket {
+	if d.listener == nil {
+		return nil
+	}
+	return d.listener.socket
+}
+
 // TurnAway lets nobody begin a connection any more; those that are half-way still come. A moment later Close resets none.
 func (d *Door) TurnAway() error {
 	if d.listener == nil {
 		return nil
 	}
-	return d.listener.turnAway()
+	return d.listener.socket.TurnAway()
 }
 
 // Close stops accepting. Connections that are open go on.
@@ -141,7 +150,7 @@ func (d *Door) adopt(l *fastpath.Loop, fd int, remote netip.AddrPort) {
 		return
 	}
 	if !d.TLS && policy == nil {
-		d.HTTP.ServeHTTP1(c, d.accepted)
+		d.HTTP.Serve(c, d.accepted)
 		return
 	}
 	a := &arrival{door: d, accept: d.accepted}

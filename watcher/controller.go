@@ -21,8 +21,9 @@ type Controller struct {
 	pending   atomic.Pointer[State]
 	wake      chan struct{}
 	ready     chan struct{}
-	current   *State        // that was applied last
-	config    *route.Config // … and what it was translated to
+	current   *State                // that was applied last
+	state     atomic.Pointer[State] // the same, for others
+	config    *route.Config         // … and what it was translated to
 	process   atomic.Pointer[translate.Process]
 	own       atomic.Pointer[[]route.Problem] // of the source and of translate, with their places
 	announced map[route.Problem]bool          // problems that the log has told
@@ -70,6 +71,9 @@ func NewController(c ControllerConfig) *Controller {
 
 // Ready is closed once the store serves a state.
 func (k *Controller) Ready() <-chan struct{} { return k.ready }
+
+// State is what was applied last; nil before. It is not written to. From any goroutine.
+func (k *Controller) State() *State { return k.state.Load() }
 
 // Process is what the present state says about the process; the defaults before the first. From any goroutine.
 func (k *Controller) Process() *translate.Process { return k.process.Load() }
@@ -168,6 +172,7 @@ func (k *Controller) put(s *State, began time.Time) {
 		k.Store.Swap(next)
 	}
 	k.current, k.config = s, &config
+	k.state.Store(s)
 	k.process.Store(k.translator.Process())
 	own := append(slices.Clone(s.Problems), located(problems, s)...)
 	k.own.Store(&own)
@@ -199,7 +204,7 @@ func endpointChanges(old, next *route.Config) (changes []*route.Cluster, only bo
 		if was == c {
 			continue
 		}
-		if was.ID != c.ID || was.Owner != c.Owner || was.Settings != c.Settings {
+		if was.ID != c.ID || was.Owner != c.Owner || !route.SameSettings(was.Settings, c.Settings) {
 			return nil, false
 		}
 		if !slices.Equal(was.Endpoints, c.Endpoints) {

@@ -36,6 +36,7 @@ type State struct {
 type Spec struct {
 	Scheme string   // a key of the table below
 	Paths  []string // file: directories, those named first count first
+	Files  []string // file: single files, after the directories
 }
 
 // sources is the table of what Open knows.

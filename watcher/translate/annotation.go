@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/l7/filter"
 	"github.com/sluiceproxy/sluice/upstream"
 )
 
@@ -41,6 +42,12 @@ var annotations = slices.Concat(
 	authAnnotations,
 	proxySSLAnnotations,
 	backendAnnotations,
+	balanceAnnotations,
+	affinityAnnotations,
+	limitAnnotations,
+	canaryAnnotations,
+	trafficAnnotations,
+	mirrorAnnotations,
 	proxyAnnotations,
 	tlsAnnotations,
 	laterAnnotations,
@@ -158,6 +165,29 @@ type dialect struct {
 	aliases       string // server-alias
 	www           bool   // from-to-www-redirect
 
+	balanceNeeds   string // the annotation without which load-balance means nothing; "": none
+	hashBy         string // upstream-hash-by; "": none
+	hashSubset     bool
+	hashSubsetSize int
+	hashBalance    int // 0: no bound
+
+	sticky   bool // affinity: cookie
+	affinity upstream.Affinity
+
+	canary       bool
+	canaryRule   l7.CanaryRule
+	canaryLegacy bool // affinity-canary-behavior
+
+	mirrorTo     external // mirror-target
+	mirrorTarget string   // … its path
+	mirrorHost   string
+	mirrorNoBody bool
+
+	serviceUpstream bool
+
+	limit   filter.Limit
+	traffic traffic
+
 	globalAuth bool // enable-global-auth
 	firewall   bool // enable-modsecurity
 
@@ -172,7 +202,10 @@ func newDialect(o *Options, d *defaults) dialect {
 		temporalRedirectCode: temporalCodeDefault, permanentRedirectCode: permanentCodeDefault,
 		allow: d.allow, deny: d.deny,
 		cors: newCORS(), headers: d.headers, errorsOwnOnly: d.errorsOwnOnly,
-		globalAuth: true, firewall: d.firewall,
+		hashSubsetSize: 3, affinity: upstream.Affinity{Cookie: cookieNameDefault},
+		serviceUpstream: d.serviceUpstream,
+		limit:           filter.Limit{BurstMultiplier: burstMultiplierDefault},
+		globalAuth:      true, firewall: d.firewall,
 		policy: d.policy,
 	}
 }
@@ -195,6 +228,16 @@ func (t *Translator) readAnnotations(f *fragment) {
 				t.options.AnnotationsPrefix)
 		}
 	}
+	f.settle(t.options.AnnotationsPrefix)
+}
+
+// settle looks at what only all annotations together tell.
+func (f *fragment) settle(prefix string) {
+	f.settleBalance(prefix)
+	f.settleAffinity(prefix)
+	f.settleLimits(prefix)
+	f.settleCanary(prefix)
+	f.settleTraffic()
 	f.dialect.protect()
 }
 

@@ -3,10 +3,8 @@ package translate
 import (
 	"fmt"
 	"maps"
-	"net/netip"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,13 +15,13 @@ import (
 
 // A cluster is a Service's port with everybody who names it.
 type cluster struct {
-	id      string
-	service key
-	port    string // name or number; "": the first one
-	https   bool
-	name    string // of a URL's host: DNS name or address; "": the Service's
-	uses    []use
-	out     *route.Cluster // nil: not built yet
+	id       string
+	service  key
+	port     string // name or number; "": the first one
+	https    bool
+	external external // the host of a URL, if one names the cluster
+	uses     []use
+	out      *route.Cluster // nil: not built yet
 }
 
 // A use is that an Ingress, or the flag --default-backend-service, names a cluster.
@@ -34,7 +32,9 @@ type use struct {
 	service  key
 	port     string
 	https    bool
-	name     string // see cluster
+	external external
+	canaryOf *host     // whose rule it is a canary of; nil: none
+	main     *fragment // … and whose Ingress has that rule
 }
 
 // clusterID is "namespace/service:port", and "#https" where backends speak TLS: those are other connections.
@@ -50,7 +50,7 @@ func clusterID(service key, port string, https bool) string {
 func (t *Translator) useCluster(u use) {
 	c := t.clusters[u.id]
 	if c == nil {
-		c = &cluster{id: u.id, service: u.service, port: u.port, https: u.https, name: u.name}
+		c = &cluster{id: u.id, service: u.service, port: u.port, https: u.https, external: u.external}
 		t.clusters[u.id] = c
 		if t.backends[u.service] == nil {
 			t.backends[u.service] = make(map[*cluster]struct{}, 1)
@@ -59,6 +59,16 @@ func (t *Translator) useCluster(u use) {
 	}
 	c.uses = append(c.uses, u)
 	t.dirtyClusters[c.id] = true
+}
+
+// dropUses takes uses off their clusters.
+func (t *Translator) dropUses(list []use) {
+	for _, u := range list {
+		if c := t.clusters[u.id]; c != nil {
+			c.uses = slices.DeleteFunc(c.uses, func(other use) bool { return other.fragment == u.fragment && other.canaryOf == u.canaryOf })
+			t.dirtyClusters[c.id] = true
+		}
+	}
 }
 
 // rebuildClusters builds the marked clusters anew and drops those that nobody uses.
@@ -97,21 +107,23 @@ func (t *Translator) dropCluster(c *cluster) {
 
 // buildCluster gives a cluster's settings and endpoints, and what is wrong for those who use it.
 func (t *Translator) buildCluster(c *cluster) (*route.Cluster, []route.Problem) {
-	out := &route.Cluster{
-		ID:    c.id,
-		Owner: route.Object{Kind: "Service", Namespace: c.service.namespace, Name: c.service.name},
+	if c.external.host != "" {
+		return t.buildExternal(c)
 	}
+	out := &route.Cluster{ID: c.id}
 	var problems []route.Problem
 	out.Settings, problems = t.clusterSettings(c)
-	if c.name != "" && t.services.by[c.service] == nil {
-		out.Owner, out.Endpoints = t.urlOwner(c), urlEndpoints(c)
-		return out, problems
-	}
+	return out, append(problems, t.collectEndpoints(c, out)...)
+}
+
+// collectEndpoints gives a cluster its Service's endpoints, and what is wrong with them for those who use it.
+func (t *Translator) collectEndpoints(c *cluster, out *route.Cluster) (problems []route.Problem) {
+	out.Owner = route.Object{Kind: "Service", Namespace: c.service.namespace, Name: c.service.name}
 	e := endpoints{options: &t.options, service: t.services.by[c.service], slices: t.slices.of(c.service)}
-	out.Endpoints = e.collect(c.port)
-	problems = append(problems, e.problems...)
+	out.Endpoints, problems = t.viaService(c, &e, e.collect(c.port))
+	problems = append(e.problems, problems...)
 	if e.unusable == "" {
-		return out, problems
+		return problems
 	}
 	for _, u := range c.uses {
 		owner := out.Owner
@@ -120,63 +132,30 @@ func (t *Translator) buildCluster(c *cluster) (*route.Cluster, []route.Problem) 
 		}
 		problems = append(problems, problem(owner, u.at.backend(t.options.AnnotationsPrefix, e.field), "Service %s %s", c.service, e.unusable))
 	}
-	return out, problems
+	return problems
 }
 
-// clusterSettings are those that the oldest Ingress asks for which names the cluster. Others that ask for another
-// algorithm learn that they came late.
+// clusterSettings are those that the oldest Ingress asks for which names the cluster. Others that ask for something else
+// learn that they came late.
 func (t *Translator) clusterSettings(c *cluster) (upstream.Settings, []route.Problem) {
 	s := t.config.defaults.cluster
 	s.ConnectTimeout = t.config.settings.ConnectTimeout
 	s.AllowLoopback = t.options.AllowLoopback
+	s.Name = c.service.namespace + "-" + c.service.name + "-" + c.port
 	if c.https {
 		s.TLS = t.clusterTLS(c)
 	}
-	if c.name != "" {
-		c.urlSettings(&s)
-		return s, nil
-	}
-	var oldest, chooser *fragment
-	for _, u := range c.uses {
-		if f := u.fragment; f != nil && (oldest == nil || older(f, oldest) < 0) {
-			oldest = f
+	if oldest := c.chooser(func(*dialect) bool { return true }); oldest != nil {
+		if oldest.dialect.policy.ConnectTimeout > 0 {
+			s.ConnectTimeout = oldest.dialect.policy.ConnectTimeout
+		}
+		if oldest.dialect.headers.connectionClose {
+			s.RequestsMax = 1
 		}
 	}
-	if oldest == nil {
-		return s, nil
-	}
-	if d := oldest.dialect.policy.ConnectTimeout; d > 0 {
-		s.ConnectTimeout = d
-	}
-	if oldest.dialect.headers.connectionClose {
-		s.RequestsMax = 1
-	}
-	for _, u := range c.uses {
-		if f := u.fragment; f != nil && f.dialect.algorithm != nil && (chooser == nil || older(f, chooser) < 0) {
-			chooser = f
-		}
-	}
-	if chooser == nil {
-		return s, nil
-	}
-	s.Algorithm = *chooser.dialect.algorithm
-	return s, t.lateChoices(c, chooser)
-}
-
-func (t *Translator) lateChoices(c *cluster, chooser *fragment) (problems []route.Problem) {
-	for _, u := range c.uses {
-		f := u.fragment
-		if f == nil || f.dialect.algorithm == nil || *f.dialect.algorithm == *chooser.dialect.algorithm {
-			continue
-		}
-		full := t.options.AnnotationsPrefix + "/load-balance"
-		if f.dialect.ownAlgorithm {
-			full = ownPrefix + "/load-balance"
-		}
-		problems = append(problems, problem(f.owner, annotationField(full),
-			"is ignored for Service %s: Ingress %s/%s names it too, comes first and chose another", c.service, chooser.ing.Namespace, chooser.ing.Name))
-	}
-	return problems
+	t.clusterAffinity(c, &s)
+	s.Keyed = slices.ContainsFunc(c.uses, func(u use) bool { return u.canaryOf != nil })
+	return s, append(t.clusterBalance(c, &s), t.clusterTraffic(c, &s)...)
 }
 
 // useDefaultBackend records the use of --default-backend-service.
@@ -201,33 +180,6 @@ func (t *Translator) defaultBackend() string {
 		return ""
 	}
 	return t.fallback.id
-}
-
-// urlOwner is whom a URL's cluster belongs to: the first Ingress that names it, or the ConfigMap.
-func (t *Translator) urlOwner(c *cluster) (o route.Object) {
-	var oldest *fragment
-	for _, u := range c.uses {
-		if f := u.fragment; f != nil && (oldest == nil || older(f, oldest) < 0) {
-			oldest = f
-		}
-	}
-	if oldest != nil {
-		return oldest.owner
-	}
-	k, _ := parseKey(t.options.ConfigMap)
-	return route.Object{Kind: "ConfigMap", Namespace: k.namespace, Name: k.name}
-}
-
-// urlEndpoints is a URL's host as an endpoint.
-func urlEndpoints(c *cluster) []upstream.Address {
-	port, err := strconv.ParseUint(c.port, 10, 16)
-	if err != nil {
-		return nil
-	}
-	if a, err := netip.ParseAddr(c.name); err == nil {
-		return []upstream.Address{{Addr: netip.AddrPortFrom(a, uint16(port))}}
-	}
-	return []upstream.Address{{Name: c.name, Port: uint16(port)}}
 }
 
 // portNames lists a Service's ports for a Problem's remedy.

@@ -85,6 +85,9 @@ type defaults struct {
 	openPaths     []string            // no-auth-locations
 	firewall      bool                // enable-modsecurity is set
 
+	serviceUpstream                    bool
+	limitStatus, limitConnectionStatus int
+
 	host        []filter.Config // of every host
 	cluster     upstream.Settings
 	riskMax     risk
@@ -114,6 +117,7 @@ func newConfiguration() *configuration {
 		plainPaths:   []string{"/.well-known/acme-challenge"},
 		openPaths:    []string{"/.well-known/acme-challenge"},
 		riskMax:      riskHigh,
+		limitStatus:  503, limitConnectionStatus: 503,
 	}
 	return c
 }

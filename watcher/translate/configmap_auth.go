@@ -16,14 +16,14 @@ var authKeys = []configKey{
 				return nil
 			}
 			c.defaults.globalAuthBad = true
-			t, variable, err := parseAuthTarget(value)
+			e, variable, err := parseAuthTarget(value)
 			if err != nil {
 				return &partly{err.Error() + "; nothing is served without it but Ingresses that switch it off for themselves"}
 			}
 			c.defaults.globalAuthBad = false
 			c.defaults.auth.URL = value
 			if !variable {
-				c.defaults.auth.Cluster = t.id()
+				c.defaults.auth.Cluster = e.id()
 			}
 			return nil
 		}},

@@ -23,7 +23,8 @@ type fragment struct {
 	hosts    []hostRules
 	uses     []use           // one for each cluster
 	used     map[string]bool // … by its ID, while the fragment is parsed
-	spare    string          // ID of the default-backend annotation's cluster
+	copies   *route.Mirror
+	spare    string // ID of the default-backend annotation's cluster
 	problems []route.Problem
 }
 
@@ -69,7 +70,9 @@ func (t *Translator) parse(f *fragment) {
 	if d := f.dialect.defaultBackend; d != "" {
 		f.spare = f.need(d, "", place{kind: placeAnnotation}).id
 	}
-	f.needAuth()
+	if !f.dialect.canary {
+		f.needAuth()
+	}
 	fallback := f.defaultBackend()
 	rules := f.ing.Spec.Rules
 	f.hosts = make([]hostRules, 0, max(1, len(rules)))
@@ -77,6 +80,9 @@ func (t *Translator) parse(f *fragment) {
 		f.readRule(i, &rules[i], &t.config.defaults)
 	}
 	f.used = nil
+	if !f.dialect.canary {
+		f.copies = f.mirror()
+	}
 	f.checkTLS()
 	if fallback == nil {
 		return
@@ -243,13 +249,16 @@ func (f *fragment) use(s *networkingv1.IngressServiceBackend, at place) (backend
 // need finds or records the use of a cluster. An empty port is the Service's first one.
 func (f *fragment) need(service, port string, at place) backend {
 	if len(f.uses) > 0 { // most often the next path has the last one's backend
-		if u := &f.uses[len(f.uses)-1]; u.service.name == service && u.port == port {
+		if u := &f.uses[len(f.uses)-1]; u.external.host == "" && u.service.name == service && u.port == port {
 			return backend{u.id, service, port}
 		}
 	}
 	u := use{fragment: f, at: at, service: key{f.ing.Namespace, service}, port: port, https: f.dialect.https}
 	if u.id = clusterID(u.service, port, u.https); u.https {
 		u.id += f.dialect.proxySSL.variant()
+	}
+	if f.dialect.canary { // its host, which knows the protocol of the main Ingress, uses the cluster
+		return backend{u.id, service, port}
 	}
 	if f.used == nil {
 		f.used = make(map[string]bool)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sluiceproxy/sluice/l7/filter"
-	"github.com/sluiceproxy/sluice/upstream"
 )
 
 // Who may come in, by name and password or by what a service says. What is asked for and cannot be had answers 503.
@@ -217,58 +215,20 @@ func parseFieldNames(value string) (string, error) {
 	return strings.Join(list, ","), nil
 }
 
-// A target is the host of a URL as a cluster.
-type target struct {
-	service key    // NAME.NAMESPACE.svc; zero: none
-	name    string // DNS name, or an address
-	port    string
-	https   bool
-}
-
-var serviceName = regexp.MustCompile(`^([a-z0-9-]+)\.([a-z0-9-]+)\.svc(\.[a-z0-9.-]+)?$`)
-
-// parseAuthTarget finds the cluster of a URL; variable: its host is known only with a request.
-func parseAuthTarget(value string) (t target, variable bool, err error) {
+// parseAuthTarget finds the backend of a URL; variable: its host is known only with a request.
+func parseAuthTarget(value string) (e external, variable bool, err error) {
 	u, err := filter.ParseAuthURL(value)
 	if err != nil {
-		return t, false, err
+		return e, false, err
 	}
 	if strings.ContainsRune(u.Hostname, '$') {
-		return t, true, nil
+		return e, true, nil
 	}
 	if u.Scheme == "$scheme" {
-		return t, false, fmt.Errorf("%q: a host that is not $host needs http or https", value)
+		return e, false, fmt.Errorf("%q: a host that is not $host needs http or https", value)
 	}
-	t = target{name: strings.ToLower(strings.Trim(u.Hostname, "[]")), port: u.Port, https: u.Scheme == "https"}
-	if _, err := netip.ParseAddr(t.name); err != nil {
-		if name, why := hostName(t.name); why != "" || strings.HasPrefix(name, "*") {
-			return t, false, fmt.Errorf("%q is not a host", u.Hostname)
-		}
-	}
-	if t.port == "" {
-		t.port = map[bool]string{false: "80", true: "443"}[t.https]
-	}
-	if _, err := parseInt(t.port, 1, 65535); err != nil {
-		return t, false, fmt.Errorf("%q is not a port", t.port)
-	}
-	if m := serviceName.FindStringSubmatch(t.name); m != nil {
-		t.service = key{m[2], m[1]}
-	}
-	return t, false, nil
-}
-
-// id names the target's cluster.
-func (t *target) id() string {
-	id := "url/" + t.name + ":" + t.port
-	if t.https {
-		id += "#https"
-	}
-	return id
-}
-
-// use is the target as a use of a cluster.
-func (t *target) use(f *fragment, at placeKind) use {
-	return use{fragment: f, at: place{kind: at}, id: t.id(), service: t.service, port: t.port, https: t.https, name: t.name}
+	e, err = parseExternal(u.Scheme, strings.Trim(u.Hostname, "[]"), u.Port)
+	return e, false, err
 }
 
 // needAuth records the use of auth-url's host.
@@ -276,27 +236,17 @@ func (f *fragment) needAuth() {
 	if f.dialect.auth.URL == "" {
 		return
 	}
-	if t, variable, err := parseAuthTarget(f.dialect.auth.URL); err == nil && !variable {
-		f.dialect.auth.Cluster = t.id()
-		f.uses = append(f.uses, t.use(f, placeAuth))
-	}
-}
-
-// settings are those of a URL's cluster: as nginx does by default, a certificate is not verified.
-func (c *cluster) urlSettings(s *upstream.Settings) {
-	if c.https {
-		s.TLS = &upstream.TLS{ServerName: c.name}
-		if _, err := netip.ParseAddr(c.name); err == nil {
-			s.TLS.ServerName = ""
-		}
+	if e, variable, err := parseAuthTarget(f.dialect.auth.URL); err == nil && !variable {
+		f.dialect.auth.Cluster = e.id()
+		f.uses = append(f.uses, e.use(f, placeAuth))
 	}
 }
 
 // useGlobalAuth records the use of global-auth-url's host.
 func (t *Translator) useGlobalAuth() {
 	var next *use
-	if target, variable, err := parseAuthTarget(t.config.defaults.auth.URL); err == nil && !variable {
-		u := target.use(nil, placeGlobalAuth)
+	if e, variable, err := parseAuthTarget(t.config.defaults.auth.URL); err == nil && !variable {
+		u := e.use(nil, placeGlobalAuth)
 		next = &u
 	}
 	old := t.globalAuth

@@ -60,7 +60,7 @@ type derivedHost struct {
 
 // note remembers whether a host asks for others.
 func (d *derivedHosts) note(h *host, name string) {
-	asks := h != nil && slices.ContainsFunc(h.parts, func(p part) bool { return p.dialect.aliases != "" || p.dialect.www })
+	asks := h != nil && slices.ContainsFunc(h.parts, func(p part) bool { return !p.dialect.canary && (p.dialect.aliases != "" || p.dialect.www) })
 	if !asks {
 		delete(d.askers, name)
 		return
@@ -94,6 +94,12 @@ func (t *Translator) deriveHosts() (changed []string) {
 	return changed
 }
 
+// serves tells whether rules have a host; those of canaries alone serve nothing.
+func (t *Translator) serves(name string) bool {
+	h := t.hosts[name]
+	return h != nil && h.out != nil
+}
+
 type deriver struct {
 	translator *Translator
 	of         map[string]derivedHost
@@ -114,11 +120,14 @@ func (b *deriver) add(name string, source *route.VirtualHost, make func(*route.V
 
 func (b *deriver) aliases(h *host) {
 	for _, p := range h.parts {
+		if p.dialect.canary {
+			continue
+		}
 		for _, name := range splitList(p.dialect.aliases) {
 			_, twice := b.of[name]
 			switch {
 			case name == h.name:
-			case b.translator.hosts[name] != nil:
+			case b.translator.serves(name):
 				b.refuse(p, "server-alias", "%q is ignored: rules have that host", name)
 			case twice && b.of[name].source == h.out:
 			case twice:
@@ -131,7 +140,7 @@ func (b *deriver) aliases(h *host) {
 }
 
 func (b *deriver) www(h *host) {
-	i := slices.IndexFunc(h.parts, func(p part) bool { return p.dialect.www })
+	i := slices.IndexFunc(h.parts, func(p part) bool { return p.dialect.www && !p.dialect.canary })
 	if i < 0 || h.name == "" || strings.HasPrefix(h.name, "*") {
 		return
 	}
@@ -139,7 +148,7 @@ func (b *deriver) www(h *host) {
 	if !long {
 		from = "www." + h.name
 	}
-	if _, twice := b.of[from]; twice || b.translator.hosts[from] != nil {
+	if _, twice := b.of[from]; twice || b.translator.serves(from) {
 		b.refuse(h.parts[i], "from-to-www-redirect", "is ignored for host %q: %q is a host of its own", h.name, from)
 		return
 	}

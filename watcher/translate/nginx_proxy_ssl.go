@@ -126,7 +126,11 @@ func (d *proxySSLDialect) variant() string {
 // clusterTLS is how a cluster's backends are spoken to: all who use it wish for the same. What cannot be had fails closed.
 func (t *Translator) clusterTLS(c *cluster) *upstream.TLS {
 	for _, u := range c.uses {
-		if f := u.fragment; f != nil && f.dialect.proxySSL.secret != "" {
+		f := u.fragment
+		if u.canaryOf != nil {
+			f = u.main
+		}
+		if f != nil && f.dialect.proxySSL.secret != "" {
 			wish, why := t.proxySSL(f)
 			if why != "" {
 				return &upstream.TLS{Verify: true, ServerName: "invalid"}

@@ -29,6 +29,7 @@ const (
 	placeFlag                        // --default-backend-service
 	placeAuth                        // the auth-url annotation
 	placeGlobalAuth                  // the ConfigMap's global-auth-url
+	placeMirror                      // the mirror-target annotation
 )
 
 // backend is the field of the place's backend, with a sub-field such as ".name" where it has any.
@@ -42,6 +43,8 @@ func (p place) backend(prefix, sub string) string {
 		return annotationField(prefix + "/auth-url")
 	case placeGlobalAuth:
 		return "data[global-auth-url]"
+	case placeMirror:
+		return annotationField(prefix + "/mirror-target")
 	case placeFlag:
 		return "--default-backend-service"
 	}
