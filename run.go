@@ -94,6 +94,7 @@ func newProxy(o options, log *slog.Logger, accessLog io.Writer) (*proxy, error) 
 	p.work = fastpath.NewWork(o.workPermits)
 	p.access = l7.NewAccessLog(accessLog, len(p.loops))
 	p.http = l7.NewServer(p.store, p.access, l7.NewStats(len(p.loops)))
+	p.http.Work = p.work
 	if p.controller, err = p.newController(); err != nil {
 		return nil, err
 	}

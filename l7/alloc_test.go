@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluiceproxy/sluice/upstream"
 	"github.com/sluiceproxy/sluice/l7/wire"
+	"github.com/sluiceproxy/sluice/upstream"
 )
 
 // canned is a backend that answers each request of known size with the same bytes, and allocates nothing.

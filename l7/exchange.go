@@ -32,6 +32,20 @@ type Exchange struct {
 	RequestID []byte
 	// RewriteTarget, when set, is the path and query that is sent instead of Req.Target.
 	RewriteTarget []byte
+	// SendHost, when set, is the Host that the backend gets instead of the client's, which X-Forwarded-Host still tells.
+	SendHost []byte
+	// Admitted: an address or an authentication let the request in, where one of them suffices (satisfy: any).
+	Admitted bool
+	// SetCookies and Challenge are added to the answer: what an authentication service wants to be told to the client.
+	SetCookies    []wire.Field
+	CookiesAlways bool   // … whatever the answer's status is
+	Challenge     []byte // WWW-Authenticate
+
+	authority   []byte     // the client's Host, while the backend gets another
+	described   bool       // the fields about the client are the proxy's own
+	intercepted bool       // an error page is under way, or was answered
+	depth       uint8      // how many exchanges ask by this one; 0: it is a client's own
+	sub         *subClient // the exchange that this one waits for
 
 	loop      *fastpath.Loop
 	local     *local
@@ -156,3 +170,32 @@ type Client interface {
 }
 
 var _ upstream.Peer = (*Exchange)(nil)
+
+// Asked is the request's target as the client spelled it.
+func (x *Exchange) Asked() []byte {
+	if x.asked != nil {
+		return x.asked
+	}
+	return x.Req.Target
+}
+
+// Authority is the client's Host, also when the backend gets another one.
+func (x *Exchange) Authority() []byte {
+	if x.authority != nil {
+		return x.authority
+	}
+	return x.Req.Authority
+}
+
+// Port is the port that the client connected to, as text.
+func (x *Exchange) Port() []byte { return x.port() }
+
+// ID is the X-Request-ID that the backend will get: the client's, or one that is made now.
+func (x *Exchange) ID() []byte {
+	if x.RequestID == nil {
+		if x.RequestID = wire.Get(x.Req.Fields, wire.FieldXRequestID); x.RequestID == nil {
+			x.RequestID = x.requestID()
+		}
+	}
+	return x.RequestID
+}

@@ -21,8 +21,10 @@ type ResponseFilter interface {
 	Response(x *Exchange)
 }
 
-// Filter is the compiled form of one behaviour: its request half, its response half, or both.
+// Filter is the compiled form of one behaviour: its request half, its response half, or both. A behaviour may also be
+// the error pages of its route.
 type Filter struct {
 	Request  RequestFilter
 	Response ResponseFilter
+	Errors   *ErrorPages
 }

@@ -24,6 +24,7 @@ type forward struct {
 	stream   upstream.Stream // nil while none is had
 	tried    [triesMax]*upstream.Endpoint
 	tries    int
+	base     int                       // … before an error page was asked for
 	failures [triesMax]*fastpath.Error // why tried attempts failed
 	statuses [triesMax]int16           // … or the status for which another endpoint was asked
 	times    [triesMax]int64           // … and how long they lasted
@@ -82,10 +83,10 @@ func (x *Exchange) forward() {
 		return
 	}
 	x.choose()
-	if len(x.Req.Authority) == 0 {
-		x.Req.Authority = x.serverName()
+	x.Describe()
+	if x.SendHost != nil {
+		x.authority, x.Req.Authority = x.Req.Authority, x.SendHost
 	}
-	x.describe()
 	x.asked = x.Req.Target
 	if len(x.RewriteTarget) > 0 {
 		x.Req.Target = x.RewriteTarget
@@ -140,12 +141,13 @@ func (x *Exchange) connect() {
 		x.failed(errOverdue)
 		return
 	}
-	if f.tries == 0 && x.Route.Mirror != nil {
+	if f.tries == 0 && x.Route.Mirror != nil && !x.intercepted {
 		x.mirror()
 	}
 	e := x.pick()
 	if e == nil && x.Route.Fallback != nil && f.cluster != x.Route.Fallback {
 		f.cluster, f.canary, f.belongs = x.Route.Fallback, nil, belonging{}
+		x.tellFallback()
 		e = x.pick()
 	}
 	if e == nil {
@@ -164,7 +166,7 @@ func (x *Exchange) connect() {
 	}
 	timeout = x.within(timeout)
 	s, ready, err := e.Open(x.loop, x, upstream.OpenOptions{
-		Fresh:          f.tries > 1, // an attempt after a failure does not try its luck with another idle session
+		Fresh:          f.tries > f.base+1, // an attempt after a failure does not try its luck with another idle session
 		NonIdempotent:  !idempotent(x.Req.Method),
 		ConnectTimeout: timeout,
 		Head:           &x.Settings.ResponseLimits,
@@ -430,6 +432,9 @@ func (x *Exchange) readHead() {
 		x.again(nil, x.Resp.Status)
 		return
 	}
+	if e := x.Route.Errors; e != nil && !e.OwnOnly && x.intercept(x.Resp.Status) {
+		return
+	}
 	x.beginResponse()
 }
 
@@ -440,6 +445,9 @@ func (x *Exchange) beginResponse() {
 	f.stream.Endpoint().Observe(x.loop, f.headAt-f.asked)
 	f.stream.Endpoint().Answered(x.loop, f.status >= 500)
 	x.stick()
+	if !x.Settings.PassServer && wire.Index(x.Resp.Fields, wire.FieldServer) >= 0 {
+		x.Resp.Fields = wire.Delete(x.Resp.Fields, wire.FieldServer)
+	}
 	if !x.filterResponse() {
 		x.failed(errPanic)
 		return

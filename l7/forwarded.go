@@ -63,8 +63,16 @@ func (x *Exchange) forwardedFor() netip.Addr {
 	}
 }
 
-// describe replaces the request's fields about the client by what the connection says, or a trusted peer said.
-func (x *Exchange) describe() {
+// Describe replaces the request's fields about the client by what the connection says, or a trusted peer said, once. A
+// filter that sets fields of its own calls it first, so that its word is the last one.
+func (x *Exchange) Describe() {
+	if x.described {
+		return
+	}
+	x.described = true
+	if len(x.Req.Authority) == 0 {
+		x.Req.Authority = x.serverName()
+	}
 	ip := x.Arena.Commit(x.ClientIP.AppendTo(x.Arena.Reserve(textMax)))
 	proto, host, port := schemeHTTP, x.Req.Authority, []byte(nil)
 	if x.Secure {
@@ -104,15 +112,19 @@ func (x *Exchange) describe() {
 		}
 		kept = append(kept, f)
 	}
-	if id == nil {
-		id = x.requestID()
+	if id == nil && (!x.Settings.NoRequestID || x.RequestID != nil) {
+		if id = x.RequestID; id == nil { // a filter may have asked for it already
+			id = x.requestID()
+		}
 	}
 	if port == nil {
 		port = x.port()
 	}
 	x.RequestID = id
+	if id != nil {
+		kept = append(kept, wire.Field{Name: nameXRequestID, Value: id, ID: wire.FieldXRequestID})
+	}
 	x.Req.Fields = append(kept,
-		wire.Field{Name: nameXRequestID, Value: id, ID: wire.FieldXRequestID},
 		wire.Field{Name: nameXRealIP, Value: ip, ID: wire.FieldXRealIP},
 		wire.Field{Name: nameXForwardedFor, Value: xff, ID: wire.FieldXForwardedFor},
 		wire.Field{Name: nameXForwardedHost, Value: host, ID: wire.FieldXForwardedHost},
@@ -120,6 +132,9 @@ func (x *Exchange) describe() {
 		wire.Field{Name: nameXForwardedProto, Value: proto, ID: wire.FieldXForwardedProto},
 		wire.Field{Name: nameXForwardedScheme, Value: proto, ID: wire.FieldXForwardedScheme},
 		wire.Field{Name: nameXScheme, Value: proto, ID: wire.FieldXScheme})
+	if x.Settings.OriginalURI {
+		x.SetRequest(wire.FieldOther, nameXOriginalURI, x.Asked())
+	}
 }
 
 const textMax = 64 // the longest address, port or identifier

@@ -38,7 +38,7 @@ func (x *Exchange) appendPart(b []byte, p *upstream.KeyPart) []byte {
 	case upstream.VariableHost:
 		return append(b, r.Host...)
 	case upstream.VariableHTTPHost:
-		return append(b, r.Authority...)
+		return append(b, x.Authority()...)
 	case upstream.VariableServerName:
 		return append(b, x.Route.ID.Host...)
 	case upstream.VariableRemoteAddr:

@@ -8,6 +8,9 @@ import (
 // record tells metrics and access log about an exchange that has ended. It runs once per exchange, before the exchange
 // is released, on the loop's one Record.
 func (x *Exchange) record() {
+	if x.depth > 0 { // nobody's request but the proxy's own: its cluster has counted it
+		return
+	}
 	p := x.local
 	r := &p.record
 	r.Format = x.Settings.AccessLogFormat

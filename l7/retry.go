@@ -70,7 +70,7 @@ func (x *Exchange) triesLeft() bool {
 	if limit == 0 || limit > triesMax {
 		limit = triesMax
 	}
-	return x.fwd.tries < limit && !x.overdue() && (p.TriesTimeout == 0 || x.loop.Now()-x.fwd.first < int64(p.TriesTimeout))
+	return x.fwd.tries-x.fwd.base < limit && !x.overdue() && (p.TriesTimeout == 0 || x.loop.Now()-x.fwd.first < int64(p.TriesTimeout))
 }
 
 // wants tells whether proxy-next-upstream names the failure.

@@ -23,6 +23,7 @@ type Route struct {
 	Canaries []Canary          // at most CanariesMax; each takes a part of Cluster's requests
 	Mirror   *Mirror           // nil: none
 	Fallback *upstream.Cluster // asked when Cluster has no endpoint (default-backend annotation, then the controller's); nil: 503
+	Errors   *ErrorPages       // answers that a page of its cluster replaces; nil: none
 	Policy   Policy
 	Stats    *RouteStats // by identity: outlives the snapshot
 }

@@ -77,7 +77,7 @@ func (x *Exchange) OnResume(v any) {
 
 // expired ends a parked exchange whose deadline has passed.
 func (x *Exchange) expired() {
-	x.ticket.Cancel()
+	x.unpark()
 	x.failed(errParkTimeout)
 }
 
@@ -89,6 +89,9 @@ func (x *Exchange) respond(status int, body []byte) {
 
 // sendAnswer writes the response that the proxy made: response filters, head, body.
 func (x *Exchange) sendAnswer() {
+	if x.intercept(x.Resp.Status) {
+		return
+	}
 	body := x.frameAnswer()
 	if !x.filterResponse() {
 		x.failed(errPanic)
@@ -142,6 +145,7 @@ func (x *Exchange) frameAnswer() []byte {
 // filterResponse runs the route's response filters, last stage first; false: one panicked, and none runs again.
 func (x *Exchange) filterResponse() bool {
 	if x.Route != nil && !x.plain {
+		x.addAuthentication()
 		for _, f := range x.Route.Response {
 			if !x.tell(f) {
 				x.plain = true
@@ -187,7 +191,7 @@ func (x *Exchange) failed(err *fastpath.Error) {
 // abort cuts the exchange visibly.
 func (x *Exchange) abort(err *fastpath.Error) {
 	x.fwd.release()
-	x.ticket.Cancel()
+	x.unpark()
 	x.err, x.stage = err, stageDone
 	if x.Resp.Status == 0 || err.Kind == fastpath.KindCancelled {
 		x.Resp.Status = statusOf(err)

@@ -19,8 +19,10 @@ type Server struct {
 	Router Router
 	Log    *AccessLog // nil: no access log
 	Stats  *Stats
+	Work   *fastpath.Work // computing that filters do off the loops; nil: they do it where they stand
 
-	draining atomic.Bool
+	passwords passwords
+	draining  atomic.Bool
 }
 
 // Serve leads an accepted connection whose TLS handshake, if it has one, is over. On c's loop.

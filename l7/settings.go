@@ -38,6 +38,9 @@ type Settings struct {
 	RealIP               bool           // enable-real-ip: of trusted peers, the client's address only
 	ComputeFullForwarded bool           // compute-full-forwarded-for: append to a trusted X-Forwarded-For instead of replacing
 	ForwardedForHeader   []byte         // forwarded-for-header; default X-Forwarded-For
+	PassServer           bool           // allow-backend-server-header: the backend's Server field goes on to the client
+	NoRequestID          bool           // generate-request-id: false
+	OriginalURI          bool           // proxy-add-original-uri-header
 	ServerTokens         bool           // send "Server: sluice" on answers of our own
 	AccessLog            bool
 	AccessLogFormat      LogFormat

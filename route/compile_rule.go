@@ -61,7 +61,7 @@ func (k *compiler) route(v *VirtualHost, r *Rule) *l7.Route {
 	if chain.failed || r.Deny != "" {
 		return k.failing(id)
 	}
-	route := &l7.Route{ID: id, Request: chain.request, Response: chain.response, Policy: r.Policy, Stats: k.stats(id)}
+	route := &l7.Route{ID: id, Request: chain.request, Response: chain.response, Errors: chain.errors, Policy: r.Policy, Stats: k.stats(id)}
 	if target == nil {
 		route.Request = endWith(chain.request, unavailable) // what the filters leave unanswered has nowhere to go
 		return route
@@ -141,6 +141,7 @@ type chain struct {
 	list     []staged
 	request  []l7.RequestFilter
 	response []l7.ResponseFilter
+	errors   *l7.ErrorPages
 	failed   bool // at least one could not be compiled
 }
 
@@ -155,6 +156,9 @@ func newChain(list []staged, failed bool) chain {
 	for i := range c.list {
 		if f := c.list[i].Request; f != nil {
 			c.request = append(c.request, f)
+		}
+		if e := c.list[i].Errors; e != nil {
+			c.errors = e
 		}
 		if f := c.list[len(c.list)-1-i].Response; f != nil {
 			c.response = append(c.response, f)
@@ -199,6 +203,7 @@ func (k *compiler) stages(owner Object, configs []filter.Config) (list []staged,
 		return nil, false
 	}
 	state, _ := k.next.identities.states.get(owner, k.next.Generation, func() *filter.State { return new(filter.State) })
+	state = state.With(k.clusterFor)
 	for _, c := range configs {
 		f, err := compileFilter(c, state)
 		if err != nil {
@@ -209,6 +214,14 @@ func (k *compiler) stages(owner Object, configs []filter.Config) (list []staged,
 		list = append(list, f)
 	}
 	return list, failed
+}
+
+// clusterFor is named for filters: a subrequest's target.
+func (k *compiler) clusterFor(id string) *upstream.Cluster {
+	if c := k.named(id); c != nil {
+		return c.upstream
+	}
+	return nil
 }
 
 // compileFilter compiles one. A panic costs only its rule: what was served goes on being served.

@@ -135,3 +135,12 @@ var sequence atomic.Uint64
 
 // NextSequence orders Configs and ApplyEndpoints calls in time; see Config.Sequence.
 func NextSequence() uint64 { return sequence.Add(1) }
+
+// Own answers the route of a host and path as Route does, but nil for names that only the catch-all serves.
+func (s *Store) Own(host, path []byte) *l7.Route {
+	current := s.current.Load()
+	if h := current.Host(host); h != current.catchAll {
+		return h.Match(path)
+	}
+	return nil
+}

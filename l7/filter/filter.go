@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/upstream"
 )
 
 // Stage is when a filter runs. Stages are nginx's phases, because annotations promise nginx's order.
@@ -32,10 +33,29 @@ type Config interface {
 type State struct {
 	mu     sync.Mutex
 	byRole map[string]any
+
+	kept     *State                            // has the roles; nil: this one
+	clusters func(id string) *upstream.Cluster // nil: there are none
+}
+
+// With is s for one compile, in which filters may ask for clusters.
+func (s *State) With(clusters func(id string) *upstream.Cluster) *State {
+	return &State{kept: s, clusters: clusters}
+}
+
+// Cluster answers the cluster of that ID; nil: there is none. The rule is compiled again when it comes or goes.
+func (s *State) Cluster(id string) *upstream.Cluster {
+	if s.clusters == nil || id == "" {
+		return nil
+	}
+	return s.clusters(id)
 }
 
 // Get returns the state of role, made by mk at its first use. Roles are constants of the filter that asks.
 func (s *State) Get(role string, mk func() any) any {
+	if s.kept != nil {
+		return s.kept.Get(role, mk)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byRole == nil {

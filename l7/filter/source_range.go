@@ -13,6 +13,7 @@ import (
 type SourceRange struct {
 	Allow string // networks and addresses separated by commas; empty: everybody
 	Deny  string // likewise; empty: nobody
+	Any   bool   // an authentication that is asked afterwards suffices too (satisfy: any): nobody is refused here
 }
 
 // Stage is the access stage: limits have counted the request already.
@@ -28,7 +29,7 @@ func (r SourceRange) Compile(*State) (l7.Filter, error) {
 	if err != nil {
 		return l7.Filter{}, fmt.Errorf("deny list: %w", err)
 	}
-	f := &sourceRange{deny: newPrefixSet(deny), everybody: len(allow) == 0, allow: newPrefixSet(allow)}
+	f := &sourceRange{deny: newPrefixSet(deny), everybody: len(allow) == 0, any: r.Any, allow: newPrefixSet(allow)}
 	return l7.Filter{Request: f}, nil
 }
 
@@ -62,9 +63,14 @@ func parsePrefix(s string) (netip.Prefix, error) {
 type sourceRange struct {
 	deny, allow prefixSet
 	everybody   bool // no allow list
+	any         bool
 }
 
 func (r *sourceRange) Request(x *l7.Exchange) l7.Verdict {
+	if r.any {
+		x.Admitted = !r.everybody && !r.deny.contains(x.ClientIP) && r.allow.contains(x.ClientIP)
+		return l7.Continue
+	}
 	if r.deny.contains(x.ClientIP) || !r.everybody && !r.allow.contains(x.ClientIP) {
 		x.Respond(403, nil)
 		return l7.Respond

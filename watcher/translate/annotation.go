@@ -34,7 +34,13 @@ type annotation struct {
 var annotations = slices.Concat(
 	rewriteAnnotations,
 	redirectAnnotations,
+	hostAnnotations,
+	corsAnnotations,
+	headerAnnotations,
+	errorAnnotations,
 	accessAnnotations,
+	authAnnotations,
+	proxySSLAnnotations,
 	backendAnnotations,
 	balanceAnnotations,
 	affinityAnnotations,
@@ -148,6 +154,17 @@ type dialect struct {
 	algorithm      *upstream.Algorithm // nil: the default; the first Ingress that names a backend decides
 	ownAlgorithm   bool                // … by our own key, which wins
 
+	cors          corsDialect
+	basic         basicDialect
+	auth          authDialect
+	satisfyAny    bool
+	proxySSL      proxySSLDialect
+	headers       headersDialect
+	errors        string // custom-http-errors; "": the ConfigMap's
+	errorsOwnOnly bool   // disable-proxy-intercept-errors
+	aliases       string // server-alias
+	www           bool   // from-to-www-redirect
+
 	balanceNeeds   string // the annotation without which load-balance means nothing; "": none
 	hashBy         string // upstream-hash-by; "": none
 	hashSubset     bool
@@ -184,6 +201,7 @@ func newDialect(o *Options, d *defaults) dialect {
 		sslRedirect: d.sslRedirect, forceSSLRedirect: d.forceSSLRedirect, preserveTrailingSlash: d.preserveTrailingSlash,
 		temporalRedirectCode: temporalCodeDefault, permanentRedirectCode: permanentCodeDefault,
 		allow: d.allow, deny: d.deny,
+		cors: newCORS(), headers: d.headers, errorsOwnOnly: d.errorsOwnOnly,
 		hashSubsetSize: 3, affinity: upstream.Affinity{Cookie: cookieNameDefault},
 		serviceUpstream: d.serviceUpstream,
 		limit:           filter.Limit{BurstMultiplier: burstMultiplierDefault},
@@ -227,8 +245,8 @@ func (f *fragment) settle(prefix string) {
 func (d *dialect) protect() {
 	switch {
 	case d.denied != "":
-	case d.defaults.globalAuth && d.globalAuth:
-		d.denied = "the ConfigMap's global-auth-url is not supported yet"
+	case d.defaults.globalAuthBad && d.globalAuth:
+		d.denied = "the ConfigMap's global-auth-url cannot be used"
 	case d.defaults.firewall && d.firewall:
 		d.denied = "the ConfigMap's enable-modsecurity is not supported yet"
 	}
@@ -283,6 +301,11 @@ func (f *fragment) reject(a *annotation, field string, err error) {
 	var r *refusal
 	if errors.As(err, &r) {
 		e = r.effect
+	}
+	var kept *partly
+	if errors.As(err, &kept) {
+		f.refuse(field, "%s", err)
+		return
 	}
 	f.refuse(field, "%s; %s", err, e)
 	switch e {

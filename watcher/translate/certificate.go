@@ -115,7 +115,8 @@ func (f *fragment) secrets() (keys []key) {
 			keys = append(keys, key{f.ing.Namespace, name})
 		}
 	}
-	return keys
+	named, _ := f.references()
+	return append(keys, named...)
 }
 
 // defaultCertificate is that of --default-ssl-certificate; nil: the self-signed one.

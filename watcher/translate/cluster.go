@@ -19,7 +19,7 @@ type cluster struct {
 	service  key
 	port     string // name or number; "": the first one
 	https    bool
-	external external // what an annotation names instead of a Service
+	external external // the host of a URL, if one names the cluster
 	uses     []use
 	out      *route.Cluster // nil: not built yet
 }
@@ -33,7 +33,8 @@ type use struct {
 	port     string
 	https    bool
 	external external
-	canaryOf *host // whose rule it is a canary of; nil: none
+	canaryOf *host     // whose rule it is a canary of; nil: none
+	main     *fragment // … and whose Ingress has that rule
 }
 
 // clusterID is "namespace/service:port", and "#https" where backends speak TLS: those are other connections.
@@ -109,18 +110,20 @@ func (t *Translator) buildCluster(c *cluster) (*route.Cluster, []route.Problem) 
 	if c.external.host != "" {
 		return t.buildExternal(c)
 	}
-	out := &route.Cluster{
-		ID:    c.id,
-		Owner: route.Object{Kind: "Service", Namespace: c.service.namespace, Name: c.service.name},
-	}
+	out := &route.Cluster{ID: c.id}
 	var problems []route.Problem
 	out.Settings, problems = t.clusterSettings(c)
+	return out, append(problems, t.collectEndpoints(c, out)...)
+}
+
+// collectEndpoints gives a cluster its Service's endpoints, and what is wrong with them for those who use it.
+func (t *Translator) collectEndpoints(c *cluster, out *route.Cluster) (problems []route.Problem) {
+	out.Owner = route.Object{Kind: "Service", Namespace: c.service.namespace, Name: c.service.name}
 	e := endpoints{options: &t.options, service: t.services.by[c.service], slices: t.slices.of(c.service)}
-	var none []route.Problem
-	out.Endpoints, none = t.viaService(c, &e, e.collect(c.port))
-	problems = append(append(problems, e.problems...), none...)
+	out.Endpoints, problems = t.viaService(c, &e, e.collect(c.port))
+	problems = append(e.problems, problems...)
 	if e.unusable == "" {
-		return out, problems
+		return problems
 	}
 	for _, u := range c.uses {
 		owner := out.Owner
@@ -129,7 +132,7 @@ func (t *Translator) buildCluster(c *cluster) (*route.Cluster, []route.Problem) 
 		}
 		problems = append(problems, problem(owner, u.at.backend(t.options.AnnotationsPrefix, e.field), "Service %s %s", c.service, e.unusable))
 	}
-	return out, problems
+	return problems
 }
 
 // clusterSettings are those that the oldest Ingress asks for which names the cluster. Others that ask for something else
@@ -140,10 +143,15 @@ func (t *Translator) clusterSettings(c *cluster) (upstream.Settings, []route.Pro
 	s.AllowLoopback = t.options.AllowLoopback
 	s.Name = c.service.namespace + "-" + c.service.name + "-" + c.port
 	if c.https {
-		s.TLS = &upstream.TLS{}
+		s.TLS = t.clusterTLS(c)
 	}
-	if oldest := c.chooser(func(*dialect) bool { return true }); oldest != nil && oldest.dialect.policy.ConnectTimeout > 0 {
-		s.ConnectTimeout = oldest.dialect.policy.ConnectTimeout
+	if oldest := c.chooser(func(*dialect) bool { return true }); oldest != nil {
+		if oldest.dialect.policy.ConnectTimeout > 0 {
+			s.ConnectTimeout = oldest.dialect.policy.ConnectTimeout
+		}
+		if oldest.dialect.headers.connectionClose {
+			s.RequestsMax = 1
+		}
 	}
 	t.clusterAffinity(c, &s)
 	s.Keyed = slices.ContainsFunc(c.uses, func(u use) bool { return u.canaryOf != nil })

@@ -32,7 +32,7 @@ type configKey struct {
 
 // configKeys is the table. Keys that begin with sluice- are ours.
 var configKeys = slices.Concat(
-	clientKeys, trustKeys, routeKeys, backendKeys, logKeys, tlsKeys, processKeys, laterKeys, needlessKeys, refusedKeys)
+	clientKeys, trustKeys, routeKeys, contentKeys, authKeys, backendKeys, logKeys, tlsKeys, processKeys, laterKeys, needlessKeys, refusedKeys)
 
 var configRows = indexConfigKeys()
 
@@ -56,6 +56,11 @@ type configuration struct {
 	hsts      filter.HSTS
 	hstsOff   bool
 	blocked   string // block-cidrs
+	block     filter.Block
+
+	addHeaders, setHeaders string              // ConfigMaps
+	hideHeaders            string              // as filter.Headers has it
+	maps                   []*corev1.ConfigMap // that were read
 }
 
 // defaults are what holds for an Ingress that says nothing of its own.
@@ -69,11 +74,19 @@ type defaults struct {
 	plainPaths            []string // no-tls-redirect-locations
 	allow, deny           string   // source ranges
 
+	errors         string // custom-http-errors
+	errorsOwnOnly  bool   // disable-proxy-intercept-errors
+	headers        headersDialect
+	allowedHeaders []string // global-allowed-response-headers
+	crossNamespace bool     // allow-cross-namespace-resources
+
+	auth          filter.ExternalAuth // global-auth-*
+	globalAuthBad bool                // global-auth-url cannot be used
+	openPaths     []string            // no-auth-locations
+	firewall      bool                // enable-modsecurity is set
+
 	serviceUpstream                    bool
 	limitStatus, limitConnectionStatus int
-
-	globalAuth bool // global-auth-url is set
-	firewall   bool // enable-modsecurity is set
 
 	host        []filter.Config // of every host
 	cluster     upstream.Settings
@@ -102,6 +115,7 @@ func newConfiguration() *configuration {
 		sslRedirect:  true,
 		redirectCode: 308,
 		plainPaths:   []string{"/.well-known/acme-challenge"},
+		openPaths:    []string{"/.well-known/acme-challenge"},
 		riskMax:      riskHigh,
 		limitStatus:  503, limitConnectionStatus: 503,
 	}
@@ -116,10 +130,10 @@ func (t *Translator) readConfigMap(list []*corev1.ConfigMap) (renewed bool) {
 			m = list[i]
 		}
 	}
-	if t.config != nil && m == t.configMap {
+	if t.config != nil && m == t.configMap && !t.config.mapsChanged(list) {
 		return false
 	}
-	c, problems := t.parseConfigMap(m)
+	c, problems := t.parseConfigMap(m, list)
 	t.ledger.set("configmap", problems)
 	t.configMap = m
 	old := t.config
@@ -138,7 +152,7 @@ func (t *Translator) readConfigMap(list []*corev1.ConfigMap) (renewed bool) {
 	return renewed
 }
 
-func (t *Translator) parseConfigMap(m *corev1.ConfigMap) (*configuration, []route.Problem) {
+func (t *Translator) parseConfigMap(m *corev1.ConfigMap, list []*corev1.ConfigMap) (*configuration, []route.Problem) {
 	c := newConfiguration()
 	var problems []route.Problem
 	if m == nil {
@@ -155,7 +169,22 @@ func (t *Translator) parseConfigMap(m *corev1.ConfigMap) (*configuration, []rout
 		problems = append(problems, problem(owner, "binaryData["+name+"]", "is not read; write the key as text under data"))
 	}
 	c.finish()
-	return c, problems
+	return c, append(problems, c.readHeaderMaps(list, owner)...)
+}
+
+// mapsChanged tells whether add-headers or proxy-set-headers name something else now.
+func (c *configuration) mapsChanged(list []*corev1.ConfigMap) bool {
+	if c.addHeaders == "" && c.setHeaders == "" {
+		return false
+	}
+	var now []*corev1.ConfigMap
+	for _, at := range []string{c.setHeaders, c.addHeaders} {
+		k, _ := parseKey(at)
+		if i := slices.IndexFunc(list, func(m *corev1.ConfigMap) bool { return keyOf(m) == k }); i >= 0 {
+			now = append(now, list[i])
+		}
+	}
+	return !slices.Equal(now, c.maps)
 }
 
 func (t *Translator) missingConfigMap() []route.Problem {
@@ -230,6 +259,9 @@ func (c *configuration) finish() {
 	}
 	if !c.hstsOff {
 		c.defaults.host = append(c.defaults.host, c.hsts)
+	}
+	if c.block != (filter.Block{}) {
+		c.defaults.host = append(c.defaults.host, c.block)
 	}
 	if c.blocked != "" {
 		c.defaults.host = append(c.defaults.host, filter.SourceRange{Deny: c.blocked})

@@ -2,47 +2,16 @@ package translate
 
 // Keys that nothing acts on yet. A value that asks for nothing (idle) is no Problem.
 var laterKeys = []configKey{
-	{key: "add-headers", verdict: later, text: "A ConfigMap of response fields to add."},
-	{key: "proxy-set-headers", verdict: later, text: "A ConfigMap of request fields to set."},
-	{key: "hide-headers", verdict: later, text: "Response fields to remove."},
-	{key: "allow-backend-server-header", verdict: later, idle: []string{"false"}, text: "Passes the backend's Server field on."},
-	{key: "allow-cross-namespace-resources", verdict: later, idle: []string{"false"}, text: "Lets Ingresses use Secrets and ConfigMaps of other namespaces."},
 	{key: "annotation-value-word-blocklist", verdict: later, text: "Words that no annotation may hold."},
-	{key: "global-allowed-response-headers", verdict: later, text: "Fields that custom-headers may set."},
 	{key: "enable-access-log-for-default-backend", verdict: later, idle: []string{"false"}, text: "Logs what the default backend answers."},
 	{key: "log-format-upstream", verdict: later, note: "sluice-access-log-format chooses between ingress-nginx's own line and JSON", text: "The access log's line."},
 	{key: "log-format-escape-none", verdict: later, idle: []string{"false"}, text: "Escapes nothing in it."},
 	{key: "access-log-path", verdict: later, idle: []string{"/var/log/nginx/access.log", "/dev/stdout"}, note: "it goes to standard output", text: "Where the access log goes."},
 	{key: "http-access-log-path", verdict: later, idle: []string{"/var/log/nginx/access.log", "/dev/stdout"}, note: "it goes to standard output", text: "… of HTTP."},
 	{key: "skip-access-log-urls", verdict: later, text: "Paths that are not logged."},
-	{key: "custom-http-errors", verdict: later, text: "Statuses that the default backend's answer replaces."},
-	{key: "disable-proxy-intercept-errors", verdict: later, idle: []string{"false"}, text: "… not."},
-	{key: "generate-request-id", verdict: later, idle: []string{"true"}, note: "requests without X-Request-ID always get one", text: "Makes an X-Request-ID."},
-	{key: "ignore-invalid-headers", verdict: later, idle: []string{"true"}, note: "malformed fields answer 400", text: "Drops malformed fields."},
-	{key: "proxy-add-original-uri-header", verdict: later, idle: []string{"false"}, text: "Sends X-Original-URI."},
 	{key: "use-port-in-redirects", verdict: later, idle: []string{"false"}, text: "Redirects to https name the port."},
 	{key: "relative-redirects", verdict: later, idle: []string{"false"}, text: "Redirects without scheme and host."},
 	{key: "proxy-ssl-location-only", verdict: later, idle: []string{"false"}, text: "proxy-ssl-* hold for their own paths only."},
-	{key: "proxy-cookie-path", verdict: later, idle: []string{"off"}, text: "Rewrites the path of backends' cookies."},
-	{key: "proxy-cookie-domain", verdict: later, idle: []string{"off"}, text: "… their domain."},
-	{key: "proxy-redirect-from", verdict: later, idle: []string{"off"}, text: "Rewrites backends' redirects: what."},
-	{key: "proxy-redirect-to", verdict: later, idle: []string{"off"}, text: "… and by what."},
-	{key: "global-auth-url", verdict: later, note: "paths answer 503, but for Ingresses with enable-global-auth: \"false\"", text: "Asks this service about every request.",
-		parse: func(c *configuration, value string) error {
-			c.defaults.globalAuth = value != ""
-			return failClosed(value != "")
-		}},
-	{key: "global-auth-method", verdict: later, text: "… by this method."},
-	{key: "global-auth-signin", verdict: later, text: "… and sends clients there that may not."},
-	{key: "global-auth-signin-redirect-param", verdict: later, idle: []string{"rd"}, text: "… with where they came from."},
-	{key: "global-auth-response-headers", verdict: later, text: "Fields of its answer for the backend."},
-	{key: "global-auth-request-redirect", verdict: later, text: "The X-Auth-Request-Redirect that it gets."},
-	{key: "global-auth-cache-key", verdict: later, text: "What its answers are cached by."},
-	{key: "global-auth-cache-duration", verdict: later, text: "… and how long."},
-	{key: "global-auth-always-set-cookie", verdict: later, idle: []string{"false"}, text: "Passes its cookies on with every status."},
-	{key: "no-auth-locations", verdict: later, idle: []string{"/.well-known/acme-challenge"}, text: "Paths that it is not asked about."},
-	{key: "block-user-agents", verdict: later, text: "Refuses these user agents."},
-	{key: "block-referers", verdict: later, text: "Refuses these referrers."},
 	{key: "use-gzip", verdict: later, idle: []string{"false"}, text: "Compresses with gzip."},
 	{key: "gzip-level", verdict: later, idle: []string{"1"}, text: "… so hard."},
 	{key: "gzip-min-length", verdict: later, idle: []string{"256"}, text: "… from so many bytes."},
@@ -155,6 +124,7 @@ var needlessKeys = []configKey{
 
 // Keys that will not be built.
 var refusedKeys = []configKey{
+	{key: "ignore-invalid-headers", verdict: refused, idle: []string{"true"}, note: "malformed fields answer 400, whatever is set: a lenient parser is how requests are smuggled", text: "Drops malformed fields."},
 	{key: "allow-snippet-annotations", verdict: refused, idle: []string{"false"}, note: "there is no nginx behind it", text: "Allows snippets."},
 	{key: "limit-conn-zone-variable", verdict: refused, idle: []string{"$binary_remote_addr", "$remote_addr"},
 		note: "clients are counted by their address", text: "What limits count by."},

@@ -131,7 +131,10 @@ func fillSecret(s *corev1.Secret) {
 			s.Data = map[string][]byte{}
 		}
 		if names, ok := strings.CutPrefix(value, "CERT "); ok {
-			s.Data[corev1.TLSCertKey], s.Data[corev1.TLSPrivateKeyKey] = testCertificate(strings.Fields(names)...)
+			certificate, private := testCertificate(strings.Fields(names)...)
+			if s.Data[name] = certificate; name == corev1.TLSCertKey {
+				s.Data[corev1.TLSPrivateKeyKey] = private
+			}
 			continue
 		}
 		s.Data[name] = []byte(value)
@@ -271,7 +274,7 @@ func renderCluster(c *route.Cluster) goldenCluster {
 	defaults := upstream.Settings{ConnectTimeout: 5 * time.Second, Name: s.Name}
 	out := goldenCluster{ID: c.ID, Settings: differences(s, defaults)}
 	if s.TLS != nil {
-		out.Settings["TLS"] = fmt.Sprintf("%+v", *s.TLS)
+		out.Settings["TLS"] = fmt.Sprintf("verify %v, server name %q, roots %v, certificate %v", s.TLS.Verify, s.TLS.ServerName, s.TLS.RootsPEM != "", s.TLS.CertPEM != "")
 	}
 	if s.Affinity != nil {
 		out.Settings["Affinity"] = fmt.Sprintf("%+v", *s.Affinity)

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"reflect"
@@ -50,13 +51,16 @@ func (t *Translator) rebuildHosts() {
 			kept = remember(kept, name)
 		}
 	}
-	changed := slices.Sorted(maps.Keys(t.dirtyHosts))
+	changed := slices.Collect(maps.Keys(t.dirtyHosts))
 	changed = slices.DeleteFunc(changed, func(name string) bool { return kept[name] })
+	changed = append(changed, t.deriveHosts()...)
+	slices.Sort(changed)
+	changed = slices.Compact(changed)
 	t.hostList.change(changed, func(name string) *route.VirtualHost {
-		if h := t.hosts[name]; h != nil {
+		if h := t.hosts[name]; h != nil && h.out != nil {
 			return h.out
 		}
-		return nil
+		return t.derived.of[name].out
 	})
 	clear(t.dirtyHosts)
 }
@@ -98,10 +102,12 @@ func (t *Translator) rebuildHost(name string) (changed bool) {
 	h.uses = nil
 	if len(h.parts) == 0 {
 		t.ledger.set(h, nil)
+		t.derived.note(nil, name)
 		delete(t.hosts, name)
 		return true
 	}
 	slices.SortFunc(h.parts, func(a, b part) int { return older(a.fragment, b.fragment) })
+	t.derived.note(h, name)
 	b := hostBuild{translator: t, host: h}
 	for _, p := range h.parts {
 		if p.dialect.canary {
@@ -168,6 +174,7 @@ func (b *hostBuild) mergeRules() {
 	for _, p := range b.parts {
 		var shared []filter.Config // of the fragment's rules that need no filter of their own
 		made := false
+		n := b.resolve(p)
 		for i := range p.rules.paths {
 			path := &p.rules.paths[i]
 			if winner, twice := taken.add(path.path, path.kind, len(b.owners)); twice {
@@ -176,12 +183,12 @@ func (b *hostBuild) mergeRules() {
 			}
 			filters := shared
 			if own := p.dialect.ownFilters(path.path); own || !made {
-				filters = p.dialect.filters(path.path, path.kind, b.host.tls.on, false)
+				filters = p.dialect.filters(path.path, path.kind, b.host.tls.on, false, &n)
 				if !own {
 					shared, made = filters, true
 				}
 			}
-			b.addRule(p, &path.place, path.path, path.kind, path.backend, filters)
+			b.addRule(p, &path.place, path.path, path.kind, path.backend, filters, n.denied)
 		}
 	}
 }
@@ -195,7 +202,7 @@ func (b *hostBuild) refuseTwice(p part, path *pathRule, winner part) {
 		path.path, path.kind, b.host.name, winner.ing.Namespace, winner.ing.Name)
 }
 
-func (b *hostBuild) addRule(p part, at *place, path string, kind route.PathType, to backend, filters []filter.Config) {
+func (b *hostBuild) addRule(p part, at *place, path string, kind route.PathType, to backend, filters []filter.Config, denied string) {
 	b.out.Rules = append(b.out.Rules, route.Rule{
 		Owner: p.owner,
 		Path:  path, Type: kind,
@@ -204,7 +211,7 @@ func (b *hostBuild) addRule(p part, at *place, path string, kind route.PathType,
 		Mirror:   p.copies,
 		Filters:  filters,
 		Policy:   p.dialect.policy,
-		Deny:     p.dialect.denied,
+		Deny:     cmp.Or(p.dialect.denied, denied),
 	})
 	b.owners, b.places = append(b.owners, p), append(b.places, at)
 }
@@ -231,7 +238,9 @@ func (b *hostBuild) addFallback() {
 	}
 	if chosen >= 0 {
 		p := b.parts[chosen]
-		b.addRule(p, nil, "/", route.Prefix, *p.rules.fallback, p.dialect.filters("/", route.Prefix, b.host.tls.on, p.rules.bare))
+		n := b.resolve(p)
+		b.addRule(p, nil, "/", route.Prefix, *p.rules.fallback,
+			p.dialect.filters("/", route.Prefix, b.host.tls.on, p.rules.bare, &n), n.denied)
 	}
 }
 
@@ -314,9 +323,12 @@ func (b *hostBuild) choosePassthrough() {
 
 // filters are those of one path, in nginx's order. https: the host has TLS. bare: a default backend without rules, which
 // ingress-nginx neither redirects nor rewrites.
-func (d *dialect) filters(path string, kind route.PathType, https, bare bool) (filters []filter.Config) {
+func (d *dialect) filters(path string, kind route.PathType, https, bare bool, n *named) (filters []filter.Config) {
+	if c, ok := d.corsFilter(); ok {
+		filters = append(filters, c)
+	}
 	if !bare {
-		filters = d.redirects(path, https)
+		filters = append(filters, d.redirects(path, https)...)
 		if r, ok := d.rewrite(path, kind); ok {
 			filters = append(filters, r)
 		}
@@ -324,15 +336,23 @@ func (d *dialect) filters(path string, kind route.PathType, https, bare bool) (f
 	if l, ok := d.limits(); ok {
 		filters = append(filters, l)
 	}
+	auth := n.auth
+	if startsWithAny(path, d.defaults.openPaths) {
+		auth = nil
+	}
 	if r, ok := d.access(); ok {
+		r.Any = d.satisfyAny && len(auth) > 0
 		filters = append(filters, r)
 	}
+	filters = append(filters, auth...)
+	filters = append(filters, d.headerFilters(path, kind, bare)...)
+	filters = append(filters, n.filters...)
 	return slices.Clip(filters)
 }
 
 // ownFilters tells whether a path's filters may differ from those of its Ingress's other paths.
 func (d *dialect) ownFilters(path string) bool {
-	return d.rewriteTarget != "" || d.defaults.staysPlain(path)
+	return d.rewriteTarget != "" || d.headers.prefix != "" || d.defaults.staysPlain(path) || startsWithAny(path, d.defaults.openPaths)
 }
 
 // A pathSet finds paths that stand twice. Most hosts have few.

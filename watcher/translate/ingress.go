@@ -70,6 +70,9 @@ func (t *Translator) parse(f *fragment) {
 	if d := f.dialect.defaultBackend; d != "" {
 		f.spare = f.need(d, "", place{kind: placeAnnotation}).id
 	}
+	if !f.dialect.canary {
+		f.needAuth()
+	}
 	fallback := f.defaultBackend()
 	rules := f.ing.Spec.Rules
 	f.hosts = make([]hostRules, 0, max(1, len(rules)))
@@ -246,12 +249,14 @@ func (f *fragment) use(s *networkingv1.IngressServiceBackend, at place) (backend
 // need finds or records the use of a cluster. An empty port is the Service's first one.
 func (f *fragment) need(service, port string, at place) backend {
 	if len(f.uses) > 0 { // most often the next path has the last one's backend
-		if u := &f.uses[len(f.uses)-1]; u.service.name == service && u.port == port {
+		if u := &f.uses[len(f.uses)-1]; u.external.host == "" && u.service.name == service && u.port == port {
 			return backend{u.id, service, port}
 		}
 	}
 	u := use{fragment: f, at: at, service: key{f.ing.Namespace, service}, port: port, https: f.dialect.https}
-	u.id = clusterID(u.service, port, u.https)
+	if u.id = clusterID(u.service, port, u.https); u.https {
+		u.id += f.dialect.proxySSL.variant()
+	}
 	if f.dialect.canary { // its host, which knows the protocol of the main Ingress, uses the cluster
 		return backend{u.id, service, port}
 	}

@@ -3,6 +3,8 @@ package translate
 import (
 	"fmt"
 	"strings"
+
+	"github.com/sluiceproxy/sluice/l7/filter"
 )
 
 // AnnotationsMarkdown is docs/annotations.md: every annotation and every ConfigMap key that is known, from the tables.
@@ -15,6 +17,7 @@ func AnnotationsMarkdown() string {
 			writeAnnotation(&b, &section.rows[i])
 		}
 	}
+	b.WriteString(markdownVariables + "`$" + strings.Join(filter.VariableNames(), "`, `$") + "`.\n")
 	b.WriteString(markdownConfigMap)
 	for _, section := range configSections {
 		fmt.Fprintf(&b, "\n### %s\n\n| key | default | verdict | what it does |\n| --- | --- | --- | --- |\n", section.title)
@@ -46,6 +49,11 @@ A key that is not listed is a Problem too. So is a value that is not taken; what
 ingress-nginx's annotations begin with ` + "`nginx.ingress.kubernetes.io/`" + ` (` + "`--annotations-prefix`" + `), Sluice's own with ` + "`sluice.dev/`" + `. An annotation reaches the *paths* of its Ingress, the *ingress* as a whole, or every path of its *host*s, those of other Ingresses too; then the first Ingress of the host decides: the oldest, and of equally old ones the first by namespace and name. Risks are ingress-nginx's, for ` + "`annotations-risk-level`" + `.
 `
 
+const markdownVariables = `
+## Variables
+
+Where an annotation or a ConfigMap takes variables of nginx, these are known, also as ` + "`${name}`" + `; any other one is a Problem: `
+
 const markdownConfigMap = `
 ## ConfigMap
 
@@ -60,7 +68,13 @@ type annotationSection struct {
 var annotationSections = []annotationSection{
 	{"Paths", rewriteAnnotations},
 	{"Redirects", redirectAnnotations},
+	{"Hosts", hostAnnotations},
+	{"CORS", corsAnnotations},
+	{"Headers", headerAnnotations},
+	{"Error pages", errorAnnotations},
 	{"Access and log", accessAnnotations},
+	{"Authentication", authAnnotations},
+	{"TLS to backends", proxySSLAnnotations},
 	{"Backends", backendAnnotations},
 	{"Load balancing", balanceAnnotations},
 	{"Affinity", affinityAnnotations},
@@ -83,6 +97,8 @@ var configSections = []configSection{
 	{"Clients", clientKeys},
 	{"Trust", trustKeys},
 	{"Routes", routeKeys},
+	{"Content", contentKeys},
+	{"Authentication", authKeys},
 	{"Backends", backendKeys},
 	{"Logs", logKeys},
 	{"TLS", tlsKeys},

@@ -137,8 +137,10 @@ func (b *hostBuild) mergeCanary(p part, at *place, path string, kind route.PathT
 	}
 	r := &b.out.Rules[main]
 	u := use{fragment: p.fragment, at: *at, service: key{p.ing.Namespace, to.service}, port: to.port,
-		https: b.owners[main].dialect.https, canaryOf: b.host}
-	u.id = clusterID(u.service, u.port, u.https)
+		https: b.owners[main].dialect.https, canaryOf: b.host, main: b.owners[main].fragment}
+	if u.id = clusterID(u.service, u.port, u.https); u.https {
+		u.id += u.main.dialect.proxySSL.variant()
+	}
 	if u.id == r.Cluster {
 		b.refuse(p.fragment, field, "is the backend of Ingress %s/%s too: a canary needs one of its own", r.Owner.Namespace, r.Owner.Name)
 		return

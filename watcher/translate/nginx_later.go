@@ -10,55 +10,17 @@ import (
 // Keys of ingress-nginx that nothing acts on yet. What asks for protection fails closed: an Ingress that wants
 // authentication is not served without it.
 var laterAnnotations = slices.Concat(
-	laterRouting, laterBackends, laterCORS, laterAuth, laterFirewall, laterObservability,
+	laterRouting, laterBackends, laterAuth, laterFirewall, laterObservability,
 	needlessAnnotations)
 
 var laterRouting = []annotation{
-	{key: "server-alias", scope: scopeHost, risk: riskHigh, verdict: later, note: "write the names as hosts of rules",
-		text: "Further names of the Ingress's hosts."},
-	{key: "from-to-www-redirect", scope: scopeHost, risk: riskLow, verdict: later, idle: []string{"false"},
-		text: "Redirects from www.X to X or back, whichever is no host."},
 	{key: "relative-redirects", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"false"},
 		text: "Redirects of the proxy's own without scheme and host."},
 	{key: "use-port-in-redirects", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"false"},
 		text: "Redirects to https name the port."},
-	{key: "custom-http-errors", scope: scopeLocation, risk: riskLow, verdict: later,
-		text: "Statuses of the backend that the default backend's answer replaces."},
-	{key: "disable-proxy-intercept-errors", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"false"},
-		text: "Lets the backend's error answers through where custom-http-errors is set for all."},
-	{key: "custom-headers", scope: scopeLocation, risk: riskMedium, verdict: later,
-		text: "A ConfigMap of response fields to set."},
 }
 
 var laterBackends = []annotation{
-	{key: "upstream-vhost", scope: scopeLocation, risk: riskLow, verdict: later,
-		text: "The Host that the backend gets."},
-	{key: "x-forwarded-prefix", scope: scopeLocation, risk: riskMedium, verdict: later,
-		text: "X-Forwarded-Prefix for the backend, together with rewrite-target."},
-	{key: "proxy-cookie-path", scope: scopeLocation, risk: riskMedium, verdict: later, idle: []string{"off"},
-		text: "Rewrites the path of the backend's cookies."},
-	{key: "proxy-cookie-domain", scope: scopeLocation, risk: riskMedium, verdict: later, idle: []string{"off"},
-		text: "Rewrites the domain of the backend's cookies."},
-	{key: "proxy-redirect-from", scope: scopeLocation, risk: riskMedium, verdict: later, idle: []string{"off"},
-		text: "Rewrites the Location of the backend's redirects: what to replace."},
-	{key: "proxy-redirect-to", scope: scopeLocation, risk: riskMedium, verdict: later, idle: []string{"off"},
-		text: "… and by what."},
-	{key: "connection-proxy-header", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"keep-alive"},
-		text: "The Connection field that the backend gets."},
-	{key: "proxy-ssl-secret", scope: scopeIngress, risk: riskMedium, verdict: later, effect: deny,
-		note: "HTTPS backends cannot be verified or shown a client certificate",
-		text: "Certificate and authority for TLS to backends."},
-	{key: "proxy-ssl-verify", scope: scopeIngress, risk: riskLow, verdict: later, idle: []string{"off"},
-		note: "ingress-nginx reads it with proxy-ssl-secret only",
-		text: "Whether backends' certificates are verified."},
-	{key: "proxy-ssl-verify-depth", scope: scopeIngress, risk: riskLow, verdict: later, idle: []string{"1"},
-		text: "How long their chains may be."},
-	{key: "proxy-ssl-name", scope: scopeIngress, risk: riskHigh, verdict: later,
-		text: "The name that backends' certificates must have."},
-	{key: "proxy-ssl-server-name", scope: scopeIngress, risk: riskLow, verdict: later, idle: []string{"off"},
-		text: "Whether backends are told a server name."},
-	{key: "proxy-ssl-protocols", scope: scopeIngress, risk: riskLow, verdict: later,
-		text: "TLS versions towards backends."},
 	{key: "proxy-ssl-ciphers", scope: scopeIngress, risk: riskMedium, verdict: later, idle: []string{"default"},
 		text: "TLS ciphers towards backends."},
 	{key: "ssl-ciphers", scope: scopeHost, risk: riskLow, verdict: later,
@@ -69,40 +31,7 @@ var laterBackends = []annotation{
 		text: "Whose order of ciphers holds."},
 }
 
-var laterCORS = []annotation{
-	{key: "enable-cors", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"false"},
-		text: "Answers preflight requests and marks responses for other origins."},
-	{key: "cors-allow-origin", scope: scopeLocation, risk: riskMedium, verdict: later, text: "Origins that are allowed."},
-	{key: "cors-allow-methods", scope: scopeLocation, risk: riskMedium, verdict: later, text: "Methods that are allowed."},
-	{key: "cors-allow-headers", scope: scopeLocation, risk: riskMedium, verdict: later, text: "Request fields that are allowed."},
-	{key: "cors-expose-headers", scope: scopeLocation, risk: riskMedium, verdict: later, text: "Response fields that scripts may read."},
-	{key: "cors-allow-credentials", scope: scopeLocation, risk: riskLow, verdict: later, text: "Whether cookies are allowed."},
-	{key: "cors-max-age", scope: scopeLocation, risk: riskLow, verdict: later, text: "How long browsers keep a preflight's answer."},
-}
-
 var laterAuth = []annotation{
-	{key: "auth-type", scope: scopeLocation, risk: riskLow, verdict: later, effect: deny,
-		text: "basic or digest: asks for a name and a password."},
-	{key: "auth-secret", scope: scopeLocation, risk: riskMedium, verdict: later, text: "The Secret with the passwords."},
-	{key: "auth-secret-type", scope: scopeLocation, risk: riskLow, verdict: later, text: "auth-file or auth-map: how it holds them."},
-	{key: "auth-realm", scope: scopeLocation, risk: riskMedium, verdict: later, text: "What browsers show when they ask."},
-	{key: "auth-url", scope: scopeLocation, risk: riskHigh, verdict: later, effect: deny,
-		text: "Asks this service whether a request may pass."},
-	{key: "auth-method", scope: scopeLocation, risk: riskLow, verdict: later, text: "… by this method."},
-	{key: "auth-signin", scope: scopeLocation, risk: riskHigh, verdict: later, text: "Where clients are sent that may not."},
-	{key: "auth-signin-redirect-param", scope: scopeLocation, risk: riskMedium, verdict: later, text: "The argument that tells where they came from."},
-	{key: "auth-response-headers", scope: scopeLocation, risk: riskMedium, verdict: later, text: "Fields of its answer that the backend gets."},
-	{key: "auth-request-redirect", scope: scopeLocation, risk: riskMedium, verdict: later, text: "The X-Auth-Request-Redirect that it gets."},
-	{key: "auth-proxy-set-headers", scope: scopeLocation, risk: riskMedium, verdict: later, text: "A ConfigMap of fields that it gets."},
-	{key: "auth-always-set-cookie", scope: scopeLocation, risk: riskLow, verdict: later, text: "Passes its cookies on with every status."},
-	{key: "auth-cache-key", scope: scopeLocation, risk: riskMedium, verdict: later, text: "What its answers are cached by."},
-	{key: "auth-cache-duration", scope: scopeLocation, risk: riskMedium, verdict: later, text: "… and how long."},
-	{key: "enable-global-auth", scope: scopeLocation, risk: riskLow, verdict: same,
-		text: "Whether the ConfigMap's global-auth-url holds here; default true.",
-		parse: func(d *dialect, value string) (err error) {
-			d.globalAuth, err = parseOver(true, value)
-			return err
-		}},
 	{key: "auth-tls-secret", scope: scopeHost, risk: riskMedium, verdict: later, effect: deny,
 		text: "Asks clients for certificates of this authority."},
 	{key: "auth-tls-verify-client", scope: scopeHost, risk: riskMedium, verdict: later, text: "on, off, optional, optional_no_ca."},
@@ -110,9 +39,6 @@ var laterAuth = []annotation{
 	{key: "auth-tls-error-page", scope: scopeHost, risk: riskHigh, verdict: later, text: "Where clients are sent whose certificate fails."},
 	{key: "auth-tls-pass-certificate-to-upstream", scope: scopeHost, risk: riskLow, verdict: later, text: "Whether backends get the certificate."},
 	{key: "auth-tls-match-cn", scope: scopeHost, risk: riskHigh, verdict: later, text: "What its common name must match."},
-	{key: "satisfy", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"all"},
-		note: "source ranges and authentication must both let a request in",
-		text: "any: a source range or an authentication suffices."},
 }
 
 var laterFirewall = []annotation{

@@ -129,7 +129,11 @@ func (d *dialect) redirects(path string, https bool) (filters []filter.Config) {
 
 // staysPlain tells whether no-tls-redirect-locations names a rule's path.
 func (d *defaults) staysPlain(path string) bool {
-	for _, prefix := range d.plainPaths {
+	return startsWithAny(path, d.plainPaths)
+}
+
+func startsWithAny(path string, prefixes []string) bool {
+	for _, prefix := range prefixes {
 		if strings.HasPrefix(path, prefix) {
 			return true
 		}

@@ -27,6 +27,8 @@ const (
 	placeDefault                     // spec.defaultBackend
 	placeAnnotation                  // the default-backend annotation
 	placeFlag                        // --default-backend-service
+	placeAuth                        // the auth-url annotation
+	placeGlobalAuth                  // the ConfigMap's global-auth-url
 	placeMirror                      // the mirror-target annotation
 )
 
@@ -37,6 +39,10 @@ func (p place) backend(prefix, sub string) string {
 		return "spec.defaultBackend.service" + sub
 	case placeAnnotation:
 		return annotationField(prefix + "/" + keyDefaultBackend)
+	case placeAuth:
+		return annotationField(prefix + "/auth-url")
+	case placeGlobalAuth:
+		return "data[global-auth-url]"
 	case placeMirror:
 		return annotationField(prefix + "/mirror-target")
 	case placeFlag:

@@ -21,16 +21,20 @@ type Translator struct {
 	secrets   index[*corev1.Secret]
 	slices    sliceIndex
 
-	configMap *corev1.ConfigMap
-	config    *configuration
+	configMaps index[*corev1.ConfigMap]
+	configMap  *corev1.ConfigMap
+	config     *configuration
 
-	fragments   map[key]*fragment             // what each Ingress of ours says
-	hosts       map[string]*host              // … merged by host
-	clusters    map[string]*cluster           // … and by backend
-	secretUsers map[key]map[*fragment]bool    // whose hosts a Secret touches
-	backends    map[key]map[*cluster]struct{} // the clusters of a Service
-	certs       map[key]*certificate          // of Secrets that are used
-	fallback    *use                          // --default-backend-service
+	fragments      map[key]*fragment   // what each Ingress of ours says
+	hosts          map[string]*host    // … merged by host
+	clusters       map[string]*cluster // … and by backend
+	derived        derivedHosts
+	secretUsers    map[key]map[*fragment]bool    // whose hosts a Secret touches
+	configMapUsers map[key]map[*fragment]bool    // … a ConfigMap
+	backends       map[key]map[*cluster]struct{} // the clusters of a Service
+	certs          map[key]*certificate          // of Secrets that are used
+	fallback       *use                          // --default-backend-service
+	globalAuth     *use                          // global-auth-url
 
 	dirtyHosts    map[string]bool
 	dirtyClusters map[string]bool
@@ -44,15 +48,16 @@ type Translator struct {
 // New makes a Translator.
 func New(o Options) *Translator {
 	t := &Translator{
-		options:       o.withDefaults(),
-		fragments:     make(map[key]*fragment),
-		hosts:         make(map[string]*host),
-		clusters:      make(map[string]*cluster),
-		secretUsers:   make(map[key]map[*fragment]bool),
-		backends:      make(map[key]map[*cluster]struct{}),
-		certs:         make(map[key]*certificate),
-		dirtyHosts:    make(map[string]bool),
-		dirtyClusters: make(map[string]bool),
+		options:        o.withDefaults(),
+		fragments:      make(map[key]*fragment),
+		hosts:          make(map[string]*host),
+		clusters:       make(map[string]*cluster),
+		secretUsers:    make(map[key]map[*fragment]bool),
+		configMapUsers: make(map[key]map[*fragment]bool),
+		backends:       make(map[key]map[*cluster]struct{}),
+		certs:          make(map[key]*certificate),
+		dirtyHosts:     make(map[string]bool),
+		dirtyClusters:  make(map[string]bool),
 	}
 	t.useDefaultBackend()
 	return t
@@ -66,6 +71,7 @@ func (t *Translator) Translate(o *Objects) (*route.Config, []route.Problem) {
 	t.readIngresses(o.Ingresses, renewed)
 	t.readServices(o)
 	t.readSecrets(o.Secrets)
+	t.readConfigMaps(o.ConfigMaps)
 	t.rebuildHosts()
 	t.rebuildClusters()
 	return t.assemble(), t.ledger.all()
@@ -85,6 +91,7 @@ func (t *Translator) Process() *Process {
 func (t *Translator) readIngresses(list []*networkingv1.Ingress, renewed bool) {
 	changed := t.ingresses.update(list)
 	if renewed {
+		t.useGlobalAuth()
 		t.forgetFragments()
 		changed = slices.Collect(maps.Keys(t.ingresses.by))
 	}
@@ -126,6 +133,7 @@ func (t *Translator) attach(f *fragment) {
 	for _, u := range f.uses {
 		t.useCluster(u)
 	}
+	t.useConfigMaps(f, false)
 	for _, k := range f.secrets() {
 		users := t.secretUsers[k]
 		if users == nil {
@@ -150,6 +158,7 @@ func (t *Translator) detach(f *fragment) {
 		c.uses = slices.DeleteFunc(c.uses, func(other use) bool { return other.fragment == f })
 		t.dirtyClusters[c.id] = true
 	}
+	t.useConfigMaps(f, true)
 	for _, k := range f.secrets() {
 		if delete(t.secretUsers[k], f); len(t.secretUsers[k]) == 0 {
 			delete(t.secretUsers, k)
@@ -175,6 +184,7 @@ func (t *Translator) forgetFragments() {
 	}
 	clear(t.fragments)
 	clear(t.secretUsers)
+	clear(t.configMapUsers)
 }
 
 // readServices marks the clusters whose Service or EndpointSlices changed.
@@ -192,6 +202,11 @@ func (t *Translator) readServices(o *Objects) {
 func (t *Translator) readSecrets(list []*corev1.Secret) {
 	for _, k := range t.secrets.update(list) {
 		for f := range t.secretUsers[k] {
+			if f.dialect.proxySSL.secret != "" {
+				for _, u := range f.uses {
+					t.dirtyClusters[u.id] = true
+				}
+			}
 			for i := range f.hosts {
 				t.dirtyHosts[f.hosts[i].name] = true
 			}

@@ -1,0 +1,128 @@
+package filter
+
+import (
+	"encoding/base64"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/sluiceproxy/sluice/l7"
+)
+
+// TestApr1 has its sums from openssl passwd -apr1.
+func TestApr1(t *testing.T) {
+	for _, c := range []struct{ password, salt, sum string }{
+		{"secret", "abcdefgh", "h9FWgUz3n9YxylKLlR5SQ/"}, {"", "abcdefgh", "L.PT565ESX4Tp2bqNs7Ie."}, {"x", "abcdefgh", "82JubPF2dQkt1tVfvLnXS."},
+		{"a-much-longer-password-than-sixteen-bytes", "abcdefgh", "h3YV5nl0Bb7iuo8UwXwDu."}, {"secret", "r", "iiz1mZo2UOr.suIIJxMYr/"},
+	} {
+		if got := string(apr1([]byte(c.password), []byte(c.salt))); got != c.sum {
+			t.Errorf("%q with salt %q: %s, want %s", c.password, c.salt, got, c.sum)
+		}
+	}
+}
+
+func TestPasswordHashes(t *testing.T) {
+	made, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", "$apr1$r$iiz1mZo2UOr.suIIJxMYr/", string(made), strings.Replace(string(made), "$2a$", "$2y$", 1)} {
+		h, err := parsePasswordHash(text)
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		for password, want := range map[string]bool{"secret": true, "Secret": false, "": false, "secret\x00": false, "secret ": false} {
+			if got := h.matches([]byte(password)); got != want {
+				t.Errorf("%s, %q: %v", text, password, got)
+			}
+		}
+	}
+	for _, text := range []string{"", "secret", "{PLAIN}secret", "{SSHA}x", "{SHA}short", "$1$a$b", "$5$a$b", "$6$a$b", "$apr1$", "$apr1$salt", "$apr1$salttoolong$" + strings.Repeat("a", 22),
+		"$apr1$a$short", "$2y$", "$2y$31" + string(made[6:]), "$2y$15" + string(made[6:]), "rqXexS6ZhobKA"} {
+		if err := CheckPasswordHash(text); err == nil {
+			t.Errorf("%q is taken", text)
+		}
+	}
+}
+
+func TestBasicAuthFast(t *testing.T) {
+	f := compile(t, BasicAuth{Users: "ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\nold:$1$a$b\n", Realm: `a "b"`})
+	ask := func(credentials string) (*l7.Exchange, l7.Verdict) {
+		x := described(t, "Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(credentials)))
+		return x, f.Request.Request(x)
+	}
+	for credentials, want := range map[string]l7.Verdict{"ann:secret": l7.Continue, "ann:wrong": l7.Respond, "bob:secret": l7.Respond, "old:x": l7.Respond, "ann": l7.Respond, ":": l7.Respond} {
+		if x, v := ask(credentials); v != want || (v == l7.Respond) != (x.Resp.Status == 401) || (v == l7.Respond) != (string(x.Challenge) == `Basic realm="a \"b\""`) {
+			t.Errorf("%s: %v, %d %q", credentials, v, x.Resp.Status, x.Challenge)
+		}
+	}
+	x, _ := ask("ann:secret")
+	field := x.Req.Fields
+	x = described(t, "Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("ann:secret")))
+	field = append(field[:0], x.Req.Fields...)
+	noAllocations(t, x, l7.Filter{Request: requests(func(x *l7.Exchange) l7.Verdict {
+		x.Req.Fields = append(x.Req.Fields[:0], field...)
+		return f.Request.Request(x)
+	})})
+	if _, err := (BasicAuth{Users: "old:$1$a$b\n"}).Compile(&State{}); err == nil {
+		t.Error("nobody can come in, and it compiles")
+	}
+	if text := (BasicAuth{Users: "ann:hash\n"}).Users.String(); strings.Contains(text, "hash") {
+		t.Errorf("credentials print: %s", text)
+	}
+}
+
+type requests func(*l7.Exchange) l7.Verdict
+
+func (f requests) Request(x *l7.Exchange) l7.Verdict { return f(x) }
+
+func TestParseAuthURL(t *testing.T) {
+	for text, want := range map[string]AuthURL{
+		"https://$host/oauth2/auth":            {"https", "$host", "", "/oauth2/auth"},
+		"http://authelia.auth.svc:9091?a=$uri": {"http", "authelia.auth.svc", "9091", "/?a=$uri"},
+		"$scheme://$http_host/x":               {"$scheme", "$http_host", "", "/x"},
+		"http://[::1]:80/":                     {"http", "[::1]", "80", "/"},
+		"http://a.example":                     {"http", "a.example", "", "/"},
+	} {
+		if got, err := ParseAuthURL(text); err != nil || got != want {
+			t.Errorf("%s: %+v, %v", text, got, err)
+		}
+	}
+	for _, bad := range []string{"", "a.example/x", "ftp://a/", "http://", "http:///x", "http://u@h/", "http://a b/", "http://$none/", "http://a/$"} {
+		if _, err := ParseAuthURL(bad); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
+func TestSigninURL(t *testing.T) {
+	const from = "=$pass_access_scheme://$http_host$escaped_request_uri"
+	for _, c := range []struct{ url, param, want string }{
+		{"", "", ""}, {"https://a/", "", "https://a/?rd" + from}, {"https://a/?x=y", "", "https://a/?x=y&rd" + from},
+		{"https://a/?rd=z", "", "https://a/?rd=z"}, {"https://a/?rd=z", "next", "https://a/?rd=z&next" + from}, {"https://a/?rd=", "", "https://a/?rd=&rd" + from},
+	} {
+		if got := signinURL(c.url, c.param); got != c.want {
+			t.Errorf("%q, %q: %s, want %s", c.url, c.param, got, c.want)
+		}
+	}
+}
+
+func TestParseCacheDurations(t *testing.T) {
+	d, err := ParseCacheDurations("200 202 10m, any 1s,5")
+	if err != nil || len(d) != 3 || d[0].For != 10*time.Minute || len(d[0].Statuses) != 2 || d[1].Statuses != nil || d[2].For != 5*time.Second || d[2].Statuses[1] != 301 {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if d, err = ParseCacheDurations(""); err != nil || len(d) != 1 || d[0].For != 5*time.Minute {
+		t.Errorf("default: %+v, %v", d, err)
+	}
+	if d, _ = ParseCacheDurations("200 400w"); d[0].For != authDurationMax {
+		t.Errorf("no maximum: %v", d[0].For)
+	}
+	for _, bad := range []string{"soon", "200", "2000 5m", "200 5y", "200 -5m", "200 99999999999999999999d"} {
+		if d, err := ParseCacheDurations(bad); err == nil && bad != "200" {
+			t.Errorf("%q is taken: %v", bad, d)
+		}
+	}
+}

@@ -1,0 +1,144 @@
+package filter
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/l7/wire"
+)
+
+// CORS answers the preflight requests of browsers (Fetch, 4.8) with 204 and marks all other answers, the proxy's own
+// included, for origins that are allowed. To an origin that is not, nothing is said, and its preflight goes to the backend.
+type CORS struct {
+	// AllowOrigins is "*" or a list, separated by commas, of "null" and origins such as https://shop.example:8443, in any
+	// scheme; "*." stands for one label more.
+	AllowOrigins  string
+	AllowMethods  string
+	AllowHeaders  string
+	ExposeHeaders string // "": none
+	Credentials   bool
+	MaxAge        time.Duration
+}
+
+// Stage is the rewrite stage: a preflight carries no credentials, so it is answered before anybody asks for them.
+func (CORS) Stage() Stage { return Rewrite }
+
+// Compile refuses origins that no browser could send.
+func (c CORS) Compile(*State) (l7.Filter, error) {
+	f := &cors{
+		methods: []byte(c.AllowMethods), headers: []byte(c.AllowHeaders), expose: []byte(c.ExposeHeaders),
+		maxAge: strconv.AppendInt(nil, int64(c.MaxAge/time.Second), 10), credentials: c.Credentials,
+	}
+	for _, v := range [][]byte{f.methods, f.headers, f.expose} {
+		if !wire.ValidValue(v) {
+			return l7.Filter{}, fmt.Errorf("cors: %q cannot stand in a field", v)
+		}
+	}
+	for o := range strings.SplitSeq(c.AllowOrigins, ",") {
+		o = strings.ToLower(strings.TrimSpace(o))
+		if o == "*" {
+			f.any = true
+			continue
+		}
+		if !ValidOrigin(o) {
+			return l7.Filter{}, fmt.Errorf("cors: %q is not an origin such as https://shop.example, https://*.shop.example, null or *", o)
+		}
+		if before, after, wild := strings.Cut(o, "*"); wild {
+			f.wild = append(f.wild, wildOrigin{[]byte(before), []byte(after)})
+		} else {
+			f.exact = append(f.exact, []byte(o))
+		}
+	}
+	return l7.Filter{Request: f, Response: f}, nil
+}
+
+var originForm = regexp.MustCompile(`^([a-z]+://(\*\.)?[A-Za-z0-9\-.]*(:\d+)?|null)$`)
+
+// ValidOrigin tells whether s can be one of CORS.AllowOrigins.
+func ValidOrigin(s string) bool { return originForm.MatchString(s) }
+
+type cors struct {
+	any                              bool
+	exact                            [][]byte // in lower case
+	wild                             []wildOrigin
+	methods, headers, expose, maxAge []byte
+	credentials                      bool
+}
+
+// wildOrigin is an origin with one label of any name between two texts.
+type wildOrigin struct{ before, after []byte }
+
+var (
+	nameAllowOrigin      = []byte("Access-Control-Allow-Origin")
+	nameAllowCredentials = []byte("Access-Control-Allow-Credentials")
+	nameAllowMethods     = []byte("Access-Control-Allow-Methods")
+	nameAllowHeaders     = []byte("Access-Control-Allow-Headers")
+	nameExposeHeaders    = []byte("Access-Control-Expose-Headers")
+	nameMaxAge           = []byte("Access-Control-Max-Age")
+	nameContentType      = []byte("Content-Type")
+	wordTrue             = []byte("true")
+	wordStar             = []byte("*")
+	typePreflight        = []byte("text/plain charset=UTF-8")
+)
+
+func (c *cors) Request(x *l7.Exchange) l7.Verdict {
+	if x.Req.Method != wire.MethodOptions || c.allowed(x) == nil {
+		return l7.Continue
+	}
+	x.Respond(204, nil)
+	x.SetResponse(wire.FieldContentType, nameContentType, typePreflight)
+	return l7.Respond
+}
+
+func (c *cors) Response(x *l7.Exchange) {
+	origin := c.allowed(x)
+	if origin == nil {
+		return
+	}
+	x.SetResponse(wire.FieldOther, nameAllowOrigin, origin)
+	if c.credentials {
+		x.SetResponse(wire.FieldOther, nameAllowCredentials, wordTrue)
+	}
+	x.SetResponse(wire.FieldOther, nameAllowMethods, c.methods)
+	x.SetResponse(wire.FieldOther, nameAllowHeaders, c.headers)
+	if len(c.expose) > 0 {
+		x.SetResponse(wire.FieldOther, nameExposeHeaders, c.expose)
+	}
+	x.SetResponse(wire.FieldOther, nameMaxAge, c.maxAge)
+}
+
+// allowed is what Access-Control-Allow-Origin says; nil: the origin is none that is allowed.
+func (c *cors) allowed(x *l7.Exchange) []byte {
+	if c.any {
+		return wordStar
+	}
+	origin := wire.Get(x.Req.Fields, wire.FieldOrigin)
+	if len(origin) == 0 {
+		return nil
+	}
+	for _, o := range c.exact {
+		if wire.EqualFold(o, origin) {
+			return origin
+		}
+	}
+	for i := range c.wild {
+		w := &c.wild[i]
+		n := len(origin) - len(w.before) - len(w.after)
+		if n > 0 && wire.EqualFold(origin[:len(w.before)], w.before) && wire.EqualFold(origin[len(w.before)+n:], w.after) &&
+			oneLabel(origin[len(w.before):len(w.before)+n]) {
+			return origin
+		}
+	}
+	return nil
+}
+
+func oneLabel(b []byte) bool {
+	return bytes.IndexFunc(b, func(r rune) bool {
+		return r != '-' && (r < '0' || r > '9') && (r|0x20 < 'a' || r|0x20 > 'z')
+	}) < 0
+}

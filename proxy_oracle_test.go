@@ -1,0 +1,182 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// nginx is a real nginx with one server on a port of loopback, the oracle of what annotations promise. The test is skipped
+// where the program is missing; continuous integration installs it.
+func nginx(t *testing.T, config string, more ...string) (address string) {
+	t.Helper()
+	path, err := exec.LookPath("nginx")
+	if err != nil {
+		t.Skip("nginx is not installed: on Debian apt-get install nginx-light")
+	}
+	dir := t.TempDir()
+	port := freePort(t)
+	address = fmt.Sprintf("127.0.0.1:%d", port)
+	text := fmt.Sprintf(`daemon off; master_process off; pid %[1]s/pid; error_log %[1]s/error.log;
+events {}
+http {
+  access_log off; client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
+  server { listen 127.0.0.1:%[2]d; server_name web.example; %[3]s }
+}`, dir, port, config)
+	for i := 0; i < len(more); i += 2 {
+		if err := os.WriteFile(filepath.Join(dir, more[i]), []byte(more[i+1]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		text = strings.ReplaceAll(text, "@"+more[i], filepath.Join(dir, more[i]))
+	}
+	file := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, "-p", dir, "-c", file, "-e", filepath.Join(dir, "error.log"))
+	out := new(strings.Builder)
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	within(t, 20*time.Second, "nginx listens", func() bool {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			return false
+		}
+		c.Close()
+		return true
+	})
+	return address
+}
+
+// sameAnswers sends requests to both and compares statuses and some fields, and what the backend was told.
+func sameAnswers(t *testing.T, ours, theirs string, fields []string, lines []string, requests ...[]string) {
+	t.Helper()
+	for _, r := range requests {
+		a, b := ask(t, ours, nil, "web.example", r[0], r[1:]...), ask(t, theirs, nil, "web.example", r[0], r[1:]...)
+		if a.status != b.status {
+			t.Errorf("%q: %d, nginx %d", r, a.status, b.status)
+		}
+		for _, name := range fields {
+			one, two := strings.Join(a.header.Values(name), "|"), strings.Join(b.header.Values(name), "|")
+			one, two = strings.ReplaceAll(one, "; ", ";"), strings.ReplaceAll(two, "; ", ";") // nginx writes what it has changed anew
+			if strings.ReplaceAll(one, ours, "HERE") != strings.ReplaceAll(two, theirs, "HERE") {
+				t.Errorf("%q: %s is %q, nginx says %q", r, name, one, two)
+			}
+		}
+		for _, name := range lines {
+			if one, two := line(a.body, name), line(b.body, name); one != two {
+				t.Errorf("%q: the backend was told %q, by nginx %q", r, one, two)
+			}
+		}
+	}
+}
+
+// line is the first line of a body that begins with name.
+func line(body, name string) string {
+	for l := range strings.Lines(body) {
+		if strings.HasPrefix(l, name) {
+			return strings.TrimSpace(l)
+		}
+	}
+	return ""
+}
+
+func TestOracleBasicAuth(t *testing.T) {
+	port := application(t, told)
+	users := "sha:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\napr1:$apr1$abcdefgh$h9FWgUz3n9YxylKLlR5SQ/\n"
+	theirs := nginx(t, fmt.Sprintf(`location / { auth_basic "Keep out"; auth_basic_user_file @users; proxy_set_header Authorization ""; proxy_pass http://127.0.0.1:%d; }`, port), "users", users)
+	p := startProxy(t, opaqueSecret("users", "auth", users)+site{name: "web", host: "web.example", ports: []int{port},
+		annotations: map[string]string{"auth-type": "basic", "auth-secret": "users", "auth-realm": "Keep out"}}.yaml())
+	sameAnswers(t, p.HTTP, theirs, []string{"WWW-Authenticate"}, []string{"Authorization"},
+		[]string{"/"}, []string{"/", basicField("sha", "secret")}, []string{"/", basicField("apr1", "secret")}, []string{"/", basicField("apr1", "wrong")},
+		[]string{"/", basicField("nobody", "secret")}, []string{"/", basicField("sha", "")}, []string{"/", "Authorization: Basic !!"}, []string{"/", "Authorization: bAsIc c2hhOnNlY3JldA=="},
+		[]string{"/", "Authorization: Basic c2hh"}, []string{"/", "Authorization: Bearer x"})
+}
+
+func TestOracleAuthRequest(t *testing.T) {
+	service := newAuthService(t)
+	port := application(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/404" {
+			w.WriteHeader(404)
+		}
+		told(w, r)
+	})
+	theirs := nginx(t, fmt.Sprintf(`location = /_auth { internal; proxy_pass_request_body off; proxy_set_header Content-Length ""; proxy_pass http://127.0.0.1:%d/verify; }
+  location / { auth_request /_auth; auth_request_set $c $upstream_http_set_cookie; add_header Set-Cookie $c; auth_request_set $u $upstream_http_remote_user;
+    proxy_set_header Remote-User $u; proxy_pass http://127.0.0.1:%d; }`, service.port, port))
+	p := startProxy(t, site{name: "web", host: "web.example", ports: []int{port}, annotations: map[string]string{
+		"auth-url": fmt.Sprintf("http://127.0.0.1:%d/verify", service.port), "auth-response-headers": "Remote-User"}}.yaml())
+	var requests [][]string
+	for _, want := range []int{200, 201, 204, 301, 302, 400, 401, 403, 404, 429, 500, 502, 503, 1} {
+		requests = append(requests, []string{"/", fmt.Sprintf("X-Want: %d", want), "Remote-User: root"})
+	}
+	requests = append(requests, []string{"/404", "X-Want: 200"})
+	sameAnswers(t, p.HTTP, theirs, []string{"WWW-Authenticate"}, []string{"Remote-User"}, requests...)
+}
+
+func TestOracleSatisfyAny(t *testing.T) {
+	port := application(t, told)
+	users := "sha:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n"
+	for list, rules := range map[string]string{"127.0.0.1": "allow 127.0.0.1; deny all;", "192.0.2.1": "allow 192.0.2.1; deny all;"} {
+		theirs := nginx(t, fmt.Sprintf(`location / { satisfy any; %s auth_basic "x"; auth_basic_user_file @users; proxy_pass http://127.0.0.1:%d; }`, rules, port), "users", users)
+		p := startProxy(t, opaqueSecret("users", "auth", users)+site{name: "web", host: "web.example", ports: []int{port},
+			annotations: map[string]string{"auth-type": "basic", "auth-secret": "users", "auth-realm": "x", "satisfy": "any", "allowlist-source-range": list}}.yaml())
+		sameAnswers(t, p.HTTP, theirs, []string{"WWW-Authenticate"}, nil, []string{"/"}, []string{"/", basicField("sha", "secret")}, []string{"/", basicField("sha", "wrong")})
+	}
+}
+
+func TestOracleResponseRewrites(t *testing.T) {
+	port := application(t, func(w http.ResponseWriter, r *http.Request) {
+		for name, values := range r.URL.Query() {
+			for _, v := range values {
+				w.Header().Add(name, v)
+			}
+		}
+	})
+	theirs := nginx(t, fmt.Sprintf(`location / { proxy_redirect http://in.example/ http://out.example/app/; proxy_cookie_domain in.example out.example; proxy_cookie_path /in/ /; proxy_pass http://127.0.0.1:%d; }`, port))
+	p := startProxy(t, site{name: "web", host: "web.example", ports: []int{port}, annotations: map[string]string{
+		"proxy-redirect-from": "http://in.example/", "proxy-redirect-to": "http://out.example/app/", "proxy-cookie-domain": "in.example out.example", "proxy-cookie-path": "/in/ /"}}.yaml())
+	var requests [][]string
+	for _, q := range []string{"Location=http://in.example/a", "Location=http://in.example", "Location=/a", "Location=https://in.example/a", "Refresh=5;%20url=http://in.example/a",
+		"Refresh=5;%20URL=http://in.example/a", "Refresh=5", "Set-Cookie=a=b;%20Path=/in/x;%20Domain=in.example", "Set-Cookie=a=b;Domain=.in.example;Path=/in/", "Set-Cookie=a=b;%20DOMAIN=IN.example;%20HttpOnly",
+		"Set-Cookie=a=b;%20path=/in", "Set-Cookie=a=/in/;%20path=/other&Set-Cookie=c=d;%20Path=/in/", "Set-Cookie=a=b;%20Domain=x.in.example", "Set-Cookie=path=/in/x"} {
+		requests = append(requests, []string{"/?" + strings.ReplaceAll(q, ";", "%3B")})
+	}
+	sameAnswers(t, p.HTTP, theirs, []string{"Location", "Refresh", "Set-Cookie"}, nil, requests...)
+}
+
+// TestOracleErrorPages: nginx keeps a request's method for a named location; this proxy asks for pages by GET. All else is
+// compared.
+func TestOracleErrorPages(t *testing.T) {
+	port := application(t, func(w http.ResponseWriter, r *http.Request) {
+		var status int
+		fmt.Sscanf(r.URL.Path, "/%d", &status)
+		w.WriteHeader(status)
+	})
+	pages := application(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(410)
+		told(w, r)
+	})
+	theirs := nginx(t, fmt.Sprintf(`location / { proxy_intercept_errors on; error_page 404 = @e404; error_page 503 = @e503; proxy_pass http://127.0.0.1:%d; }
+  location /closed { deny all; error_page 403 = @e403; }
+  location @e404 { proxy_set_header X-Code 404; proxy_set_header X-Original-URI $request_uri; rewrite (.*) / break; proxy_pass http://127.0.0.1:%[2]d; }
+  location @e503 { proxy_set_header X-Code 503; proxy_set_header X-Original-URI $request_uri; rewrite (.*) / break; proxy_pass http://127.0.0.1:%[2]d; }
+  location @e403 { proxy_set_header X-Code 403; proxy_set_header X-Original-URI $request_uri; rewrite (.*) / break; proxy_pass http://127.0.0.1:%[2]d; }`, port, pages))
+	service := "---\napiVersion: v1\nkind: Service\nmetadata: {name: pages, namespace: default}\nspec: {ports: [{name: main, port: 80}]}\n" + endpointsOf("pages", pages)
+	p := startProxy(t, service+site{name: "web", host: "web.example", ports: []int{port}, annotations: map[string]string{"custom-http-errors": "404,503", "default-backend": "pages"}}.yaml()+
+		site{name: "closed", host: "web.example", path: "/closed", ports: []int{port}, annotations: map[string]string{"custom-http-errors": "403", "default-backend": "pages", "denylist-source-range": "127.0.0.1"}}.yaml())
+	sameAnswers(t, p.HTTP, theirs, nil, []string{"GET", "X-Code", "X-Original-Uri"},
+		[]string{"/404?x=y", "X-Code: 1"}, []string{"/503"}, []string{"/418"}, []string{"/200"}, []string{"/closed?a"})
+}
