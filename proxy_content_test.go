@@ -243,3 +243,29 @@ func TestDerivedHostsOnTheWire(t *testing.T) {
 	})
 	ask(t, p.HTTP, nil, "web.example", "/").want(t, 200, "web")
 }
+
+// TestReplacedAnswersCountAgainstEndpoints: an answer that a page replaces is still what the endpoint said, and ejects it;
+// the cookie of affinity is none of the page's.
+func TestReplacedAnswersCountAgainstEndpoints(t *testing.T) {
+	bad := application(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) })
+	good := application(t, told)
+	pages := application(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(410) })
+	p := startProxy(t, site{name: "pages", host: "pages.example", ports: []int{pages}}.yaml()+
+		site{name: "web", host: "web.example", ports: []int{bad, good}, annotations: map[string]string{"custom-http-errors": "500", "default-backend": "pages",
+			"affinity": "cookie", "sluice.dev/outlier-errors": "3", "sluice.dev/outlier-ejection-time": "1h"}}.yaml())
+	replaced := 0
+	for range 100 {
+		a := ask(t, p.HTTP, nil, "web.example", "/")
+		if a.status == 410 {
+			replaced++
+		} else if a.status != 200 {
+			t.Errorf("status %d", a.status)
+		}
+		if cookie := a.header.Get("Set-Cookie"); (cookie != "") != (a.status == 200) {
+			t.Errorf("%d with the cookie %q", a.status, cookie)
+		}
+	}
+	if replaced != 3 {
+		t.Errorf("%d answers were replaced, want 3 until the endpoint is ejected", replaced)
+	}
+}
