@@ -9,6 +9,7 @@ const (
 	halfwayWait  = 100 * time.Millisecond // who is connecting when accepting ends has so long to arrive
 	drainPoll    = 20 * time.Millisecond  // how often a drain looks whether it is over
 	newcomerWait = 3 * time.Second        // who was accepted in the last moment has so long for a TLS handshake and a request
+	leaveTimeout = 5 * time.Second        // how long a drain waits for a cluster to be told
 	stopTimeout  = 5 * time.Second        // how long closing one part may take when everything is over
 )
 
@@ -18,6 +19,7 @@ func (p *proxy) drain(ctx context.Context) error {
 	p.phase.Store(phaseDraining)
 	limit := p.controller.Process().DrainTimeout
 	p.log.Info("draining: a second signal ends the process at once", "grace", p.gracePeriod, "limit", limit)
+	p.leave(ctx)
 	if !sleep(ctx, p.gracePeriod) {
 		return nil
 	}
@@ -49,6 +51,13 @@ func (p *proxy) drain(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// leave takes this proxy's addresses out of what a cluster is told, so that nobody is sent here who can be sent elsewhere.
+func (p *proxy) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
+	p.controller.Leave(ctx)
 }
 
 // turnAway lets nobody begin a connection any more. Without it a port closes all the same, less gently.

@@ -116,7 +116,7 @@ func (p *proxy) newController() (*watcher.Controller, error) {
 	if err != nil {
 		return nil, err
 	}
-	backends := &upstream.Env{Loops: p.loops, Work: p.work, AllowCIDRs: p.allowBackends, Log: p.log}
+	backends := &upstream.Env{Loops: p.loops, Work: p.work, AllowCIDRs: p.allowBackends, Log: p.log, OwnPorts: p.ownPorts}
 	return watcher.NewController(watcher.ControllerConfig{
 		Source:     p.source,
 		Translator: func() watcher.Translator { return translate.New(translateOptions(&p.options)) },
@@ -131,6 +131,11 @@ func (p *proxy) newController() (*watcher.Controller, error) {
 		Journal: &p.applies,
 		Log:     p.log,
 	}), nil
+}
+
+// ownPorts are those on which this process listens.
+func (p *proxy) ownPorts() []uint16 {
+	return []uint16{uint16(p.httpPort), uint16(p.httpsPort), p.adminOpened.Port()}
 }
 
 // serve runs a proxy until a signal has ended it.
