@@ -60,7 +60,7 @@ const (
 var dataPlane = []string{"route", "l7", "l7/filter", "l7/wire", "upstream", "sni", "fastpath", "ebpf"}
 
 // Folders that the documents may name before they are there, beside the rooms of the floors block.
-var laterFolders = []string{"deploy"}
+var laterFolders []string
 
 // Structs whose fields the ConfigMap or an annotation sets: a field that nobody reads is a key without effect.
 var settings = []string{"l7.Settings", "l7.Policy", "l7/wire.Limits", "sni.Limits", "upstream.Settings",

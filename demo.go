@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/sluiceproxy/sluice/listen"
 )
 
 // demo serves the embedded manifests with backends of its own: the whole program, without a cluster.
@@ -125,7 +127,7 @@ func (p *proxy) demoSteps(dir string) (steps []demoStep) {
 			plain("shop.localhost", "/interface/orders"),
 		}})
 	}
-	if p.admin != nil {
+	if _, isPath := listen.UnixPath(p.adminOpened); p.adminOpened != "" && !isPath {
 		steps = append(steps, demoStep{"what is served, what is wrong, and how much goes through", []string{
 			fmt.Sprintf("curl -sS http://%s/", p.adminOpened)}})
 	}

@@ -9,20 +9,21 @@ import (
 
 func (p *proxy) makeDoors() {
 	var rules doorRules
-	census := new(sni.Census)
+	acceptor, census := new(sni.Acceptor), new(sni.Census)
 	for _, d := range []*door{{name: "http", port: p.httpPort}, {name: "https", port: p.httpsPort}} {
 		if d.port == 0 {
 			continue
 		}
 		d.Door = sni.NewDoor(sni.DoorConfig{
-			Loops:  p.loops,
-			HTTP:   p.http,
-			Store:  p.store,
-			Work:   p.work,
-			TLS:    d.name == "https",
-			Proxy:  func() *sni.ProxyPolicy { return rules.of(p).proxy },
-			Limits: func() *sni.Limits { return rules.of(p).limits },
-			Census: census,
+			Loops:    p.loops,
+			HTTP:     p.http,
+			Store:    p.store,
+			Work:     p.work,
+			TLS:      d.name == "https",
+			Proxy:    func() *sni.ProxyPolicy { return rules.of(p).proxy },
+			Limits:   func() *sni.Limits { return rules.of(p).limits },
+			Acceptor: acceptor,
+			Census:   census,
 		})
 		p.doors = append(p.doors, d)
 	}

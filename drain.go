@@ -19,12 +19,7 @@ func (p *proxy) drain(ctx context.Context) error {
 	p.phase.Store(phaseDraining)
 	limit := p.controller.Process().DrainTimeout
 	p.log.Info("draining: a second signal ends the process at once", "grace", p.gracePeriod, "limit", limit)
-	p.leave(ctx)
-	if !sleep(ctx, p.gracePeriod) {
-		return nil
-	}
-	p.turnAway()
-	if !sleep(ctx, halfwayWait) {
+	if !p.leavePorts(ctx) {
 		return nil
 	}
 	p.closeDoors(ctx)
@@ -60,12 +55,39 @@ func (p *proxy) leave(ctx context.Context) {
 	p.controller.Leave(ctx)
 }
 
+// leavePorts sees to it that nothing is lost when the ports close; false: there is no time for that.
+func (p *proxy) leavePorts(ctx context.Context) bool {
+	if p.succeeded.Load() { // the successor has the very sockets, and what stands in their queues
+		p.closeAdmin(ctx)
+		return true
+	}
+	p.leave(ctx)
+	go p.leaveMetrics(ctx)
+	if !sleep(ctx, p.gracePeriod) {
+		return false
+	}
+	p.stepAside(ctx)
+	p.turnAway()
+	return sleep(ctx, halfwayWait)
+}
+
 // turnAway lets nobody begin a connection any more. Without it a port closes all the same, less gently.
 func (p *proxy) turnAway() {
 	for _, d := range p.doors {
 		if err := d.TurnAway(); d.open && err != nil {
 			p.log.Debug("clients that are connecting while a port closes may see a reset", "port", d.name, "error", err)
 		}
+	}
+}
+
+func (p *proxy) closeAdmin(ctx context.Context) {
+	if p.admin == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	if err := p.admin.Shutdown(ctx); err != nil {
+		p.log.Warn("the admin page did not close in time", "error", err)
 	}
 }
 
@@ -124,11 +146,7 @@ func (p *proxy) stop() {
 		case <-ctx.Done():
 		}
 	}
-	if p.admin != nil {
-		if err := p.admin.Shutdown(ctx); err != nil {
-			p.log.Warn("the admin page did not close in time", "error", err)
-		}
-	}
+	p.closeAdmin(ctx)
 	for _, l := range p.loops {
 		l.Stop()
 	}

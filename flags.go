@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -13,6 +14,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/sluiceproxy/sluice/listen"
 )
 
 // The command line is a contract: names, forms and exit statuses stay. A table of our own serves it rather than the
@@ -28,6 +31,9 @@ type options struct {
 	httpPort     int        // 0: off
 	httpsPort    int        // 0: off
 	adminAddress string     // "": off
+
+	metricsAddress string // "": off
+	reusePort      bool
 
 	ingressClass        string
 	controllerClass     string
@@ -105,14 +111,19 @@ var table = []option{
 		func(o *options, v string) (err error) { o.httpPort, err = parsePort(v); return err }},
 	{"", "https-port", "PORT", "0 switches HTTPS and pass-through off (default 443)",
 		func(o *options, v string) (err error) { o.httpsPort, err = parsePort(v); return err }},
-	{"", "admin-address", "HOST:PORT", "probes, metrics and /debug; empty switches them off, port 0 lets the system choose (default 127.0.0.1:10254)",
-		func(o *options, v string) error { o.adminAddress = v; return checkAddress(v) }},
+	{"", "admin-address", "HOST:PORT", "probes, metrics and /debug, at a port or at unix:///PATH; empty switches them off, port 0 lets the system choose (default 127.0.0.1:10254)",
+		func(o *options, v string) error { o.adminAddress = v; return checkAdminAddress(v) }},
+	{"", "metrics-address", "HOST:PORT", "probes and metrics without /debug, for the network (default: only at --admin-address)",
+		func(o *options, v string) error { o.metricsAddress = v; return checkAddress(v) }},
 	{"", "healthz-port", "PORT", "the same as --admin-address=:PORT",
 		func(o *options, v string) error {
 			port, err := parsePort(v)
 			o.adminAddress = ":" + strconv.Itoa(port)
 			return err
 		}},
+
+	{"", "reuse-port", "", "share the ports with another process of the same user while one follows the other: the later one gets all new connections",
+		func(o *options, v string) error { return setBool(&o.reusePort, v) }},
 
 	{"Which Ingresses, and what they mean", "ingress-class", "NAME", "value of the old class annotation, and name of a class that has no IngressClass object (default nginx)",
 		func(o *options, v string) error { o.ingressClass = v; return notEmpty(v, "a class") }},
@@ -199,6 +210,7 @@ var demoFlags = []option{
 const (
 	loopsMax       = 512
 	workPermitsMax = 256
+	unixPathMax    = 107 // of sockaddr_un(7), without its end
 )
 
 // usage is a mistake on the command line: one line, exit status 2.
@@ -398,6 +410,18 @@ func checkAddress(v string) error {
 func checkSelector(v string) error {
 	if _, err := labels.Parse(v); err != nil {
 		return errors.New("give labels, as team=web or stage!=test, separated by commas")
+	}
+	return nil
+}
+
+// checkAdminAddress also takes the path of a socket, absolute and short enough for the kernel.
+func checkAdminAddress(v string) error {
+	path, ok := listen.UnixPath(v)
+	switch {
+	case !ok:
+		return checkAddress(v)
+	case !filepath.IsAbs(path) || len(path) > unixPathMax:
+		return fmt.Errorf("give an absolute path of at most %d bytes, such as unix:///run/sluice/admin.sock", unixPathMax)
 	}
 	return nil
 }

@@ -47,10 +47,6 @@ func loopsOf(o *options) int {
 	return min(runtime.GOMAXPROCS(0), loopsMax)
 }
 
-// sparePs are processors of Go's scheduler that nobody needs. While one is idle, the runtime's monitor leaves the
-// processor of a loop that sleeps in epoll_wait alone; without, it takes it away every 20 microseconds, and the loop has
-// to find another one when it wakes (docs/decisions/0005-scheduler-and-collector.md).
-const sparePs = 4
-
-// sizeScheduler gives every loop a processor of Go's scheduler that it may block, every permit one, and one to all else.
-func sizeScheduler(loops, permits int) { runtime.GOMAXPROCS(loops + permits + 1 + sparePs) }
+// sizeScheduler gives every loop a processor of Go's scheduler that it may block, every permit one, and one to all else. A
+// loop that is busy never gives its own away (docs/decisions/0008-waiting-without-the-scheduler.md).
+func sizeScheduler(loops, permits int) { runtime.GOMAXPROCS(loops + permits + 1) }

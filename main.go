@@ -4,6 +4,8 @@
 //	main.go     the commands
 //	flags.go    the command line, a contract; flags_nginx.go: flags of ingress-nginx that do nothing here
 //	run.go      opens everything in order, and closes it in reverse; drain.go: how it ends; host.go: what the machine gives
+//	signals.go  from the start to the end, as signals lead; upgrade.go: how ports pass from a process to the next
+//	probe.go    asks a process that serves how it is
 //	doors.go    the listening ports, and what the ConfigMap says to them
 //	demo.go     the embedded default, with backends of its own
 package main
@@ -18,6 +20,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/sluiceproxy/sluice/listen"
 	"github.com/sluiceproxy/sluice/watcher/translate"
 )
 
@@ -44,7 +47,9 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"demo", "serve embedded manifests with backends of its own, to try things", demo},
-		{"lint", "read --manifests, print what is wrong with them, and serve nothing", lint},
+		{"lint", "say of each Ingress in FILE or DIR what is the same, differs or is refused", lint},
+		{"explain", "METHOD URL: which rule and backend take a request, and why the others do not", explain},
+		{"probe", "ask a process that serves how it is: exit status 0 if it is well (see --help)", probeCommand},
 		{"annotations", "print the reference of annotations and ConfigMap keys as Markdown", printAnnotations},
 		{"version", "print the version", printVersion},
 		{"help", "print this", printHelp},
@@ -98,6 +103,10 @@ func serve(args []string, stdout, stderr io.Writer) error {
 	log := newLogger(&o, stderr)
 	p, err := newProxy(o, log, stdout)
 	if err != nil {
+		return err
+	}
+	p.program = programPath()
+	if p.legacy, err = listen.Inherit(); err != nil {
 		return err
 	}
 	return p.serve()

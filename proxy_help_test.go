@@ -25,7 +25,7 @@ type site struct {
 	name        string // of all of them
 	host        string
 	path        string            // "": /
-	annotations map[string]string // without their prefix
+	annotations map[string]string // ingress-nginx's without their prefix
 	secret      string            // of TLS; "": none
 	ports       []int             // of endpoints at 127.0.0.1
 }
@@ -59,7 +59,10 @@ ports: [{name: main, port: %[2]d}]
 func (s site) yaml() string {
 	annotations := ""
 	for k, v := range s.annotations {
-		annotations += fmt.Sprintf("nginx.ingress.kubernetes.io/%s: %q, ", k, v)
+		if !strings.Contains(k, "/") {
+			k = "nginx.ingress.kubernetes.io/" + k
+		}
+		annotations += fmt.Sprintf("%s: %q, ", k, v)
 	}
 	tls := ""
 	if s.secret != "" {
@@ -407,7 +410,7 @@ func isReset(err error) bool {
 // adminPage answers a page of the admin server: its status and body.
 func (p *testProxy) adminPage(t testing.TB, path string) (int, string) {
 	t.Helper()
-	a := ask(t, p.adminOpened.String(), nil, "admin", path)
+	a := ask(t, p.adminOpened, nil, "admin", path)
 	return a.status, a.body
 }
 

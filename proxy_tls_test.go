@@ -129,9 +129,9 @@ func TestTLSVersions(t *testing.T) {
 		{"1.2 with CBC", func(c *tls.Config) {
 			c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}
 		}, nil, "handshake failure"},
-		{"ALPN with http/1.1", func(c *tls.Config) { c.NextProtos = []string{"h2", "http/1.1"} },
+		{"ALPN with http/1.1", func(c *tls.Config) { c.NextProtos = []string{"spdy/3", "http/1.1"} },
 			func(s tls.ConnectionState) bool { return s.NegotiatedProtocol == "http/1.1" }, ""},
-		{"ALPN without overlap", func(c *tls.Config) { c.NextProtos = []string{"h2", "spdy/3"} }, nil, "no application protocol"},
+		{"ALPN without overlap", func(c *tls.Config) { c.NextProtos = []string{"h3", "spdy/3"} }, nil, "no application protocol"},
 		{"no ALPN", func(*tls.Config) {}, func(s tls.ConnectionState) bool { return s.NegotiatedProtocol == "" }, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -165,7 +165,7 @@ func TestTLSAlertForALPN(t *testing.T) {
 	}
 	defer conn.Close()
 	config := trusting(t, "exact.example")
-	config.NextProtos = []string{"h2"}
+	config.NextProtos = []string{"spdy/3"}
 	if _, err := conn.Write(helloOf(t, config)); err != nil {
 		t.Fatal(err)
 	}

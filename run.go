@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
-	"os/signal"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -19,6 +17,7 @@ import (
 	"github.com/sluiceproxy/sluice/admin"
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/listen"
 	"github.com/sluiceproxy/sluice/route"
 	"github.com/sluiceproxy/sluice/sni"
 	"github.com/sluiceproxy/sluice/upstream"
@@ -45,7 +44,14 @@ type proxy struct {
 	admin      *admin.Server // nil: off
 	doors      []*door
 
-	adminOpened netip.AddrPort
+	legacy    *listen.Inheritance // what a predecessor left; nil: nothing
+	program   string              // what SIGUSR2 starts; "": nothing
+	succeeded atomic.Bool         // a successor has the ports
+	lonely    atomic.Bool         // this process ends, and nobody else has its shared ports
+
+	adminOpened string
+	adminPort   atomic.Uint32 // 0: not open, or a path
+	metricsPort atomic.Uint32
 	bound       netip.Addr // of the doors; invalid: all addresses
 	serving     func()     // called once the doors are open; nil: nobody wants to know
 
@@ -94,7 +100,7 @@ func newProxy(o options, log *slog.Logger, accessLog io.Writer) (*proxy, error) 
 		return nil, err
 	}
 	p.makeDoors()
-	if o.adminAddress != "" {
+	if o.adminAddress != "" || o.metricsAddress != "" {
 		p.admin = admin.New(p.adminOptions(), p.adminSources())
 	}
 	return p, nil
@@ -126,6 +132,7 @@ func (p *proxy) newController() (*watcher.Controller, error) {
 			Loops:       len(p.loops),
 			SelfSigned:  certificate,
 			StatsByHost: p.metricsPerHost,
+			Share:       p.work.Share,
 		},
 		Work:    p.work,
 		Journal: &p.applies,
@@ -133,63 +140,19 @@ func (p *proxy) newController() (*watcher.Controller, error) {
 	}), nil
 }
 
-// ownPorts are those on which this process listens.
+// ownPorts are those on which this process listens. Any goroutine may ask.
 func (p *proxy) ownPorts() []uint16 {
-	return []uint16{uint16(p.httpPort), uint16(p.httpsPort), p.adminOpened.Port()}
+	return []uint16{uint16(p.httpPort), uint16(p.httpsPort), uint16(p.adminPort.Load()), uint16(p.metricsPort.Load())}
 }
 
-// serve runs a proxy until a signal has ended it.
-func (p *proxy) serve() error {
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	signal.Ignore(syscall.SIGPIPE) // who reads the access log may go; the traffic stays
-	defer signal.Stop(signals)
-
-	ctx, giveUp := context.WithCancel(context.Background())
-	started, drained := make(chan error, 1), make(chan error, 1)
-	go func() { started <- p.start(ctx) }()
-	defer p.stop()
-	defer giveUp()
-
-	starting, draining := true, false
-	var first time.Time // signal to end
-	for {
-		select {
-		case s := <-signals:
-			switch {
-			case s == syscall.SIGHUP:
-				p.log.Info("SIGHUP: all manifests are read again")
-				p.source.Rescan()
-			case starting:
-				giveUp()
-				return <-started
-			case draining && time.Since(first) < signalEcho:
-			case draining:
-				p.log.Warn("a second signal: ending at once", "signal", s.String())
-				giveUp()
-				return <-drained
-			default:
-				draining, first = true, time.Now()
-				go func() { drained <- p.drain(ctx) }()
-			}
-		case err := <-started:
-			if err != nil {
-				return err
-			}
-			starting = false
-		case err := <-drained:
-			return err
-		case err := <-p.watched:
-			if err == nil {
-				err = errors.New("it gives no reason; please report this")
-			}
-			return fmt.Errorf("the source of the configuration ended: %w", err)
-		}
+// portOf is the port of HOST:PORT; 0: there is none.
+func portOf(address string) uint32 {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return 0
 	}
+	return uint32(at.Port())
 }
-
-// signalEcho is how soon after the first a signal is not a second one: who signals a process and its group sends two.
-const signalEcho = 300 * time.Millisecond
 
 // start opens everything. Ports are bound once the first snapshot is in place, so that an open port serves.
 func (p *proxy) start(ctx context.Context) error {
@@ -201,8 +164,17 @@ func (p *proxy) start(ctx context.Context) error {
 	for _, l := range p.loops {
 		p.running.Go(l.Run)
 	}
-	if err := p.openAdmin(); err != nil {
-		return err
+	early := p.legacy == nil // else the predecessor answers probes until this process serves
+	if early {
+		if err := p.openAdmin(); err != nil {
+			return err
+		}
+	}
+	earlyMetrics := early && !p.reusePort // else nobody is to be told that a process is not ready which shares its port with one that is
+	if earlyMetrics {
+		if err := p.openMetrics(); err != nil {
+			return err
+		}
 	}
 	p.watch()
 	select {
@@ -213,7 +185,19 @@ func (p *proxy) start(ctx context.Context) error {
 	if err := p.openDoors(); err != nil {
 		return err
 	}
+	p.claimPorts(ctx)
 	p.phase.CompareAndSwap(phaseStarting, phaseServing)
+	if !early {
+		if err := p.openAdmin(); err != nil {
+			return err
+		}
+	}
+	if !earlyMetrics {
+		if err := p.openMetrics(); err != nil {
+			return err
+		}
+		p.claimMetrics(ctx)
+	}
 	p.log.Info("serving", p.addresses()...)
 	if p.serving != nil {
 		p.serving()
@@ -221,16 +205,31 @@ func (p *proxy) start(ctx context.Context) error {
 	return nil
 }
 
-func (p *proxy) openAdmin() error {
-	if p.admin == nil {
+// openAdmin opens the page for operators.
+func (p *proxy) openAdmin() (err error) {
+	if p.adminAddress == "" {
 		return nil
 	}
-	address, err := p.admin.Listen(p.adminAddress)
+	p.adminOpened, err = p.admin.Listen(listen.Options{Name: "admin", Address: p.adminAddress, Legacy: p.legacy})
 	if err != nil {
 		return fmt.Errorf("%w: choose another --admin-address, or --admin-address= for none", err)
 	}
-	p.adminOpened = address
-	p.log.Info("the admin page is open", "address", address)
+	p.adminPort.Store(portOf(p.adminOpened))
+	p.log.Info("the admin page is open", "address", p.adminOpened)
+	return nil
+}
+
+// openMetrics opens the address of metrics and probes that the network sees.
+func (p *proxy) openMetrics() error {
+	if p.metricsAddress == "" {
+		return nil
+	}
+	opened, err := p.admin.ListenMetrics(listen.Options{Name: "metrics", Address: p.metricsAddress, Share: p.reusePort, Legacy: p.legacy})
+	if err != nil {
+		return fmt.Errorf("%w: choose another --metrics-address", err)
+	}
+	p.metricsPort.Store(portOf(opened))
+	p.log.Info("metrics are open", "address", opened)
 	return nil
 }
 
@@ -289,11 +288,15 @@ func (p *proxy) openDoors() error {
 		host = address.String()
 	}
 	for _, d := range p.doors {
-		opened, err := d.Listen(net.JoinHostPort(host, strconv.Itoa(d.port)))
+		opened, err := d.Listen(listen.Options{Name: d.name, Address: net.JoinHostPort(host, strconv.Itoa(d.port)),
+			Share: p.reusePort, Legacy: p.legacy})
 		if err != nil {
 			return fmt.Errorf("%w: choose another --%s-port or --bind-address%s", err, d.name, lowPortHint(d.port, err))
 		}
 		d.address, d.open = opened, true
+		if p.legacy != nil && address.IsValid() && opened.Addr() != address {
+			p.log.Warn("bind-address has changed: it takes effect when the process is started again, not by an upgrade", "port", d.name, "address", opened)
+		}
 	}
 	if protocol := process.ProxyProtocol; protocol.Enabled && len(protocol.Trusted) == 0 {
 		p.log.Warn("every connection must begin with a PROXY header, whoever sends it: name the load balancers in proxy-real-ip-cidr")

@@ -47,7 +47,23 @@ func startChild(t *testing.T, args ...string) *child { return startChildTo(t, ni
 // startChildTo is startChild with a standard output of its own; nil: the child keeps it.
 func startChildTo(t *testing.T, stdout *os.File, args ...string) *child {
 	t.Helper()
-	c := &child{Cmd: program(args...), t: t, ended: make(chan struct{})}
+	return startLimited(t, stdout, "", args...)
+}
+
+// startLimited is startChildTo behind a line of shell, which may set limits and environment; "": none.
+func startLimited(t *testing.T, stdout *os.File, limits string, args ...string) *child {
+	t.Helper()
+	c := program(args...)
+	if limits != "" {
+		c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", limits + `; exec "$0" "$@"`}, c.Args...)
+	}
+	return startCommand(t, c, stdout)
+}
+
+// startCommand starts a process as startChildTo does.
+func startCommand(t *testing.T, command *exec.Cmd, stdout *os.File) *child {
+	t.Helper()
+	c := &child{Cmd: command, t: t, ended: make(chan struct{})}
 	c.Stdout, c.Stderr = lockedWriter{&c.mu, &c.out}, lockedWriter{&c.mu, &c.log}
 	if stdout != nil {
 		c.Stdout = stdout
@@ -102,6 +118,13 @@ func (c *child) waitFor(b *bytes.Buffer, pattern string) []string {
 			c.t.Fatalf("no %s in\n%s", pattern, text)
 		}
 	}
+}
+
+// logText is the log so far.
+func (c *child) logText() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.log.String()
 }
 
 func (c *child) signal(s syscall.Signal) {

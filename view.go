@@ -1,10 +1,15 @@
 package main
 
 import (
+	"errors"
 	"os"
 
 	"github.com/sluiceproxy/sluice/admin"
 	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/route"
+	"github.com/sluiceproxy/sluice/upstream"
+	"github.com/sluiceproxy/sluice/watcher"
+	"github.com/sluiceproxy/sluice/watcher/translate"
 )
 
 // adminOptions are what the admin server is told once.
@@ -27,6 +32,8 @@ func (p *proxy) adminSources() admin.Sources {
 	return admin.Sources{
 		Alive:        p.alive,
 		Ready:        p.ready,
+		PortAlive:    p.portIs(p.alive),
+		PortReady:    p.portIs(p.ready),
 		Loops:        p.loops,
 		Work:         p.work,
 		HTTP:         p.http.Stats,
@@ -38,26 +45,38 @@ func (p *proxy) adminSources() admin.Sources {
 		Doors:        p.doorStats,
 		Clusters:     p.clusters,
 		Certificates: p.certificates,
+		Explain:      p.explain,
 	}
 }
 
 // alive is /healthz: no from SIGTERM on, as ingress-nginx does.
 func (p *proxy) alive() (bool, string) {
-	if p.phase.Load() == phaseDraining {
+	if p.phase.Load() == phaseDraining && !p.succeeded.Load() {
 		return false, "draining"
 	}
 	return true, ""
 }
 
-// ready is /readyz: yes while traffic may come.
+// ready is /readyz: yes while traffic may come. Whoever asks a process that has a successor, in the moment in which both
+// have the port, asks about the port.
 func (p *proxy) ready() (bool, string) {
-	switch p.phase.Load() {
-	case phaseStarting:
+	switch {
+	case p.phase.Load() == phaseStarting:
 		return false, "no configuration is in place yet"
-	case phaseDraining:
+	case p.phase.Load() == phaseDraining && !p.succeeded.Load():
 		return false, "draining"
 	}
 	return true, ""
+}
+
+// portIs is a probe of a shared port: while another process has it too, what this one's end means for it is nothing.
+func (p *proxy) portIs(well func() (bool, string)) func() (bool, string) {
+	return func() (bool, string) {
+		if p.reusePort && p.phase.Load() == phaseDraining && !p.lonely.Load() {
+			return true, "this process ends; another one has the port"
+		}
+		return well()
+	}
 }
 
 func (p *proxy) doorStats() (list []admin.Door) {
@@ -80,12 +99,17 @@ func (p *proxy) doorStats() (list []admin.Door) {
 func (p *proxy) clusters() (list []admin.Cluster) {
 	for c := range p.store.Load().Clusters() {
 		one := admin.Cluster{ID: c.ID(), Refused: len(c.Refusals()), Stats: c.Stats()}
+		for i, n := range c.Overflows() {
+			one.Overflows = append(one.Overflows, admin.Overflow{Limit: upstream.Overflow(i).String(), Count: n})
+		}
 		for _, e := range c.Endpoints() {
 			switch {
 			case e.Terminating:
 				one.Terminating++
 			case e.Ejected > 0:
 				one.Ejected++
+			case e.Unhealthy != "":
+				one.Unhealthy++
 			default:
 				one.Ready++
 			}
@@ -108,4 +132,19 @@ func (p *proxy) certificates() (list []admin.Certificate) {
 		}
 	}
 	return list
+}
+
+// explain asks a translator of its own about the state that is served.
+func (p *proxy) explain(method, url string, fields []string) (any, error) {
+	state := p.controller.State()
+	if state == nil {
+		return nil, errors.New("no configuration is in place yet")
+	}
+	var e *watcher.Explained
+	var err error
+	p.work.Do(func() {
+		e, err = watcher.Explain(state, translate.New(translateOptions(&p.options)), route.Env{NewCluster: lintCluster},
+			watcher.Question{Method: method, URL: url, Fields: fields})
+	})
+	return e, err
 }

@@ -238,11 +238,19 @@ func (s scrape) http() {
 		return n
 	}
 	s.httpErrors(loops, sum)
+	for result, name := range map[l7.MirrorResult]string{l7.MirrorSent: "sent", l7.MirrorFailed: "failed", l7.MirrorDropped: "dropped"} {
+		s.count(s.mirrored, sum(func(l *l7.LoopStats) uint64 { return l.Mirrors[result].Load() }), name)
+	}
+	for kind, name := range map[l7.LimitKind]string{l7.LimitRate: "rate", l7.LimitConnections: "connections"} {
+		s.count(s.limited, sum(func(l *l7.LoopStats) uint64 { return l.Limited[kind].Load() }), name)
+	}
 	s.count(s.exchanges, sum(func(l *l7.LoopStats) uint64 { return l.Exchanges.Load() }))
 	s.gauge(s.active, float64(s.sources.HTTP.Active()))
 	s.gauge(s.clients, float64(openClients(loops)))
 	s.count(s.clientsOpened, sum(func(l *l7.LoopStats) uint64 { return l.Opened.Load() }))
 	s.count(s.clientsShed, sum(func(l *l7.LoopStats) uint64 { return l.Shed.Load() }))
+	s.count(s.streamsRefused, sum(func(l *l7.LoopStats) uint64 { return l.StreamsRefused.Load() }))
+	s.count(s.clientsAbusive, sum(func(l *l7.LoopStats) uint64 { return l.Abusive.Load() }))
 	s.count(s.clientBytes, sum(func(l *l7.LoopStats) uint64 { return l.BytesReceived.Load() }), "received")
 	s.count(s.clientBytes, sum(func(l *l7.LoopStats) uint64 { return l.BytesSent.Load() }), "sent")
 	s.gauge(s.tunnels, float64(s.sources.HTTP.Tunnels()))
@@ -342,6 +350,7 @@ func (s scrape) clusters() {
 	for _, c := range s.sources.Clusters() {
 		s.gauge(s.endpoints, float64(c.Ready), c.ID, "ready")
 		s.gauge(s.endpoints, float64(c.Ejected), c.ID, "ejected")
+		s.gauge(s.endpoints, float64(c.Unhealthy), c.ID, "unhealthy")
 		s.gauge(s.endpoints, float64(c.Terminating), c.ID, "terminating")
 		s.gauge(s.endpoints, float64(c.Refused), c.ID, "refused")
 		s.gauge(s.sessions, float64(max(c.Open-c.Idle, 0)), c.ID, "busy")
@@ -352,6 +361,15 @@ func (s scrape) clusters() {
 		s.count(s.connects, c.Connects, c.ID)
 		s.count(s.connectFailures, c.ConnectFailures, c.ID)
 		s.count(s.ejections, c.Ejections, c.ID)
+		for _, o := range c.Overflows {
+			if o.Count > 0 {
+				s.count(s.overflows, o.Count, c.ID, o.Limit)
+			}
+		}
+		if c.Checks > 0 {
+			s.count(s.checks, c.Checks-c.ChecksFailed, c.ID, "good")
+			s.count(s.checks, c.ChecksFailed, c.ID, "bad")
+		}
 	}
 }
 

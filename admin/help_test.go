@@ -13,6 +13,7 @@ import (
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7"
 	"github.com/sluiceproxy/sluice/l7/wire"
+	"github.com/sluiceproxy/sluice/listen"
 	"github.com/sluiceproxy/sluice/route"
 	"github.com/sluiceproxy/sluice/upstream"
 )
@@ -26,7 +27,7 @@ func open(t *testing.T, o Options, s Sources) (base string) {
 		o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
 	a := New(o, s)
-	addr, err := a.Listen("127.0.0.1:0")
+	addr, err := a.Listen(listen.Options{Address: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +39,7 @@ func open(t *testing.T, o Options, s Sources) (base string) {
 			t.Errorf("shutdown: %v", err)
 		}
 	})
-	return "http://" + addr.String()
+	return "http://" + addr
 }
 
 // get answers status and body.
@@ -120,8 +121,9 @@ func full(t *testing.T) Sources {
 				Handshakes: 6, HandshakeErrors: 2, Overload: 1, Passed: 3, PassErrors: 1, Tunnels: 2}}
 		},
 		Clusters: func() []Cluster {
-			return []Cluster{{ID: "shop/front:80", Ready: 3, Ejected: 1, Terminating: 2, Refused: 4, Stats: upstream.Stats{Active: 5,
-				Open: 7, Idle: 3, Requests: 100, Reused: 90, Connects: 10, ConnectFailures: 2, Ejections: 1}}}
+			return []Cluster{{ID: "shop/front:80", Ready: 3, Ejected: 1, Unhealthy: 5, Terminating: 2, Refused: 4, Stats: upstream.Stats{Active: 5,
+				Open: 7, Idle: 3, Requests: 100, Reused: 90, Connects: 10, ConnectFailures: 2, Ejections: 1,
+				Checks: 20, ChecksFailed: 4}, Overflows: []Overflow{{"requests", 3}}}}
 		},
 		Certificates: func() []Certificate {
 			return []Certificate{{Host: "shop.example", Namespace: "shop", Secret: "tls", NotAfter: started.AddDate(0, 3, 0)}, {NotAfter: started.AddDate(1, 0, 0)}}

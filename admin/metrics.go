@@ -37,6 +37,8 @@ type metrics struct {
 	backendErrors    *prometheus.Desc
 
 	// HTTP in all
+	limited        *prometheus.Desc
+	mirrored       *prometheus.Desc
 	refused        *prometheus.Desc
 	exchangeErrors *prometheus.Desc
 	exchanges      *prometheus.Desc
@@ -44,6 +46,8 @@ type metrics struct {
 	clients        *prometheus.Desc
 	clientsOpened  *prometheus.Desc
 	clientsShed    *prometheus.Desc
+	streamsRefused *prometheus.Desc
+	clientsAbusive *prometheus.Desc
 	clientBytes    *prometheus.Desc
 	tunnels        *prometheus.Desc
 	tunnelsBegun   *prometheus.Desc
@@ -72,6 +76,8 @@ type metrics struct {
 	connects        *prometheus.Desc
 	connectFailures *prometheus.Desc
 	ejections       *prometheus.Desc
+	overflows       *prometheus.Desc
+	checks          *prometheus.Desc
 
 	// machinery
 	logDropped  *prometheus.Desc
@@ -152,6 +158,8 @@ func (m *metrics) nameOwn() {
 func (m *metrics) nameHTTP() {
 	m.retries = m.own("retries_total", "Further tries of requests after a failed one.", ownRoute...)
 	m.backendErrors = m.own("backend_errors_total", "Failed tries by what went wrong.", slices.Concat(ownRoute, []string{"kind"})...)
+	m.mirrored = m.own("mirrored_requests_total", "Copies of requests by what became of them: sent, failed, dropped (too many under way, or the body too long).", "result")
+	m.limited = m.own("limited_requests_total", "Requests that a limit of their source refused, by the limit: rate (requests a second or minute), connections (requests at a time).", "limit")
 	m.refused = m.own("refused_requests_total", "Requests that were answered by an error without being looked at further, by what is wrong with them.", "kind")
 	m.exchangeErrors = m.own("request_errors_total", "Requests that did not end well, by whose fault it was (client, backend, proxy) and what went wrong.", "fault", "kind")
 	m.exchanges = m.own("exchanges_total", "Ended requests of all routes.")
@@ -159,6 +167,8 @@ func (m *metrics) nameHTTP() {
 	m.clients = m.own("client_connections", "Open client connections that speak HTTP; upgraded ones are tunnels instead.")
 	m.clientsOpened = m.own("client_connections_total", "Client connections that began to speak HTTP.")
 	m.clientsShed = m.own("client_connections_shed_total", "Idle client connections that were closed because a limit of the process was near.")
+	m.streamsRefused = m.own("http2_streams_refused_total", "HTTP/2 streams that were refused because their connection had as many as it may.")
+	m.clientsAbusive = m.own("http2_connections_abusive_total", "HTTP/2 connections that were ended because their client misbehaved (ENHANCE_YOUR_CALM).")
 	m.clientBytes = m.own("client_bytes_total", "Bytes of ended requests by direction: received from clients, sent to them.", "direction")
 	m.tunnels = m.own("tunnels_active", "Upgraded connections (WebSocket) that are open.")
 	m.tunnelsBegun = m.own("tunnels_total", "Connections that were upgraded.")
@@ -180,14 +190,16 @@ func (m *metrics) nameDoors() {
 }
 
 func (m *metrics) nameClusters() {
-	m.endpoints = m.own("endpoints", "Endpoints of a cluster by state: ready, ejected (connections to it failed of late), terminating, refused (not allowed to be dialled).", "cluster", "state")
+	m.endpoints = m.own("endpoints", "Endpoints of a cluster by state: ready, ejected (connections to it failed of late, or its answers were errors), unhealthy (its checks fail), terminating, refused (not allowed to be dialled).", "cluster", "state")
 	m.sessions = m.own("backend_connections", "Open connections to a cluster's endpoints by state: busy, idle.", "cluster", "state")
 	m.streams = m.own("backend_requests_active", "Requests under way to a cluster's endpoints, those waiting for a connection included.", "cluster")
 	m.streamsTotal = m.own("backend_requests_total", "Requests given to a cluster's endpoints, retries included.", "cluster")
 	m.streamsReused = m.own("backend_requests_reused_total", "Of these, those on a connection that had carried one before.", "cluster")
 	m.connects = m.own("backend_connects_total", "Connections made to a cluster's endpoints.", "cluster")
 	m.connectFailures = m.own("backend_connect_failures_total", "Connections to a cluster's endpoints that could not be made.", "cluster")
-	m.ejections = m.own("endpoint_ejections_total", "Times that an endpoint of a cluster was ejected because connections to it failed.", "cluster")
+	m.overflows = m.own("circuit_breaker_refusals_total", "What a cluster's circuit breaker refused, by the limit: connections, pending, requests, retries.", "cluster", "limit")
+	m.checks = m.own("health_checks_total", "Active health checks of a cluster's endpoints by result: good, bad.", "cluster", "result")
+	m.ejections = m.own("endpoint_ejections_total", "Times that an endpoint of a cluster was ejected because connections to it failed, or its answers were errors.", "cluster")
 }
 
 func (m *metrics) nameMachinery() {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sluiceproxy/sluice/l7"
 	"github.com/sluiceproxy/sluice/l7/wire"
+	"github.com/sluiceproxy/sluice/listen"
 	"github.com/sluiceproxy/sluice/route"
 )
 
@@ -144,7 +145,10 @@ func TestMetricValues(t *testing.T) {
 		{own, "sluice_apply_duration_seconds", []string{`{} 2 3600.03`}},
 		{own, "sluice_problems", []string{`{kind="Ingress"} 2`, `{kind="Secret"} 1`}},
 		{own, "sluice_endpoints", []string{`{cluster="shop/front:80",state="ejected"} 1`, `{cluster="shop/front:80",state="ready"} 3`,
-			`{cluster="shop/front:80",state="refused"} 4`, `{cluster="shop/front:80",state="terminating"} 2`}},
+			`{cluster="shop/front:80",state="refused"} 4`, `{cluster="shop/front:80",state="terminating"} 2`,
+			`{cluster="shop/front:80",state="unhealthy"} 5`}},
+		{own, "sluice_circuit_breaker_refusals_total", []string{`{cluster="shop/front:80",limit="requests"} 3`}},
+		{own, "sluice_health_checks_total", []string{`{cluster="shop/front:80",result="bad"} 4`, `{cluster="shop/front:80",result="good"} 16`}},
 		{own, "sluice_backend_connections", []string{`{cluster="shop/front:80",state="busy"} 4`, `{cluster="shop/front:80",state="idle"} 3`}},
 	} {
 		if got := series(c.from[c.name]); !slices.Equal(got, c.want) {
@@ -285,12 +289,12 @@ func BenchmarkScrape(b *testing.B) {
 		routes = append(routes, r)
 	}
 	a := New(Options{}, Sources{HTTP: stats, Routes: func() []*l7.RouteStats { return routes }})
-	addr, err := a.Listen("127.0.0.1:0")
+	addr, err := a.Listen(listen.Options{Address: "127.0.0.1:0"})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer a.Shutdown(b.Context())
 	for b.Loop() {
-		b.SetBytes(int64(scrapeBytes(b, "http://"+addr.String()+"/metrics")))
+		b.SetBytes(int64(scrapeBytes(b, "http://"+addr+"/metrics")))
 	}
 }

@@ -40,9 +40,27 @@ func (a *Server) newPages() []page {
 		{"/metrics", "counters and gauges for Prometheus", a.newMetricsPage()},
 		{"/debug/problems", "what of the configuration is not taken, and the remedy", a.problems},
 		{"/debug/snapshot", "the configuration as it is served, as JSON", a.snapshot},
+		{"/debug/explain", "what takes a request and why, as JSON: ?method=GET&url=https://host/path&header=Name: value", a.explain},
 	}
 	if a.options.Pprof {
 		list = append(list, page{"/debug/pprof/", "profiles of this process", a.newProfilePage()})
+	}
+	return list
+}
+
+// publicPages are those that the network may see: they tell no routes, and of the probes what is true of the port.
+func (a *Server) publicPages(pages []page) (list []page) {
+	for _, p := range pages {
+		switch p.path {
+		case "/healthz":
+			p.serve = func(ctx *fasthttp.RequestCtx) { probe(ctx, a.sources.PortAlive, fasthttp.StatusInternalServerError) }
+		case "/readyz":
+			p.serve = func(ctx *fasthttp.RequestCtx) { probe(ctx, a.sources.PortReady, fasthttp.StatusServiceUnavailable) }
+		case "/metrics":
+		default:
+			continue
+		}
+		list = append(list, p)
 	}
 	return list
 }
@@ -107,6 +125,41 @@ func (a *Server) problems(ctx *fasthttp.RequestCtx) {
 	text(ctx, fasthttp.StatusOK, b.String())
 }
 
+// explain tells what becomes of a request.
+func (a *Server) explain(ctx *fasthttp.RequestCtx) {
+	if a.sources.Explain == nil {
+		text(ctx, fasthttp.StatusNotFound, "there is nothing to explain\n")
+		return
+	}
+	if !a.describing.CompareAndSwap(false, true) {
+		ctx.Response.Header.Set("Retry-After", "1")
+		text(ctx, fasthttp.StatusServiceUnavailable, "something is being explained to somebody else; try again\n")
+		return
+	}
+	defer a.describing.Store(false)
+	q := ctx.QueryArgs()
+	method := string(q.Peek("method"))
+	if method == "" {
+		method = "GET"
+	}
+	var fields []string
+	for _, f := range q.PeekMulti("header") {
+		fields = append(fields, string(f))
+	}
+	explained, err := a.sources.Explain(method, string(q.Peek("url")), fields)
+	if err != nil {
+		text(ctx, fasthttp.StatusBadRequest, err.Error()+"\n")
+		return
+	}
+	b, err := json.MarshalIndent(explained, "", "  ")
+	if err != nil {
+		text(ctx, fasthttp.StatusInternalServerError, "the explanation cannot be shown\n")
+		return
+	}
+	ctx.SetContentType("application/json")
+	ctx.SetBody(append(b, '\n'))
+}
+
 // snapshot shows the routes. Whoever describes them leaves secrets out; should that ever fail, nothing is shown at all.
 func (a *Server) snapshot(ctx *fasthttp.RequestCtx) {
 	if a.sources.Snapshot == nil {
@@ -151,8 +204,8 @@ func (a *Server) index(ctx *fasthttp.RequestCtx) {
 	if !bytes.Contains(ctx.Request.Header.Peek("Accept"), []byte("text/html")) {
 		var b strings.Builder
 		fmt.Fprintf(&b, "Sluice %s\n\n%s\n", a.options.Version, state)
-		for i := range a.pages {
-			fmt.Fprintf(&b, "%-18s %s\n", a.pages[i].path, a.pages[i].about)
+		for _, p := range a.admin.pages {
+			fmt.Fprintf(&b, "%-18s %s\n", p.path, p.about)
 		}
 		text(ctx, fasthttp.StatusOK, b.String())
 		return
@@ -160,8 +213,8 @@ func (a *Server) index(ctx *fasthttp.RequestCtx) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "<!DOCTYPE html>\n<title>Sluice</title>\n<h1>Sluice %s</h1>\n<pre>%s</pre>\n<ul>\n",
 		html.EscapeString(a.options.Version), html.EscapeString(state))
-	for i := range a.pages {
-		fmt.Fprintf(&b, "<li><a href=\"%s\">%[1]s</a>: %s\n", a.pages[i].path, a.pages[i].about)
+	for _, p := range a.admin.pages {
+		fmt.Fprintf(&b, "<li><a href=\"%s\">%[1]s</a>: %s\n", p.path, p.about)
 	}
 	b.WriteString("</ul>\n")
 	ctx.Response.Header.Set("Content-Security-Policy", "default-src 'none'")

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
+
+	"github.com/sluiceproxy/sluice/listen"
 )
 
 // What a peer of the admin server may cost.
@@ -23,6 +24,7 @@ const (
 	readTimeout    = 5 * time.Second  // a whole request
 	writeTimeout   = 60 * time.Second // a whole response: a scrape of a large cluster over a slow link
 	idleTimeout    = 75 * time.Second
+	halfwayWait    = 100 * time.Millisecond // for who is connecting while a port closes
 )
 
 // Options are what the admin server is told once.
@@ -42,15 +44,12 @@ func (c Controller) labels() prometheus.Labels {
 	return prometheus.Labels{"controller_class": c.Class, "controller_namespace": c.Namespace, "controller_pod": c.Pod}
 }
 
-// Server is the admin server. New, Listen, Shutdown, each once.
+// Server is the admin server. New, Listen and ListenMetrics, Shutdown, each once.
 type Server struct {
 	options Options
 	sources Sources
-	pages   []page
-	http    *fasthttp.Server
-
-	listener net.Listener
-	served   chan struct{} // closed when accepting has ended
+	admin   *front // every page
+	metrics *front // what the network may see: metrics and probes
 
 	describing atomic.Bool // /debug/snapshot is being made
 	profiling  atomic.Bool // a timed profile is being taken
@@ -64,76 +63,56 @@ func New(o Options, s Sources) *Server {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	a := &Server{options: o, sources: s, served: make(chan struct{})}
-	a.pages = a.newPages()
-	a.http = &fasthttp.Server{
-		Handler:               a.serve,
-		ErrorHandler:          refuse,
-		NoDefaultServerHeader: true,
-		ReadBufferSize:        headBytesMax,
-		MaxRequestBodySize:    bodyBytesMax,
-		Concurrency:           connectionsMax,
-		ReadTimeout:           readTimeout,
-		WriteTimeout:          writeTimeout,
-		IdleTimeout:           idleTimeout,
-		CloseOnShutdown:       true,
-		SecureErrorLogMessage: true,
-		Logger:                quiet{o.Log},
-	}
+	a := &Server{options: o, sources: s}
+	pages := a.newPages()
+	a.admin, a.metrics = a.newFront(pages), a.newFront(a.publicPages(pages))
 	return a
 }
 
-// Listen binds address and begins to serve. It answers the address, with the port that the system chose for port 0.
-func (a *Server) Listen(address string) (netip.AddrPort, error) {
-	ln, err := net.Listen("tcp", address)
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("admin address: %w", err)
+// Listen opens the page for operators and begins to serve it. It answers the address, with the port that the system
+// chose for port 0.
+func (a *Server) Listen(o listen.Options) (string, error) {
+	if err := a.admin.listen(o); err != nil {
+		return "", fmt.Errorf("admin address: %w", err)
 	}
-	a.listener = ln
-	go func() {
-		defer close(a.served)
-		if err := a.http.Serve(ln); err != nil && !errors.Is(err, net.ErrClosed) {
-			a.options.Log.Error("the admin server stopped: metrics and probes are not served any more; restart the process", "error", err)
+	return a.admin.socket.String(), nil
+}
+
+// ListenMetrics opens a second address, for metrics and probes alone.
+func (a *Server) ListenMetrics(o listen.Options) (string, error) {
+	if err := a.metrics.listen(o); err != nil {
+		return "", fmt.Errorf("metrics address: %w", err)
+	}
+	return a.metrics.socket.String(), nil
+}
+
+// Sockets are those that are open, to be shared or passed on.
+func (a *Server) Sockets() (list []*listen.Socket) {
+	for _, f := range []*front{a.admin, a.metrics} {
+		if f.socket != nil {
+			list = append(list, f.socket)
 		}
-	}()
-	return ln.Addr().(*net.TCPAddr).AddrPort(), nil
+	}
+	return list
+}
+
+// StepAside gives the port of the metrics to another process that shares it, and closes it. False: there is no such
+// process, and it goes on serving, so that load balancers are told that this one ends.
+func (a *Server) StepAside(ctx context.Context) bool {
+	f := a.metrics
+	if f.socket == nil || !f.socket.Yield(ctx) {
+		return false
+	}
+	f.socket.StepAside(ctx, f.accepted.Load)
+	_ = f.socket.TurnAway() // what strays here now tries again, and comes to the other one
+	time.Sleep(halfwayWait)
+	_ = f.shutdown(ctx)
+	return true
 }
 
 // Shutdown stops accepting, lets requests under way end until ctx is done, and closes idle connections.
 func (a *Server) Shutdown(ctx context.Context) error {
-	if a.listener == nil {
-		return nil
-	}
-	err := a.http.ShutdownWithContext(ctx)
-	_ = a.listener.Close() // Serve may not have told fasthttp of it yet; a second Close is no harm
-	select {
-	case <-a.served:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if errors.Is(err, net.ErrClosed) {
-		return nil
-	}
-	return err
-}
-
-// serve leads every request: method, page, answer. A defect in a page costs that request only.
-func (a *Server) serve(ctx *fasthttp.RequestCtx) {
-	defer a.recovered(ctx)
-	ctx.Response.Header.Set("Cache-Control", "no-store")
-	ctx.Response.Header.Set("X-Content-Type-Options", "nosniff")
-	if !ctx.IsGet() && !ctx.IsHead() {
-		ctx.Response.Header.Set("Allow", "GET, HEAD")
-		text(ctx, fasthttp.StatusMethodNotAllowed, "only GET and HEAD are served here\n")
-		return
-	}
-	for i := range a.pages {
-		if a.pages[i].serves(ctx.Path()) {
-			a.pages[i].serve(ctx)
-			return
-		}
-	}
-	text(ctx, fasthttp.StatusNotFound, "there is no such page; / lists those that there are\n")
+	return errors.Join(a.admin.shutdown(ctx), a.metrics.shutdown(ctx))
 }
 
 func (a *Server) recovered(ctx *fasthttp.RequestCtx) {
@@ -166,12 +145,4 @@ func text(ctx *fasthttp.RequestCtx, status int, body string) {
 	ctx.SetStatusCode(status)
 	ctx.SetContentType("text/plain; charset=utf-8")
 	ctx.SetBodyString(body)
-}
-
-// quiet is fasthttp's logger: what it reports are the faults of peers.
-type quiet struct{ log *slog.Logger }
-
-// Printf implements fasthttp.Logger.
-func (q quiet) Printf(format string, args ...any) {
-	q.log.Debug("admin connection: " + fmt.Sprintf(format, args...))
 }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/sluiceproxy/sluice/l7"
 	"github.com/sluiceproxy/sluice/l7/filter"
+	"github.com/sluiceproxy/sluice/listen"
 	"github.com/sluiceproxy/sluice/route"
 )
 
@@ -253,7 +254,7 @@ func TestIndexListsEveryPage(t *testing.T) {
 	base := open(t, o, full(t))
 	for _, accept := range []string{"", "text/html,*/*;q=0.8"} {
 		res, body := do(t, http.MethodGet, base+"/", "", "Accept", accept)
-		for _, p := range New(o, Sources{}).pages {
+		for _, p := range New(o, Sources{}).admin.pages {
 			if !strings.Contains(body, p.path) || !strings.Contains(body, p.about) {
 				t.Errorf("Accept %q: %s is not listed in\n%s", accept, p.path, body)
 			}
@@ -371,7 +372,7 @@ func TestListenErrors(t *testing.T) {
 	defer taken.Close()
 	for _, address := range []string{taken.Addr().String(), "127.0.0.1:notaport", "nowhere"} {
 		a := New(Options{}, Sources{})
-		if got, err := a.Listen(address); err == nil || !strings.Contains(err.Error(), "admin address") {
+		if got, err := a.Listen(listen.Options{Address: address}); err == nil || !strings.Contains(err.Error(), "admin address") {
 			t.Errorf("listening on %s: %v, %v", address, got, err)
 		}
 		if err := a.Shutdown(context.Background()); err != nil {
@@ -380,15 +381,37 @@ func TestListenErrors(t *testing.T) {
 	}
 }
 
+// TestMetricsAddress: the network sees metrics and probes, which speak of the port, and whose answer it is.
+func TestMetricsAddress(t *testing.T) {
+	s := full(t)
+	s.Ready = func() (bool, string) { return false, "draining" }
+	s.PortReady = func() (bool, string) { return true, "another one has the port" }
+	a := New(Options{Controller: Controller{Pod: "sluice-abcde"}}, s)
+	address, err := a.ListenMetrics(listen.Options{Address: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Shutdown(context.Background())
+	for path, want := range map[string]int{"/metrics": 200, "/readyz": 200, "/healthz": 500, "/": 404, "/debug/snapshot": 404, "/debug/problems": 404, "/debug/pprof/": 404} {
+		res, body := do(t, http.MethodGet, "http://"+address+path, "")
+		if res.StatusCode != want || res.Header.Get("Sluice-Pod") != "sluice-abcde" {
+			t.Errorf("%s: %d of pod %q, want %d: %.80s", path, res.StatusCode, res.Header.Get("Sluice-Pod"), want, body)
+		}
+	}
+	if a.StepAside(t.Context()) {
+		t.Error("a port that is not shared was left")
+	}
+}
+
 // TestShutdown lets a request under way end, closes idle connections and takes no new ones.
 func TestShutdown(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
 	a := New(Options{}, Sources{Alive: yes, Snapshot: func() any { close(entered); <-leave; return "last words" }})
-	addr, err := a.Listen("127.0.0.1:0")
+	addr, err := a.Listen(listen.Options{Address: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	base := "http://" + addr.String()
+	base := "http://" + addr
 	get(t, base+"/healthz") // leaves an idle connection
 	slow := make(chan string)
 	go func() {
@@ -402,7 +425,7 @@ func TestShutdown(t *testing.T) {
 	if err := a.Shutdown(hurried); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a shutdown that may not wait for a request: %v", err)
 	}
-	if c, err := net.Dial("tcp", addr.String()); err == nil {
+	if c, err := net.Dial("tcp", addr); err == nil {
 		c.Close()
 		t.Error("a new connection is taken after the shutdown")
 	}
@@ -416,7 +439,7 @@ func TestShutdown(t *testing.T) {
 func TestShutdownAtOnce(t *testing.T) {
 	for range 50 {
 		a := New(Options{}, Sources{})
-		if _, err := a.Listen("127.0.0.1:0"); err != nil {
+		if _, err := a.Listen(listen.Options{Address: "127.0.0.1:0"}); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

@@ -16,6 +16,8 @@ type Sources struct {
 	Alive func() (bool, string) // false in the grace period before the process ends; the text says what is going on
 	Ready func() (bool, string) // false before the first snapshot and while draining
 
+	PortAlive, PortReady func() (bool, string) // the same, as the metrics' address tells it: of the port, which processes may share
+
 	Loops   []*fastpath.Loop
 	Work    *fastpath.Work
 	HTTP    *l7.Stats
@@ -28,6 +30,9 @@ type Sources struct {
 	Doors        func() []Door
 	Clusters     func() []Cluster
 	Certificates func() []Certificate
+
+	// Explain tells what becomes of a request, ready for encoding/json. It may take long, and is called by one at a time.
+	Explain func(method, url string, fields []string) (any, error)
 }
 
 // Door is what happened at one listening port before HTTP or a tunnel.
@@ -47,8 +52,16 @@ type Door struct {
 type Cluster struct {
 	ID                          string
 	Ready, Ejected, Terminating int // endpoints; the ejected ones are not among the ready
+	Unhealthy                   int // endpoints whose checks fail, of those that are not ejected
 	Refused                     int // endpoints that may not be dialled
+	Overflows                   []Overflow
 	upstream.Stats
+}
+
+// Overflow is how often a bound of a cluster's circuit breaker refused something.
+type Overflow struct {
+	Limit string
+	Count uint64
 }
 
 // Certificate is what is shown of a certificate that is served.

@@ -11,12 +11,19 @@ import (
 type bounds struct {
 	nginx   float64
 	haproxy float64
+	caddys  float64
 	least   bool // the ratio is at least the bound; otherwise at most
 }
 
 func atMost(nginx, haproxy float64) bounds { return bounds{nginx: nginx, haproxy: haproxy} }
 func atLeast(nginx, haproxy float64) bounds {
 	return bounds{nginx: nginx, haproxy: haproxy, least: true}
+}
+
+// caddy adds what the ratio to Caddy must keep.
+func (b bounds) caddy(bound float64) bounds {
+	b.caddys = bound
+	return b
 }
 
 const (
@@ -44,6 +51,8 @@ func (b bounds) against(name, version string) bound {
 		return bound{b.nginx, b.least}.stricter(olderThanMainline(version))
 	case "haproxy":
 		return bound{b.haproxy, b.least}
+	case "caddy":
+		return bound{b.caddys, b.least}
 	}
 	return bound{}
 }
@@ -78,9 +87,12 @@ func (b bound) String() string {
 	return fmt.Sprintf("≤ %.3g", b.Value)
 }
 
-// olderThanMainline compares the first two numbers of an nginx version. One that cannot be read counts as older:
-// the stricter side.
 func olderThanMainline(version string) bool {
+	return olderThan(version, mainlineMajor, mainlineMinor)
+}
+
+// olderThan compares the first two numbers of a version. One that cannot be read counts as older: the stricter side.
+func olderThan(version string, mostMajor, mostMinor int) bool {
 	first, rest, _ := strings.Cut(version, ".")
 	second, _, _ := strings.Cut(rest, ".")
 	major, err1 := strconv.Atoi(first)
@@ -88,5 +100,8 @@ func olderThanMainline(version string) bool {
 	if err1 != nil || err2 != nil {
 		return true
 	}
-	return major < mainlineMajor || major == mainlineMajor && minor < mainlineMinor
+	return major < mostMajor || major == mostMajor && minor < mostMinor
 }
+
+// bounded says whether anything is asked of Sluice against that rival.
+func bounded(name string) bool { return name == subject || name == "nginx" || name == "haproxy" }

@@ -20,6 +20,12 @@ import (
 const (
 	hostBench = "bench.example"
 	hostPass  = "pass.example"
+	hostGRPC  = "grpc.example" // its backend speaks HTTP/2
+
+	hostChanging = "changing.example"
+	hostRewrite  = "rewrite.example" // rewrite and access log
+	hostChain    = "chain.example"   // … and CORS and a limit
+	hostLimited  = "limited.example" // one request a second
 )
 
 // A certificate is the one key pair that all proxies and the origin show: ECDSA P-256, made anew for every run.
@@ -42,7 +48,7 @@ func newCertificate(dir string) (*certificate, error) {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(now.UnixNano()),
 		Subject:      pkix.Name{CommonName: hostBench},
-		DNSNames:     []string{hostBench, hostPass},
+		DNSNames:     []string{hostBench, hostPass, hostGRPC},
 		NotBefore:    now.Add(-time.Hour),
 		NotAfter:     now.Add(24 * time.Hour),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
@@ -101,6 +107,13 @@ func (c *certificate) client(name string, modern bool) *tls.Config {
 	}
 	config.CurvePreferences = []tls.CurveID{tls.X25519}
 	config.SessionTicketsDisabled = true
+	return config
+}
+
+// clientHTTP2 is a client that would rather speak HTTP/2.
+func (c *certificate) clientHTTP2(name string) *tls.Config {
+	config := c.client(name, false)
+	config.NextProtos = []string{"h2", "http/1.1"}
 	return config
 }
 

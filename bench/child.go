@@ -31,7 +31,10 @@ type child struct {
 // fork here, so Pdeathsig means the process. SIGTERM, for nginx's master takes its workers along on that only.
 func startChild(name string, cmd *exec.Cmd) (*child, error) {
 	c := &child{name: name, cmd: cmd, tail: &tail{}, done: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = c.tail, c.tail
+	if cmd.Stdout == nil { // or it is an access log's file
+		cmd.Stdout = c.tail
+	}
+	cmd.Stderr = c.tail
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	cmd.WaitDelay = time.Second // a grandchild that keeps the output open must not keep us
 	if err := cmd.Start(); err != nil {
@@ -45,6 +48,14 @@ func startChild(name string, cmd *exec.Cmd) (*child, error) {
 }
 
 func (c *child) pid() int { return c.cmd.Process.Pid }
+
+// signal tells the child, and only it, something.
+func (c *child) signal(s syscall.Signal) error {
+	if err := c.ended(); err != nil {
+		return err
+	}
+	return syscall.Kill(c.pid(), s)
+}
 
 // stop ends the child and its group, politely first, and returns when they are gone. It may be called twice.
 func (c *child) stop() {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,10 +16,13 @@ type rig struct {
 	dir         string // for configurations; removed at the end
 	certificate *certificate
 	origin      *origin
+	network     network
 	keepAlive   loadFunc // plain or TLS, as --load says
 	descriptors int
 	progress    io.Writer
 	begun       time.Time
+	perf        bool    // system calls can be counted
+	fixedRate   float64 // requests/s of the rows at a fixed rate; 0 before it is found
 }
 
 // compareCommand is the sub-command from its flags to its reports.
@@ -77,13 +81,19 @@ func (r *rig) prepare() error {
 	if r.certificate, err = newCertificate(r.dir); err != nil {
 		return err
 	}
-	r.keepAlive = loadOwn
+	r.keepAlive = loadKept
+	r.perf = !r.options.quick && findPerf(context.Background())
 	if r.options.load == "wrk" {
 		if r.keepAlive, err = wrkLoad(r.dir); err != nil {
 			return err
 		}
 	}
-	r.origin, err = startOrigin(r.certificate)
+	if r.options.netns {
+		if r.network, err = newNetwork(context.Background()); err != nil {
+			return err
+		}
+	}
+	r.origin, err = startOrigin(r.certificate, r.network.origin())
 	return err
 }
 
@@ -91,15 +101,8 @@ func (r *rig) close() {
 	if r.origin != nil {
 		r.origin.stop()
 	}
+	r.network.close()
 	os.RemoveAll(r.dir) // a rest in the temporary directory is no failure of the run
-}
-
-// loadOwn makes keep-alive load without wrk.
-func loadOwn(ctx context.Context, l load, duration time.Duration) (loadResult, error) {
-	if l.tls != nil {
-		return loadConns(ctx, l, duration)
-	}
-	return loadPlain(ctx, l, duration)
 }
 
 // logf is a line of progress with the time since the start.
@@ -113,6 +116,13 @@ func (r *rig) runScenario(ctx context.Context, s scenario, proxies []candidate) 
 	result := newRow(s, proxies)
 	instances := instances{rig: r, scenario: s, running: map[string]*running{}}
 	defer instances.stop()
+	if s.prepare != nil {
+		if err := s.prepare(ctx, &instances, proxies); err != nil {
+			result.fail(err)
+			r.logf("  %v", err)
+			return result
+		}
+	}
 	for round := 1; round <= r.options.rounds; round++ {
 		for i, c := range proxies {
 			column := &result.Proxies[i]
@@ -123,6 +133,12 @@ func (r *rig) runScenario(ctx context.Context, s scenario, proxies []candidate) 
 			if ctx.Err() != nil {
 				return result
 			}
+			var missing lacking
+			if errors.As(err, &missing) {
+				column.Skipped = missing.Error()
+				r.logf("  %-8s %v", c.name, missing)
+				continue
+			}
 			if err != nil {
 				column.Failed = err.Error()
 				r.logf("  %-8s failed: %v", c.name, err)
@@ -131,7 +147,7 @@ func (r *rig) runScenario(ctx context.Context, s scenario, proxies []candidate) 
 			m.Round = round
 			column.Rounds = append(column.Rounds, m)
 			r.logf("  round %d  %-8s %10.*f %s  errors %d, bad %d %s",
-				round, c.name, s.unit.Digits, m.Cost, s.unit.Name, m.Errors, m.Bad, m.Example)
+				round, c.name, s.unit.Digits, m.Cost, s.unit.Name, m.Errors, m.Bad, cmp.Or(m.Example, m.NotHeld))
 		}
 	}
 	return result
@@ -145,20 +161,31 @@ type instances struct {
 	running  map[string]*running
 }
 
-func (n *instances) measure(ctx context.Context, c candidate) (measurement, error) {
-	p := n.running[c.name]
-	if p == nil {
-		var err error
-		if p, err = n.launch(ctx, c, n.scenario.modern); err != nil {
-			return measurement{}, err
-		}
+// start answers the scenario's instance of c, and starts it if there is none.
+func (n *instances) start(ctx context.Context, c candidate) (*running, error) {
+	if p := n.running[c.name]; p != nil {
+		return p, nil
+	}
+	p, err := n.launch(ctx, c, n.scenario.shape)
+	if err == nil {
 		n.running[c.name] = p
+	}
+	return p, err
+}
+
+func (n *instances) measure(ctx context.Context, c candidate) (measurement, error) {
+	p, err := n.start(ctx, c)
+	if err != nil {
+		return measurement{}, err
 	}
 	if n.scenario.restart {
 		defer n.end(c.name)
 	}
 	m, err := n.scenario.measure(ctx, n.rig, p)
-	return m, errors.Join(err, p.ended(), n.origin.ended())
+	if err == nil && !p.expected {
+		err = p.ended()
+	}
+	return m, errors.Join(err, n.origin.ended())
 }
 
 func (n *instances) end(name string) {

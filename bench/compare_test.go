@@ -53,11 +53,11 @@ func TestCompare(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes some seconds of load")
 	}
-	r, text, err := compareFake(t, "--scenarios=h1-c1,tls-c64,handshake,idle-mem", "--idle-conns=40")
+	r, text, err := compareFake(t, "--scenarios=h1-c1,tls-c64,rate,h2-10x10,websocket,handshake,idle-mem", "--idle-conns=40", "--rate=200")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Rows) != 5 || r.Versions["sluice"] != "fake 1.0" {
+	if len(r.Rows) != 9 || r.Versions["sluice"] != "fake 1.0" {
 		t.Fatalf("%d rows, versions %v", len(r.Rows), r.Versions)
 	}
 	for _, row := range r.Rows {
@@ -71,6 +71,23 @@ func TestCompare(t *testing.T) {
 		}
 	}
 	checkTables(t, text)
+}
+
+// TestCompareFindsOutWhatIsNotBuilt wants a row that the proxy cannot do to be told apart from one that failed.
+func TestCompareFindsOutWhatIsNotBuilt(t *testing.T) {
+	t.Setenv(fakeOld, "1")
+	r, text, err := compareFake(t, "--scenarios=h2-10x10,grpc,idle-mem-h2", "--idle-conns=40")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range r.Rows {
+		if c := row.Proxies[0]; !strings.Contains(c.Skipped, "no HTTP/2") || c.Failed != "" || len(c.Rounds) > 0 {
+			t.Errorf("%s: %+v", row.Name, c)
+		}
+	}
+	if !strings.Contains(text, "not built yet") {
+		t.Errorf("the table does not say it:\n%s", text)
+	}
 }
 
 func TestCompareNoticesWrongAnswers(t *testing.T) {

@@ -37,7 +37,9 @@ func readUsage(root int) (usage, error) {
 		return u, err
 	}
 	for _, pid := range tree {
-		if err := u.addProcess(pid); err != nil {
+		if err := u.addProcess(pid); pid != root && os.IsNotExist(err) {
+			continue // ended just now; its parent has waited for it, or will
+		} else if err != nil {
 			return u, err
 		}
 	}
@@ -137,6 +139,36 @@ func residentBytes(root int) (uint64, error) {
 			return 0, err
 		}
 		sum += n
+	}
+	return sum, nil
+}
+
+// resetPeak lets the kernel forget the most memory that the processes of a tree have used. Where it does not, peaks
+// are those since their start.
+func resetPeak(root int) {
+	tree, _ := processTree(root)
+	for _, pid := range tree {
+		_ = os.WriteFile(procFile(pid, "clear_refs"), []byte("5"), 0)
+	}
+}
+
+// peakBytes sums the most resident memory of each process of a tree since resetPeak.
+func peakBytes(root int) (uint64, error) {
+	tree, err := processTree(root)
+	if err != nil {
+		return 0, err
+	}
+	var sum uint64
+	for _, pid := range tree {
+		status, err := os.ReadFile(procFile(pid, "status"))
+		if err != nil {
+			return 0, err
+		}
+		kib, err := statusNumber(status, "\nVmHWM:")
+		if err != nil {
+			return 0, err
+		}
+		sum += kib << 10
 	}
 	return sum, nil
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base64"
 	"flag"
@@ -37,6 +39,12 @@ func TestMain(m *testing.M) {
 // fakeSpoilt in the environment makes the fake answer wrongly from its second request on.
 const fakeSpoilt = "BENCH_TEST_SPOILT"
 
+// fakeOld in the environment makes the fake speak HTTP/1.1 only.
+const fakeOld = "BENCH_TEST_OLD"
+
+// fakeWaste in the environment makes the fake burn a good deal of CPU for each request.
+const fakeWaste = "BENCH_TEST_WASTE"
+
 func fakeSluice(args []string) error {
 	f := flag.NewFlagSet("fake", flag.ContinueOnError)
 	manifests := f.String("manifests", "", "")
@@ -65,6 +73,9 @@ func fakeSluice(args []string) error {
 	go func() { failed <- http.ListenAndServe(net.JoinHostPort(*bind, *plain), handler) }()
 	go func() {
 		server := http.Server{Addr: net.JoinHostPort(*bind, *secured), Handler: handler, TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}}}
+		if os.Getenv(fakeOld) != "" {
+			server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
+		}
 		failed <- server.ListenAndServeTLS("", "")
 	}()
 	go func() {
@@ -87,6 +98,12 @@ func fakeHandler(origin string) http.Handler {
 	proxy.Transport = &http.Transport{MaxIdleConnsPerHost: 64}
 	requests := 0 // the spoilt test uses one connection at a time
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if os.Getenv(fakeWaste) != "" {
+			b := bytes.Repeat([]byte("x"), 1<<20)
+			for range 4 {
+				sha256.Sum256(b)
+			}
+		}
 		if os.Getenv(fakeSpoilt) != "" {
 			if requests++; requests > 2 && requests%2 == 0 { // the probes are right, half of the rest is not
 				w.Header().Set("Content-Length", "2")

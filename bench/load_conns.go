@@ -47,7 +47,7 @@ func runClient(ctx context.Context, l load, count *clientCount, giveUp func()) {
 			if err = exchange(conn, message, buf, &answer); err != nil {
 				break
 			}
-			count.answered(&answer, sizeOf(l.path), time.Since(start))
+			count.answered(answer.right(sizeOf(l.path)), start)
 			if l.fresh || answer.close {
 				break
 			}
@@ -100,7 +100,7 @@ var sourceNext atomic.Uint32
 func dial(ctx context.Context, l load) (net.Conn, error) {
 	d := net.Dialer{}
 	if l.fresh {
-		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+sourceNext.Add(1)%sources))}
+		d.LocalAddr = &net.TCPAddr{IP: sourceTowards(l.address, int(sourceNext.Add(1)))}
 		d.Control = bindLate
 	}
 	conn, err := d.DialContext(ctx, "tcp4", l.address)

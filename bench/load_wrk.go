@@ -69,7 +69,7 @@ func wrkArguments(l load, duration time.Duration, script string) []string {
 // A wrkReport is the line that load_wrk.lua prints.
 type wrkReport struct {
 	requests, bytes                        int64
-	p50, p99                               int64 // microseconds
+	p50, p90, p99, p999                    int64 // microseconds
 	connect, read, write, timeout, refused int64 // refused: status above 399
 }
 
@@ -84,7 +84,7 @@ func parseWrk(output []byte) (wrkReport, error) {
 	}
 	line, _, _ := strings.Cut(string(rest), "\n")
 	fields := map[string]*int64{
-		"requests": &r.requests, "bytes": &r.bytes, "p50": &r.p50, "p99": &r.p99,
+		"requests": &r.requests, "bytes": &r.bytes, "p50": &r.p50, "p90": &r.p90, "p99": &r.p99, "p999": &r.p999,
 		"connect": &r.connect, "read": &r.read, "write": &r.write, "timeout": &r.timeout, "status": &r.refused,
 	}
 	for _, field := range strings.Fields(line) {
@@ -126,7 +126,9 @@ func (r wrkReport) result(l load) loadResult {
 		errors:   failed,
 		bad:      bad,
 		example:  example,
-		p50:      time.Duration(r.p50) * time.Microsecond,
-		p99:      time.Duration(r.p99) * time.Microsecond,
+		latencies: quantiles{
+			p50: time.Duration(r.p50) * time.Microsecond, p90: time.Duration(r.p90) * time.Microsecond,
+			p99: time.Duration(r.p99) * time.Microsecond, p999: time.Duration(r.p999) * time.Microsecond,
+		},
 	}
 }

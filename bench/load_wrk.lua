@@ -8,7 +8,7 @@ end
 function done(summary, latency, requests)
    local e = summary.errors
    io.write(string.format(
-      "bench: requests=%d bytes=%d p50=%d p99=%d connect=%d read=%d write=%d timeout=%d status=%d\n",
-      summary.requests, summary.bytes, latency:percentile(50), latency:percentile(99),
+      "bench: requests=%d bytes=%d p50=%d p90=%d p99=%d p999=%d connect=%d read=%d write=%d timeout=%d status=%d\n",
+      summary.requests, summary.bytes, latency:percentile(50), latency:percentile(90), latency:percentile(99), latency:percentile(99.9),
       e.connect, e.read, e.write, e.timeout, e.status))
 end

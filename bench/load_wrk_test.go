@@ -10,12 +10,12 @@ import (
 const wrkOutput = `Running 2s test @ http://bench.example:80/128
   1 threads and 64 connections
   Thread Stats   Avg      Stdev     Max   +/- Stdev
-bench: requests=1000 bytes=250000 p50=700 p99=5000 connect=1 read=2 write=3 timeout=4 status=5
+bench: requests=1000 bytes=250000 p50=700 p90=900 p99=5000 p999=7000 connect=1 read=2 write=3 timeout=4 status=5
 `
 
 func TestParseWrk(t *testing.T) {
 	got, err := parseWrk([]byte(wrkOutput))
-	want := wrkReport{1000, 250000, 700, 5000, 1, 2, 3, 4, 5}
+	want := wrkReport{1000, 250000, 700, 900, 5000, 7000, 1, 2, 3, 4, 5}
 	if err != nil || got != want {
 		t.Errorf("got %+v, %v", got, err)
 	}

@@ -1,9 +1,11 @@
 // Command bench puts the same load on Sluice and on its rivals, on one machine and in turn, and reports what a
 // unit of work costs each of them.
 //
-//	go run ./bench compare                         every scenario, 3 rounds of 2 s
+//	go run ./bench compare                         every scenario of the steady state, 3 rounds of 2 s
+//	go run ./bench compare --all                   … many routes, changes, reloads as well
 //	go run ./bench compare --quick --load=own      a smoke test of some seconds
 //	go run ./bench compare --scenarios=h1-c64,tls-c64 --rounds=5
+//	go run ./bench regress --old=A --new=B         two builds of Sluice
 //
 // It is a program of its own: it imports nothing of the proxy and speaks to it over the wire only, so that it
 // cannot flatter it. What it promises:
@@ -17,7 +19,8 @@
 //   - No silent failure: a wrong status, a wrong length or an error voids the verdict of its row.
 //
 // The way through: compare.go leads the rounds, scenario_*.go say what is done in one, proxy_*.go start the
-// candidates, load_*.go make load, origin*.go answer it, cpu.go measures, bounds.go judges, report*.go prints.
+// candidates, load_*.go make load in the words of talk_*.go, origin*.go answer it, cpu.go measures, bounds.go judges,
+// report*.go and plot*.go print. regress.go compares two builds of Sluice by the same means.
 package main
 
 import (
@@ -33,6 +36,8 @@ import (
 const help = `bench measures Sluice against its rivals.
 
   bench compare [flags]   run the comparison (bench compare --help lists the flags)
+  bench regress [flags]   compare two builds of Sluice; the exit status tells of a regression
+  bench readme FILE...    rewrite a results section from the JSON files of several runs
   bench origin            the backend; started by compare, of no use alone
 `
 
@@ -58,6 +63,10 @@ func run(ctx context.Context, args []string) error {
 	switch args[0] {
 	case "compare":
 		return compareCommand(ctx, args[1:], os.Stdout, os.Stderr)
+	case "regress":
+		return regressCommand(ctx, args[1:], os.Stdout, os.Stderr)
+	case "readme":
+		return readmeCommand(args[1:], os.Stderr)
 	case "origin":
 		return originCommand(ctx, args[1:])
 	case "help", "-h", "--help":

@@ -27,7 +27,7 @@ type origin struct {
 }
 
 // startOrigin starts this program's origin command on two free ports.
-func startOrigin(c *certificate) (*origin, error) {
+func startOrigin(c *certificate, address string) (*origin, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func startOrigin(c *certificate) (*origin, error) {
 	cmd := exec.Command(self, "origin", "--certificate="+c.certFile, "--key="+c.keyFile)
 	o := &origin{plain: tallyFile{counts, slotPlain}, tls: tallyFile{counts, slotTLS}}
 	for _, port := range []*int{&o.plainPort, &o.tlsPort} {
-		file, err := listenFile(port)
+		file, err := listenFile(address, port)
 		if err != nil {
 			return nil, err
 		}
@@ -53,12 +53,12 @@ func startOrigin(c *certificate) (*origin, error) {
 
 // listenFile listens on a free port and gives the listener away as a file. Connections wait in its queue until
 // the child accepts them: the origin needs no test of readiness.
-func listenFile(port *int) (*os.File, error) {
+func listenFile(address string, port *int) (*os.File, error) {
 	ports, err := freePorts(1)
 	if err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", local(ports[0]))
+	l, err := net.Listen("tcp", at(address, ports[0]))
 	if err != nil {
 		return nil, err
 	}

@@ -36,5 +36,9 @@ func freePorts(n int) ([]int, error) {
 	return nil, errors.New("no free ports on 127.0.0.1")
 }
 
-// local is the only way an address is made here: nothing listens beyond the machine.
-func local(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+const loopback = "127.0.0.1"
+
+// local is how addresses are made here: nothing listens beyond the machine.
+func local(port int) string { return at(loopback, port) }
+
+func at(address string, port int) string { return fmt.Sprintf("%s:%d", address, port) }

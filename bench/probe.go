@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
-	"io"
 	"time"
 )
 
@@ -13,7 +13,7 @@ const probeLimit = 5 * time.Second
 
 // A probed answer is what one request showed about a proxy's way of answering.
 type probed struct {
-	wire  int64  // bytes of the answer
+	wire  int64  // bytes of the answer, of HTTP/1.1
 	curve string // of the handshake; empty without TLS
 	suite string
 }
@@ -30,26 +30,18 @@ func probe(ctx context.Context, l load) (probed, error) {
 	if err != nil {
 		return probed{}, fmt.Errorf("probe: %w", err)
 	}
-	if _, err := conn.Write(request(l.host, l.path)); err != nil {
+	if secured, ok := conn.(*tls.Conn); ok && l.speaks.overHTTP2() && secured.ConnectionState().NegotiatedProtocol != "h2" {
+		return probed{}, fmt.Errorf("probe: %w", errNoHTTP2)
+	}
+	count := newClientCount()
+	count.seen = &bytes.Buffer{}
+	if err := converse(conn, l, count); err != nil {
 		return probed{}, fmt.Errorf("probe: %w", err)
 	}
-	var answer answerParser
-	var seen bytes.Buffer
-	buf := make([]byte, clientReadBytes)
-	for done := false; !done; {
-		n, err := conn.Read(buf)
-		if n == 0 && err != nil {
-			return probed{}, fmt.Errorf("probe: %w", unexpected(err))
-		}
-		seen.Write(buf[:n])
-		if done, err = answer.feed(buf[:n]); err != nil {
-			return probed{}, fmt.Errorf("probe: %w", err)
-		}
+	if !holds(count.seen, answerSize(l)) {
+		return probed{}, fmt.Errorf("probe: %w: the body is another", errNotTheOrigin)
 	}
-	if size := sizeOf(l.path); !answer.right(size) || !bytes.HasSuffix(seen.Bytes(), body(size)) {
-		return probed{}, fmt.Errorf("probe: status %d with %d bytes is not the origin's answer", answer.status, answer.length)
-	}
-	p := probed{wire: answer.size}
+	p := probed{wire: int64(count.seen.Len())}
 	if secured, ok := conn.(*tls.Conn); ok {
 		state := secured.ConnectionState()
 		p.curve, p.suite = state.CurveID.String(), tls.CipherSuiteName(state.CipherSuite)
@@ -57,9 +49,20 @@ func probe(ctx context.Context, l load) (probed, error) {
 	return p, nil
 }
 
-func unexpected(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
+// A lacking proxy cannot do what a scenario asks for. That is found out by asking it, not known beforehand: the row
+// fills in by itself once the proxy can.
+type lacking struct{ what string }
+
+func (l lacking) Error() string { return l.what }
+
+// orLacking turns a probe's error that means "I do not do that" into lacking, for the scenarios of a feature.
+func orLacking(feature string, err error) error {
+	var refused refusal
+	switch {
+	case errors.Is(err, errNoHTTP2), errors.Is(err, errNoUpgrade):
+		return lacking{err.Error()}
+	case errors.As(err, &refused):
+		return lacking{fmt.Sprintf("no %s: a request for it is answered with %v", feature, refused)}
 	}
 	return err
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"os"
 	"runtime"
 	"slices"
@@ -136,5 +138,44 @@ func TestOthersSince(t *testing.T) {
 	after := bystander{cpuClock{total: 1000, idle: 400}, ours}
 	if got := after.othersSince(before); got != 30 {
 		t.Errorf("got %v %%, want 30", got)
+	}
+}
+
+// TestSyscallsPerRequest counts those of a process that makes two a request: the origin, which reads and writes, and
+// now and then waits and books.
+func TestSyscallsPerRequest(t *testing.T) {
+	if !findPerf(t.Context()) {
+		t.Skip("perf cannot count system calls here")
+	}
+	c, err := newCertificate(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := startOrigin(c, loopback)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	loaded := make(chan struct{})
+	go func() {
+		defer close(loaded)
+		loadKept(ctx, load{address: at(loopback, o.plainPort), host: hostBench, path: pathSmall, conns: 16}, time.Minute)
+	}()
+	waitFor(t, func() bool { sum, _ := o.plain.read(); return sum.Requests > 0 })
+	before, err1 := readUsage(o.pid())
+	from, _ := o.plain.read()
+	count, err2 := countSyscalls(ctx, o.pid(), perfTime)
+	after, err3 := readUsage(o.pid())
+	to, _ := o.plain.read()
+	if err := errors.Join(err1, err2, err3); err != nil {
+		t.Fatal(err)
+	}
+	got := count.perRequest(after.since(before).cpu, to.Requests-from.Requests)
+	cancel()
+	<-loaded
+	if got < 1 || got > 8 { // the two counts are of windows that differ a little
+		t.Errorf("%.2f system calls a request", got)
 	}
 }

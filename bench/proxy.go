@@ -7,12 +7,15 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"text/template"
 	"time"
 )
@@ -25,6 +28,13 @@ type candidate struct {
 	command     func(deployment) (*exec.Cmd, error)
 	ready       func(context.Context, deployment) error // beyond answering a request; may be nil
 	sniOnTLS    bool                                    // pass-through shares the TLS port
+
+	// What some scenarios want beyond that. Without one, the candidate is skipped there with the reason why.
+	manyRoutes bool
+	filters    bool
+	change     func(*running) error // puts the version of its deployment in place
+	reload     func(*running) error // reads all again
+	quit       syscall.Signal       // ends it when what is under way is done; 0: SIGTERM
 }
 
 // candidates is the table of what --proxies may name.
@@ -32,6 +42,9 @@ var candidates = map[string]func(context.Context, options) (candidate, error){
 	"sluice":  findSluice,
 	"nginx":   findNginx,
 	"haproxy": findHAProxy,
+	"caddy":   findCaddy,
+	"traefik": findTraefik,
+	"envoy":   findEnvoy,
 }
 
 // findCandidates finds what the options name, in their order.
@@ -40,7 +53,7 @@ func findCandidates(ctx context.Context, o options) ([]candidate, error) {
 	for _, name := range o.proxies {
 		find := candidates[name]
 		if find == nil {
-			return nil, fmt.Errorf("--proxies: %q is none of sluice, nginx, haproxy", name)
+			return nil, fmt.Errorf("--proxies: %q is none of %s", name, strings.Join(slices.Sorted(maps.Keys(candidates)), ", "))
 		}
 		c, err := find(ctx, o)
 		if err != nil {
@@ -55,13 +68,32 @@ func findCandidates(ctx context.Context, o options) ([]candidate, error) {
 // may use.
 type deployment struct {
 	Dir                      string // its own
-	Plain, TLS, Pass, Admin  int    // ports to listen on
+	Address, OriginAddress   string
+	Plain, TLS, Pass, Admin  int // ports to listen on
 	OriginPlain, OriginTLS   int
 	HostBench, HostPass      string
+	HostGRPC                 string
 	Certificate              *certificate
-	Modern                   bool // session tickets and the hybrid curve; otherwise X25519 and no tickets
 	Descriptors, Connections int
+	shape
 }
+
+// A shape is what scenarios want of a configuration beyond the usual.
+type shape struct {
+	Modern  bool // session tickets and the hybrid curve; otherwise X25519 and no tickets
+	Routes  int  // so many more, routesPerHost of each host; RouteHosts lists them
+	Version int  // of the route that changes; there is one when Routes are wanted
+	Filters bool // routes with rewrite, CORS, limits and the access log
+}
+
+// Hosts of single scenarios, for the templates.
+func (deployment) HostChanging() string { return hostChanging }
+func (deployment) HostRewrite() string  { return hostRewrite }
+func (deployment) HostChain() string    { return hostChain }
+func (deployment) HostLimited() string  { return hostLimited }
+
+// AccessLog is the file that requests are logged to.
+func (d deployment) AccessLog() string { return filepath.Join(d.Dir, "access.log") }
 
 // CertFile and its sisters let templates see a certificate.
 func (c *certificate) CertFile() string   { return c.certFile }
@@ -70,18 +102,24 @@ func (c *certificate) BothFile() string   { return c.bothFile }
 func (c *certificate) CertBase64() string { return base64.StdEncoding.EncodeToString(c.cert) }
 func (c *certificate) KeyBase64() string  { return base64.StdEncoding.EncodeToString(c.key) }
 
-const readyLimit = 15 * time.Second
+const (
+	readyLimit     = 15 * time.Second
+	readyManyLimit = 2 * time.Minute // with many routes to read
+)
 
 // A running proxy is a candidate's process that answers requests.
 type running struct {
 	*child
 	candidate
+	deployment       deployment
 	plain, tls, pass string // addresses
+	warm             bool   // it has been warmed up, where a scenario wants that
+	expected         bool   // to end: the measurement tells it to
 }
 
 // launch starts c and waits until it answers.
-func (r *rig) launch(ctx context.Context, c candidate, modern bool) (*running, error) {
-	d, err := r.deployment(c, modern)
+func (r *rig) launch(ctx context.Context, c candidate, s shape) (*running, error) {
+	d, err := r.deployment(c, s)
 	if err != nil {
 		return nil, err
 	}
@@ -89,15 +127,22 @@ func (r *rig) launch(ctx context.Context, c candidate, modern bool) (*running, e
 	if err != nil {
 		return nil, err
 	}
+	if err := r.network.enter(cmd); err != nil {
+		return nil, err
+	}
 	started, err := startChild(c.name, cmd)
 	if err != nil {
 		return nil, err
 	}
-	p := &running{child: started, candidate: c, plain: local(d.Plain), tls: local(d.TLS), pass: local(d.Pass)}
+	p := &running{child: started, candidate: c, deployment: d, plain: at(d.Address, d.Plain), tls: at(d.Address, d.TLS), pass: at(d.Address, d.Pass)}
 	if c.sniOnTLS {
 		p.pass = p.tls
 	}
-	err = p.waitReady(ctx, readyLimit, func() error {
+	limit := readyLimit
+	if d.Routes > 0 {
+		limit = readyManyLimit
+	}
+	err = p.waitReady(ctx, limit, func() error {
 		if c.ready != nil {
 			if err := c.ready(ctx, d); err != nil {
 				return err
@@ -113,17 +158,17 @@ func (r *rig) launch(ctx context.Context, c candidate, modern bool) (*running, e
 	return p, nil
 }
 
-func (r *rig) deployment(c candidate, modern bool) (deployment, error) {
+func (r *rig) deployment(c candidate, s shape) (deployment, error) {
 	ports, err := freePorts(4)
 	if err != nil {
 		return deployment{}, err
 	}
 	dir, err := os.MkdirTemp(r.dir, c.name+"-")
 	return deployment{
-		Dir: dir, Modern: modern, Certificate: r.certificate,
+		Dir: dir, Address: r.network.proxy(), OriginAddress: r.network.origin(), shape: s, Certificate: r.certificate,
 		Plain: ports[0], TLS: ports[1], Pass: ports[2], Admin: ports[3],
 		OriginPlain: r.origin.plainPort, OriginTLS: r.origin.tlsPort,
-		HostBench: hostBench, HostPass: hostPass,
+		HostBench: hostBench, HostPass: hostPass, HostGRPC: hostGRPC,
 		Descriptors: r.descriptors, Connections: (r.descriptors - 2*descriptorsSpare) / 2, // a proxied connection takes two
 	}, err
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 )
 
 // haproxyConfig is what rivals/haproxy.cfg.tmpl may use.
@@ -29,12 +30,17 @@ func findHAProxy(ctx context.Context, o options) (candidate, error) {
 	}
 	return candidate{
 		name:    "haproxy",
-		version: version,
+		version: version, manyRoutes: true, quit: syscall.SIGUSR1,
 		command: func(d deployment) (*exec.Cmd, error) {
 			file := filepath.Join(d.Dir, "haproxy.cfg")
 			config := haproxyConfig{deployment: d, Curves: curvesFor(printed, d.Modern)}
 			if err := render("rivals/haproxy.cfg.tmpl", config, file); err != nil {
 				return nil, err
+			}
+			if d.Routes > 0 {
+				if err := render("rivals/haproxy-routes.map.tmpl", d, filepath.Join(d.Dir, "routes.map")); err != nil {
+					return nil, err
+				}
 			}
 			cmd := exec.Command(path, "-db", "-f", file)
 			if d.Modern {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 )
 
 // nginxConfig is what rivals/nginx.conf.tmpl may use.
@@ -17,6 +18,7 @@ type nginxConfig struct {
 	Root   bool
 	Stream bool
 	Module string // file of the stream module, when that is not built in
+	HTTP2  string // how HTTP/2 is switched on: "on" by the directive, "listen" by the parameter, "" not at all
 }
 
 var (
@@ -38,7 +40,11 @@ func findNginx(ctx context.Context, o options) (candidate, error) {
 	if version == "" {
 		return candidate{}, errNoVersion
 	}
-	c := candidate{name: "nginx", version: version}
+	c := candidate{
+		name: "nginx", version: version, manyRoutes: true, filters: true, quit: syscall.SIGQUIT,
+		change: func(p *running) error { return errors.Join(nginxChanging(p.deployment), p.signal(syscall.SIGHUP)) },
+		reload: func(p *running) error { return p.signal(syscall.SIGHUP) },
+	}
 	module, err := nginxStream(printed, o.modules)
 	c.passThrough = err
 	c.command = func(d deployment) (*exec.Cmd, error) {
@@ -48,14 +54,35 @@ func findNginx(ctx context.Context, o options) (candidate, error) {
 			Root:       os.Geteuid() == 0, // or its workers may not enter the run's directory
 			Stream:     c.passThrough == nil,
 			Module:     module,
+			HTTP2:      nginxHTTP2(version, printed),
 		}
 		file := filepath.Join(d.Dir, "nginx.conf")
 		if err := render("rivals/nginx.conf.tmpl", config, file); err != nil {
 			return nil, err
 		}
+		if d.Routes > 0 {
+			if err := nginxChanging(d); err != nil {
+				return nil, err
+			}
+		}
 		return exec.Command(path, "-p", d.Dir, "-c", file, "-e", "stderr"), nil
 	}
 	return c, nil
+}
+
+func nginxChanging(d deployment) error {
+	return render("rivals/nginx-changing.conf.tmpl", d, filepath.Join(d.Dir, "changing.conf"))
+}
+
+// nginxHTTP2 tells how this nginx is told to speak HTTP/2: by a directive of its own since 1.25.1.
+func nginxHTTP2(version, printed string) string {
+	switch {
+	case !strings.Contains(printed, "--with-http_v2_module"):
+		return ""
+	case olderThan(version, 1, 25):
+		return "listen"
+	}
+	return "on"
 }
 
 // nginxStream finds the stream module by the configure arguments: built in (no file is answered) or dynamic.

@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"syscall"
 	"time"
 )
 
@@ -22,35 +25,74 @@ func findSluice(ctx context.Context, o options) (candidate, error) {
 	}
 	version := "unknown"
 	if printed, err := output(ctx, path, "version"); err == nil && printed != "" {
-		version = firstLine(printed)
+		version = strings.TrimPrefix(firstLine(printed), subject+" ")
 	}
 	return candidate{
 		name:     "sluice",
 		version:  version,
-		sniOnTLS: true,
-		ready:    sluiceReady,
+		sniOnTLS: true, manyRoutes: true, filters: true,
+		ready:  sluiceReady,
+		change: func(p *running) error { return sluiceChanging(p.deployment) },
+		reload: func(p *running) error { return p.signal(syscall.SIGHUP) },
 		command: func(d deployment) (*exec.Cmd, error) {
-			manifests := filepath.Join(d.Dir, "manifests")
-			if err := os.Mkdir(manifests, 0o700); err != nil {
+			if err := sluiceManifests(d); err != nil {
 				return nil, err
 			}
-			if err := render("manifests/bench.yaml.tmpl", d, filepath.Join(manifests, "bench.yaml")); err != nil {
-				return nil, err
-			}
-			cmd := exec.Command(path, sluiceArguments(d, manifests)...)
+			cmd := exec.Command(path, sluiceArguments(d, manifestsOf(d))...)
 			cmd.Dir = d.Dir
+			if d.Filters {
+				log, err := os.Create(d.AccessLog())
+				if err != nil {
+					return nil, err
+				}
+				cmd.Stdout = log // open until the harness ends: few runs have one
+			}
 			return cmd, nil
 		},
 	}, nil
 }
 
+func manifestsOf(d deployment) string { return filepath.Join(d.Dir, "manifests") }
+
+// sluiceManifests writes what the deployment's shape wants.
+func sluiceManifests(d deployment) error {
+	dir := manifestsOf(d)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	if err := render("manifests/bench.yaml.tmpl", d, filepath.Join(dir, "bench.yaml")); err != nil {
+		return err
+	}
+	if d.Filters {
+		if err := render("manifests/filters.yaml.tmpl", d, filepath.Join(dir, "filters.yaml")); err != nil {
+			return err
+		}
+	}
+	if d.Routes == 0 {
+		return nil
+	}
+	if err := render("manifests/routes.json.tmpl", d, filepath.Join(dir, "routes.json")); err != nil {
+		return err
+	}
+	return sluiceChanging(d)
+}
+
+// sluiceChanging puts the changing Ingress in place in one step, as every careful writer does.
+func sluiceChanging(d deployment) error {
+	next := filepath.Join(d.Dir, "changing.next")
+	if err := render("manifests/changing.yaml.tmpl", d, next); err != nil {
+		return err
+	}
+	return os.Rename(next, filepath.Join(manifestsOf(d), "changing.yaml"))
+}
+
 func sluiceArguments(d deployment, manifests string) []string {
 	return []string{
 		"--manifests=" + manifests,
-		"--bind-address=127.0.0.1",
+		"--bind-address=" + d.Address,
 		"--http-port=" + strconv.Itoa(d.Plain),
 		"--https-port=" + strconv.Itoa(d.TLS),
-		"--admin-address=" + local(d.Admin),
+		"--admin-address=" + at(d.Address, d.Admin),
 		"--ingress-class=nginx",
 		"--enable-ssl-passthrough",
 		"--default-ssl-certificate=default/bench-tls",
@@ -60,18 +102,27 @@ func sluiceArguments(d deployment, manifests string) []string {
 
 // sluiceReady asks the admin page; it answers once the first snapshot serves.
 func sluiceReady(ctx context.Context, d deployment) error {
-	client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+local(d.Admin)+"/readyz", nil)
+	_, err := adminPage(ctx, d, "/readyz")
+	return err
+}
+
+const adminPageMost = 64 << 20
+
+// adminPage reads one of Sluice's admin pages.
+func adminPage(ctx context.Context, d deployment, path string) (string, error) {
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+at(d.Address, d.Admin)+path, nil)
 	if err != nil {
-		return err
+		return "", err
 	}
 	answer, err := client.Do(request)
 	if err != nil {
-		return err
+		return "", err
 	}
-	answer.Body.Close()
+	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("/readyz: %s", answer.Status)
+		return "", fmt.Errorf("%s: %s", path, answer.Status)
 	}
-	return nil
+	page, err := io.ReadAll(io.LimitReader(answer.Body, adminPageMost))
+	return string(page), err
 }

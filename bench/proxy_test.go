@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sigs.k8s.io/yaml"
 )
 
 func TestNginxStream(t *testing.T) {
@@ -67,8 +69,8 @@ func TestTemplatesRender(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := deployment{
-		Dir: dir, Plain: 1, TLS: 2, Pass: 3, Admin: 4, OriginPlain: 5, OriginTLS: 6,
-		HostBench: hostBench, HostPass: hostPass, Certificate: c,
+		Dir: dir, Address: loopback, OriginAddress: loopback, Plain: 1, TLS: 2, Pass: 3, Admin: 4, OriginPlain: 5, OriginTLS: 6,
+		HostBench: hostBench, HostPass: hostPass, HostGRPC: hostGRPC, Certificate: c,
 	}
 	tests := []struct {
 		template string
@@ -78,6 +80,10 @@ func TestTemplatesRender(t *testing.T) {
 		{"rivals/nginx.conf.tmpl", nginxConfig{deployment: d, Curves: "X25519", Stream: true, Module: "m.so"},
 			[]string{"load_module m.so;", "127.0.0.1:1 ", "ssl_preread on;", c.keyFile, "NumTickets 0"}},
 		{"rivals/haproxy.cfg.tmpl", haproxyConfig{d, "X25519"}, []string{"bind 127.0.0.1:1", c.bothFile, "no-tls-tickets"}},
+		{"rivals/caddy.json.tmpl", caddyConfig{deployment: d}, []string{`"127.0.0.1:1"`, c.keyFile, `["1"]`, `["2"]`}},
+		{"rivals/traefik.yml.tmpl", d, []string{"127.0.0.1:1", "127.0.0.1:2"}},
+		{"rivals/traefik-routes.yml.tmpl", d, []string{"h2c://127.0.0.1:5", "passthrough: true", "[X25519]"}},
+		{"rivals/envoy.yaml.tmpl", d, []string{"port_value: 5", hostGRPC, c.certFile}},
 		{"manifests/bench.yaml.tmpl", d, []string{hostBench, "targetPort: 5", "port: 6", c.CertBase64(), `ssl-session-tickets: "false"`}},
 	}
 	for _, test := range tests {
@@ -87,6 +93,7 @@ func TestTemplatesRender(t *testing.T) {
 			continue
 		}
 		text, _ := os.ReadFile(file)
+		checkSyntax(t, test.template, text)
 		for _, want := range test.wants {
 			if !strings.Contains(string(text), want) {
 				t.Errorf("%s: no %q", test.template, want)
@@ -109,5 +116,19 @@ func TestFreePorts(t *testing.T) {
 		}
 		defer l.Close()
 		seen[port] = true
+	}
+}
+
+// checkSyntax reads what is YAML, or JSON, which is YAML too: rivals that are not installed here cannot.
+func checkSyntax(t *testing.T, template string, text []byte) {
+	t.Helper()
+	if !strings.Contains(template, ".y") && !strings.Contains(template, ".json") {
+		return
+	}
+	for document := range strings.SplitSeq(string(text), "\n---\n") {
+		var any map[string]any
+		if err := yaml.Unmarshal([]byte(document), &any); err != nil || len(any) == 0 {
+			t.Errorf("%s: %v", template, err)
+		}
 	}
 }

@@ -16,6 +16,7 @@ type report struct {
 	Machine  machine           `json:"machine"`
 	Versions map[string]string `json:"versions"`
 	Load     string            `json:"load"`
+	Network  string            `json:"network"`
 	Rounds   int               `json:"rounds"`
 	Seconds  float64           `json:"secondsPerRound"`
 	Quick    bool              `json:"quick,omitempty"`
@@ -30,9 +31,10 @@ type row struct {
 	Name    string   `json:"name"`
 	About   string   `json:"about"`
 	Unit    unit     `json:"unit"`
+	Vary    *vary    `json:"vary,omitempty"`
 	Proxies []column `json:"proxies"`
 
-	cost, rate bounds
+	cost, rate, p99 bounds
 }
 
 // A column is one proxy's part of a row.
@@ -50,8 +52,10 @@ type column struct {
 type comparison struct {
 	Cost     spread `json:"cost"`
 	Rate     spread `json:"rate"`
+	P99      spread `json:"p99"`
 	CostMust *must  `json:"costMust,omitempty"`
 	RateMust *must  `json:"rateMust,omitempty"`
+	P99Must  *must  `json:"p99Must,omitempty"` // of rows at a fixed rate
 }
 
 // A must is a bound with its verdict.
@@ -63,13 +67,13 @@ type must struct {
 const (
 	verdictMet    = "met"
 	verdictMissed = "MISSED"
-	verdictVoid   = "void" // somebody's answers were wrong
+	verdictVoid   = "void" // somebody's answers were wrong, or came too late to mean anything
 )
 
 func newReport(ctx context.Context, o options, proxies []candidate) *report {
 	r := &report{
 		Time: time.Now(), Machine: describeMachine(ctx), Versions: map[string]string{},
-		Load: o.load, Rounds: o.rounds, Seconds: o.duration.Seconds(), Quick: o.quick,
+		Load: o.load, Network: o.network(), Rounds: o.rounds, Seconds: o.duration.Seconds(), Quick: o.quick,
 		clock: readCPUClock(),
 	}
 	for _, c := range proxies {
@@ -79,7 +83,7 @@ func newReport(ctx context.Context, o options, proxies []candidate) *report {
 }
 
 func newRow(s scenario, proxies []candidate) row {
-	r := row{Name: s.name, About: s.about, Unit: s.unit, cost: s.cost, rate: s.rate}
+	r := row{Name: s.name, About: s.about, Unit: s.unit, Vary: s.vary, cost: s.cost, rate: s.rate, p99: s.p99}
 	for _, c := range proxies {
 		column := column{Name: c.name, version: c.version}
 		if s.lacking != nil {
@@ -90,6 +94,15 @@ func newRow(s scenario, proxies []candidate) row {
 		r.Proxies = append(r.Proxies, column)
 	}
 	return r
+}
+
+// fail books an error that keeps every proxy from being measured.
+func (r *row) fail(err error) {
+	for i := range r.Proxies {
+		if r.Proxies[i].Skipped == "" {
+			r.Proxies[i].Failed = err.Error()
+		}
+	}
 }
 
 // finish computes what follows from the measurements.
@@ -118,11 +131,13 @@ func (r *row) judge(a, b *column) comparison {
 	c := comparison{
 		Cost: spreadOf(pairedRatios(a.values(costOf), b.values(costOf))),
 		Rate: spreadOf(pairedRatios(a.values(rateOf), b.values(rateOf))),
+		P99:  spreadOf(pairedRatios(a.values(p99Of), b.values(p99Of))),
 	}
 	if a.Name == subject {
-		clean := a.clean() && b.clean()
+		clean := a.clean() && b.clean() && a.notHeld() == "" && b.notHeld() == ""
 		c.CostMust = verdict(r.cost.against(b.Name, b.version), c.Cost, clean)
 		c.RateMust = verdict(r.rate.against(b.Name, b.version), c.Rate, clean)
+		c.P99Must = verdict(r.p99.against(b.Name, b.version), c.P99, clean)
 	}
 	return c
 }
@@ -142,6 +157,7 @@ func verdict(b bound, ratios spread, clean bool) *must {
 
 func costOf(m measurement) float64 { return m.Cost }
 func rateOf(m measurement) float64 { return m.Rate }
+func p99Of(m measurement) float64  { return m.P99 }
 
 // values lists one figure by round.
 func (c *column) values(of func(measurement) float64) map[int]float64 {
@@ -170,6 +186,16 @@ func (c *column) clean() bool {
 	return c.Failed == ""
 }
 
+// notHeld tells of a round in which the fixed rate was not held; "" when there is none.
+func (c *column) notHeld() string {
+	for _, m := range c.Rounds {
+		if m.NotHeld != "" {
+			return m.NotHeld
+		}
+	}
+	return ""
+}
+
 func (c *column) example() string {
 	for _, m := range c.Rounds {
 		if m.Example != "" {
@@ -196,7 +222,7 @@ func (r *report) failure() error {
 	return errors.Join(all...)
 }
 
-// publish prints the report and writes its two files. Those of --quick are named so that git ignores them.
+// publish prints the report and writes its files. Those of --quick are named so that git ignores them.
 func (r *report) publish(o options, out, progress io.Writer) error {
 	text := r.markdown()
 	if _, err := io.WriteString(out, text); err != nil {
@@ -205,11 +231,7 @@ func (r *report) publish(o options, out, progress io.Writer) error {
 	if err := os.MkdirAll(o.out, 0o755); err != nil {
 		return err
 	}
-	name := "compare-" + r.Time.UTC().Format("20060102-150405")
-	if r.Quick {
-		name = "tmp-" + name
-	}
-	base := filepath.Join(o.out, name)
+	base := filepath.Join(o.out, r.fileName())
 	data, err := r.json()
 	if err != nil {
 		return err
@@ -220,6 +242,23 @@ func (r *report) publish(o options, out, progress io.Writer) error {
 	); err != nil {
 		return err
 	}
-	fmt.Fprintf(progress, "written: %s.md and .json\n", base)
+	for _, p := range r.pictures() {
+		if err := os.WriteFile(base+"-"+p.suffix+".svg", []byte(p.svg), 0o644); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(progress, "written: %s.md, .json and .svg\n", base)
+	if o.readme != "" && !r.Partial {
+		return r.rewrite(o.readme, o.out)
+	}
 	return nil
+}
+
+// fileName is that of the report's files, without their endings.
+func (r *report) fileName() string {
+	name := "compare-" + r.Time.UTC().Format("20060102-150405")
+	if r.Quick {
+		return "tmp-" + name
+	}
+	return name
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -17,7 +18,11 @@ func (r *report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Comparison of %s\n\n", r.Time.UTC().Format("2006-01-02 15:04 UTC"))
 	r.preamble(&b)
+	fmt.Fprintf(&b, "## What must hold for %s\n\n", subject)
 	r.musts(&b)
+	for _, p := range r.pictures() {
+		fmt.Fprintf(&b, "![%s](%s-%s.svg)\n\n", p.about, r.fileName(), p.suffix)
+	}
 	for i := range r.Rows {
 		r.Rows[i].markdown(&b)
 	}
@@ -28,20 +33,16 @@ func (r *report) preamble(b *strings.Builder) {
 	m := r.Machine
 	fmt.Fprintf(b, "%s, %d cores, %d MiB, Linux %s; load average before %s, %.1f %% of CPU time stolen by the host.\n",
 		m.CPU, m.Cores, m.MemoryMiB, m.Kernel, m.LoadAvg, m.Steal)
-	var versions []string
-	for name, version := range r.Versions {
-		versions = append(versions, name+" "+version)
-	}
-	slices.Sort(versions)
 	maker := "own generator (" + m.Go + ")"
 	if r.Load == "wrk" {
 		maker = "wrk " + m.Wrk + ", else own generator (" + m.Go + ")"
 	}
-	fmt.Fprintf(b, "%s; load: %s.\n", strings.Join(versions, ", "), maker)
-	fmt.Fprintf(b, "%d rounds of %g s, proxies in turn; ", r.Rounds, r.Seconds)
+	fmt.Fprintf(b, "%s; load: %s, over %s.\n", strings.Join(r.versions(), ", "), maker, r.Network)
+	fmt.Fprintf(b, "%s of %g s, proxies in turn; ", r.rounds(), r.Seconds)
 	b.WriteString("ratios are medians of ratios within a round (smallest–largest).\n")
 	b.WriteString("CPU is that of the proxy's process tree in the round's window, work what the origin served in it.\n")
-	b.WriteString("p50 and p99 are of a closed loop at saturation. \"others\" is the share of the machine that foreign processes used.\n")
+	b.WriteString("Latencies are those of a closed loop at saturation; in rows at a fixed rate they are counted from when a request was due.\n")
+	b.WriteString("\"others\" is the share of the machine that foreign processes used.\n")
 	b.WriteString("Differences under 10 % are noise; where others is not near 0, larger ones are too.\n")
 	if r.Quick {
 		b.WriteString("\n**A smoke test: these numbers mean little.**\n")
@@ -61,35 +62,83 @@ func (r *report) preamble(b *strings.Builder) {
 
 // musts prints every row's bounds, and the verdict where the subject was measured.
 func (r *report) musts(b *strings.Builder) {
-	fmt.Fprintf(b, "## What must hold for %s\n\n", subject)
-	b.WriteString("| scenario | figure | / nginx | must | | / HAProxy | must | |\n|---|---|---|---|---|---|---|---|\n")
+	rivals := r.boundedRivals()
+	b.WriteString("| scenario | figure |")
+	for _, rival := range rivals {
+		fmt.Fprintf(b, " / %s | must | |", rivalTitles[rival])
+	}
+	fmt.Fprintf(b, "\n|---|---|%s\n", strings.Repeat("---|---|---|", len(rivals)))
 	for i := range r.Rows {
 		row := &r.Rows[i]
-		if row.cost == (bounds{}) {
-			continue
-		}
-		row.mustLine(b, row.Unit.Name, row.cost, func(c comparison) (spread, *must) { return c.Cost, c.CostMust })
-		if row.rate != (bounds{}) {
-			row.mustLine(b, "requests/s", row.rate, func(c comparison) (spread, *must) { return c.Rate, c.RateMust })
+		for _, f := range row.bounded() {
+			row.mustLine(b, f, rivals)
 		}
 	}
 	b.WriteString("\n")
 }
 
-func (r *row) mustLine(b *strings.Builder, figure string, all bounds, of func(comparison) (spread, *must)) {
-	fmt.Fprintf(b, "| %s | %s |", r.Name, figure)
-	for _, rival := range []string{"nginx", "haproxy"} {
+func (r *report) rounds() string {
+	if r.Rounds == 1 {
+		return "1 round"
+	}
+	return fmt.Sprintf("%d rounds", r.Rounds)
+}
+
+// versions lists the proxies with theirs, in alphabetical order.
+func (r *report) versions() []string {
+	var versions []string
+	for name, version := range r.Versions {
+		versions = append(versions, name+" "+version)
+	}
+	slices.Sort(versions)
+	return versions
+}
+
+var rivalTitles = map[string]string{"nginx": "nginx", "haproxy": "HAProxy", "caddy": "Caddy"}
+
+// boundedRivals lists those with bounds: Caddy only where it was measured.
+func (r *report) boundedRivals() []string {
+	rivals := []string{"nginx", "haproxy"}
+	if _, ok := r.Versions["caddy"]; ok {
+		rivals = append(rivals, "caddy")
+	}
+	return rivals
+}
+
+// A boundedFigure is a figure of a row that must keep bounds.
+type boundedFigure struct {
+	name   string
+	bounds bounds
+	of     func(comparison) (spread, *must)
+}
+
+// bounded lists a row's figures with bounds.
+func (r *row) bounded() []boundedFigure {
+	all := []boundedFigure{
+		{r.Unit.Name, r.cost, func(c comparison) (spread, *must) { return c.Cost, c.CostMust }},
+		{"requests/s", r.rate, func(c comparison) (spread, *must) { return c.Rate, c.RateMust }},
+		{"p99 latency", r.p99, func(c comparison) (spread, *must) { return c.P99, c.P99Must }},
+	}
+	return slices.DeleteFunc(all, func(f boundedFigure) bool { return f.bounds == bounds{} })
+}
+
+func (r *row) mustLine(b *strings.Builder, f boundedFigure, rivals []string) {
+	fmt.Fprintf(b, "| %s | %s |", r.Name, f.name)
+	s := r.column(subject)
+	for _, rival := range rivals {
 		ratio, verdict := spread{}, (*must)(nil)
-		if s := r.column(subject); s != nil {
-			ratio, verdict = of(s.Against[rival])
+		if s != nil {
+			ratio, verdict = f.of(s.Against[rival])
 		}
-		bound := all.against(rival, r.version(rival))
+		bound := f.bounds.against(rival, r.version(rival))
 		word := "not measured"
 		switch {
 		case bound.none():
 			word = ""
 		case verdict != nil:
 			word = verdict.Verdict
+		case s != nil && s.Skipped != "":
+			word = "not built yet"
 		}
 		fmt.Fprintf(b, " %s | %s | %s |", ratioCell(ratio), bound, word)
 	}
@@ -128,6 +177,12 @@ func (r *row) markdown(b *strings.Builder) {
 		if c.Skipped != "" || c.Failed != "" {
 			fmt.Fprintf(b, "- %s: %s\n", c.Name, firstLine(c.Skipped+c.Failed))
 		}
+		if missed := c.notHeld(); missed != "" {
+			fmt.Fprintf(b, "- %s: %s\n", c.Name, missed)
+		}
+		if extra := c.extra(); extra != "" {
+			fmt.Fprintf(b, "- %s: %s\n", c.Name, extra)
+		}
 	}
 	b.WriteString("\n")
 }
@@ -142,10 +197,15 @@ func (r *row) line(b *strings.Builder, c *column) {
 }
 
 func figureHeads(u unit) []string {
-	if u == unitMemory {
+	switch u {
+	case unitMemory:
 		return []string{"connections", "RSS before MiB"}
+	case unitEffect:
+		return nil
+	case unitFailed:
+		return []string{"right answers", "p50/p90/p99/p99.9 µs"}
 	}
-	return []string{"user+sys", "requests/s", "MB/s", "p50/p99 µs", "ctx/request", "others"}
+	return []string{"user+sys", "requests/s", "MB/s", "p50/p90/p99/p99.9 µs", "ctx/request", "calls/request", "peak MiB", "others"}
 }
 
 // figures are the cells behind the ratios: medians, and sums of what went wrong.
@@ -162,11 +222,21 @@ func (c *column) figures(u unit) []string {
 	if len(c.Rounds) == 0 {
 		return append(slices.Repeat([]string{"–"}, len(figureHeads(u))), "–", "–", "")
 	}
-	if u == unitMemory {
+	latencies := fmt.Sprintf("%.0f/%.0f/%.0f/%.0f",
+		median(func(m measurement) float64 { return m.P50 }),
+		median(func(m measurement) float64 { return m.P90 }),
+		median(p99Of),
+		median(func(m measurement) float64 { return m.P999 }))
+	switch u {
+	case unitMemory:
 		return append([]string{
 			fmt.Sprintf("%.0f", median(func(m measurement) float64 { return float64(m.Connections) })),
 			fmt.Sprintf("%.1f", median(func(m measurement) float64 { return float64(m.RSSKiB) / 1024 })),
 		}, faults...)
+	case unitEffect:
+		return faults
+	case unitFailed:
+		return append([]string{fmt.Sprintf("%.0f", median(func(m measurement) float64 { return float64(m.Requests) })), latencies}, faults...)
 	}
 	cost := median(costOf)
 	system := cost * median(func(m measurement) float64 { return m.SystemShare })
@@ -174,12 +244,32 @@ func (c *column) figures(u unit) []string {
 		fmt.Sprintf("%.*f+%.*f", u.Digits, cost-system, u.Digits, system),
 		fmt.Sprintf("%.0f", median(rateOf)),
 		fmt.Sprintf("%.1f", median(func(m measurement) float64 { return m.MBPerSecond })),
-		fmt.Sprintf("%.0f/%.0f",
-			median(func(m measurement) float64 { return m.P50 }),
-			median(func(m measurement) float64 { return m.P99 })),
+		latencies,
 		fmt.Sprintf("%.2f", median(func(m measurement) float64 { return m.Switches })),
+		orDash("%.1f", median(func(m measurement) float64 { return m.Syscalls })),
+		orDash("%.0f", median(func(m measurement) float64 { return float64(m.PeakKiB) / 1024 })),
 		fmt.Sprintf("%.0f %%", median(func(m measurement) float64 { return m.Others })),
 	}, faults...)
+}
+
+// orDash prints a figure that not every machine can give.
+func orDash(format string, v float64) string {
+	if v == 0 {
+		return "–"
+	}
+	return fmt.Sprintf(format, v)
+}
+
+// extra prints the medians of what only this row has.
+func (c *column) extra() string {
+	if len(c.Rounds) == 0 {
+		return ""
+	}
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(c.Rounds[0].Extra)) {
+		all = append(all, fmt.Sprintf("%s %.4g", name, c.spread(func(m measurement) float64 { return m.Extra[name] }).Median))
+	}
+	return strings.Join(all, ", ")
 }
 
 func costCell(s spread, digits int) string {

@@ -2,9 +2,13 @@ package main
 
 import (
 	"encoding/json"
+	"encoding/xml"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +77,32 @@ func TestReportMissesAndVoids(t *testing.T) {
 	}
 }
 
+// TestRateNotHeldVoidsOnlyTheVerdict: neighbours may be why, so the command does not fail.
+func TestRateNotHeldVoidsOnlyTheVerdict(t *testing.T) {
+	r := testReport()
+	r.Rows[0].p99 = atMost(1, 1)
+	for i := range r.Rows[0].Proxies {
+		for j := range r.Rows[0].Proxies[i].Rounds {
+			r.Rows[0].Proxies[i].Rounds[j].P99 = 100
+		}
+	}
+	r.Rows[0].Proxies[1].Rounds[1].NotHeld = "the rate was not held: by far"
+	r.finish()
+	against := r.Rows[0].Proxies[0].Against
+	if v := against["nginx"].P99Must.Verdict; v != verdictVoid {
+		t.Errorf("nginx did not hold the rate: %s", v)
+	}
+	if v := against["haproxy"].P99Must.Verdict; v != verdictMet {
+		t.Errorf("HAProxy held it: %s", v)
+	}
+	if err := r.failure(); err != nil {
+		t.Errorf("failure: %v", err)
+	}
+	if text := r.markdown(); !strings.Contains(text, "- nginx: the rate was not held: by far") || !strings.Contains(text, "| h1-c64 | p99 latency |") {
+		t.Errorf("the report does not say it:\n%s", text)
+	}
+}
+
 func TestReportMarkdown(t *testing.T) {
 	r := testReport()
 	r.Rows[0].Proxies[2].Skipped = "it cannot"
@@ -130,5 +160,156 @@ func TestReportIsPublished(t *testing.T) {
 		if out.String() != string(text) {
 			t.Error("what is printed is not what is written")
 		}
+	}
+}
+
+func TestReportRewritesTheReadme(t *testing.T) {
+	r := testReport()
+	r.Rows[0].Proxies[0].Rounds[0].Others = 40
+	lacking := newRow(scenario{name: "h2-10x10", unit: unitRequest, cost: atMost(0.5, 0.5)}, []candidate{{name: "sluice"}, {name: "nginx"}})
+	lacking.Proxies[0].Skipped = "no HTTP/2"
+	r.Rows = append(r.Rows, lacking)
+	r.finish()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "README.md")
+	for range 2 { // a second time changes nothing
+		old := "# Title\n\n" + resultsBegin + "old\n" + resultsEnd + "\n\nafter\n"
+		if text, err := os.ReadFile(file); err == nil {
+			old = string(text)
+		}
+		os.WriteFile(file, []byte(old), 0o644)
+		if err := r.rewrite(file, dir); err != nil {
+			t.Fatal(err)
+		}
+		text, _ := os.ReadFile(file)
+		for _, want := range []string{"# Title\n\n" + resultsBegin + "Taken on", "| h1-c64 |", "not quiet", resultsEnd + "\n\nafter\n", "![cost", "(latest-cost.svg)", "asking: h2-10x10.", "not built yet"} {
+			if !strings.Contains(string(text), want) {
+				t.Errorf("no %q in\n%s", want, text)
+			}
+		}
+		if strings.Contains(string(text), "old") {
+			t.Error("the old section is still there")
+		}
+	}
+	if err := os.WriteFile(file, []byte("no markers"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.rewrite(file, dir); !errors.Is(err, errNoMarkers) {
+		t.Errorf("without markers: %v", err)
+	}
+	if text, _ := os.ReadFile(file); string(text) != "no markers" {
+		t.Error("a file without markers was changed")
+	}
+}
+
+// TestReadmeOfSeveralRuns makes a section of two runs; the row that both have is the second's.
+func TestReadmeOfSeveralRuns(t *testing.T) {
+	dir := t.TempDir()
+	readme := filepath.Join(dir, "README.md")
+	os.WriteFile(readme, []byte(resultsBegin+resultsEnd), 0o644)
+	save := func(name string, change func(*report)) string {
+		r := testReport()
+		change(r)
+		r.finish()
+		data, err := r.json()
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	first := save("1.json", func(r *report) {})
+	second := save("2.json", func(r *report) {
+		c1 := r.Rows[0]
+		c1.Name = "h1-c1"
+		c64 := r.Rows[0]
+		c64.Proxies = slices.Clone(c64.Proxies)
+		c64.Proxies[0].Rounds = []measurement{{Round: 1, Cost: 3, Rate: 1}, {Round: 2, Cost: 6, Rate: 1}}
+		r.Rows = []row{c64, c1}
+	})
+	if err := readmeCommand([]string{"--readme=" + readme, "--out=" + dir, first, second}, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	text, _ := os.ReadFile(readme)
+	one := strings.Index(string(text), "| h1-c1 | CPU µs/request | **0.75** (0.75–0.75) | ≤ 0.95 | met |")
+	many := strings.Index(string(text), "| h1-c64 | CPU µs/request | **0.15** (0.15–0.15) | ≤ 0.76 | met |")
+	if one < 0 || many < one {
+		t.Errorf("rows at %d and %d of\n%s", one, many, text)
+	}
+	elsewhere := save("3.json", func(r *report) { r.Versions["nginx"] = "1.0" })
+	quick := save("4.json", func(r *report) { r.Quick = true })
+	gone := save("5.json", func(r *report) { r.Rows[0].Name = "h9" })
+	for _, file := range []string{elsewhere, quick, gone, filepath.Join(dir, "none.json"), readme} {
+		if err := readmeCommand([]string{"--readme=" + readme, "--out=" + dir, first, file}, io.Discard); err == nil {
+			t.Errorf("%s was taken", filepath.Base(file))
+		}
+	}
+}
+
+// TestPicturesAreWellFormed reads every picture as XML: names and versions may hold what XML must escape.
+func TestPicturesAreWellFormed(t *testing.T) {
+	r := testReport()
+	r.Machine.CPU = "A & B <C>"
+	for i, routes := range []float64{10, 1000, 100_000} {
+		row := r.Rows[0]
+		row.Name, row.Vary = fmt.Sprintf("routes-%d", i), &vary{"routes", routes}
+		r.Rows = append(r.Rows, row)
+	}
+	rate := &r.Rows[0]
+	rate.Proxies = slices.Clone(rate.Proxies)
+	for i := range rate.Proxies {
+		rounds := slices.Clone(rate.Proxies[i].Rounds)
+		for j := range rounds {
+			rounds[j].Offered = 1000
+			for _, percentile := range curvePercentiles {
+				rounds[j].Curve = append(rounds[j].Curve, curvePoint{percentile, int64(100 + 10*percentile)})
+			}
+		}
+		rate.Proxies[i].Rounds = rounds
+	}
+	r.finish()
+	got := map[string]bool{}
+	for _, p := range r.pictures() {
+		got[p.suffix] = true
+		d := xml.NewDecoder(strings.NewReader(p.svg))
+		for {
+			if _, err := d.Token(); err == io.EOF {
+				break
+			} else if err != nil {
+				t.Fatalf("%s: %v\n%s", p.suffix, err, p.svg)
+			}
+		}
+		if strings.Contains(p.svg, "NaN") || strings.Contains(p.svg, "Inf") {
+			t.Errorf("%s: a coordinate is no number", p.suffix)
+		}
+	}
+	for _, want := range []string{"cost", "latency-h1-c64", "routes"} {
+		if !got[want] {
+			t.Errorf("no picture %s: %v", want, got)
+		}
+	}
+}
+
+func TestParsePerf(t *testing.T) {
+	for printed, want := range map[string]syscallCount{
+		"1234,,raw_syscalls:sys_enter,800000000,100.00,,\n":      {1234, 800 * time.Millisecond},
+		"<not counted>,,raw_syscalls:sys_enter,0,100.00,,\n":     {},
+		"warning\n\n77,,raw_syscalls:sys_enter,8,100.00,0.1,x\n": {77, 8},
+	} {
+		if got, err := parsePerf(printed); err != nil || got != want {
+			t.Errorf("%q: %v, %v", printed, got, err)
+		}
+	}
+	for _, printed := range []string{"event syntax error", "many,,raw_syscalls:sys_enter,8,100.00,,\n"} {
+		if _, err := parsePerf(printed); err == nil {
+			t.Errorf("%q was taken for a count", printed)
+		}
+	}
+	// 1000 calls in 10 ms of CPU, 50 µs of CPU a request: 5 a request.
+	if got := (syscallCount{1000, 10 * time.Millisecond}).perRequest(time.Second, 20_000); got < 4.99 || got > 5.01 {
+		t.Errorf("%v calls a request, want 5", got)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -23,7 +24,7 @@ func rival(t *testing.T, name string) candidate {
 	if _, err := exec.LookPath(name); err != nil {
 		t.Skipf("%s is not installed", name)
 	}
-	c, err := candidates[name](t.Context(), options{nginx: "nginx", haproxy: "haproxy"})
+	c, err := candidates[name](t.Context(), options{nginx: "nginx", haproxy: "haproxy", caddy: "caddy", traefik: "traefik", envoy: "envoy"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,11 +88,11 @@ func record(conn net.Conn, heads chan<- http.Header) {
 }
 
 func TestRivalsDoTheSameWork(t *testing.T) {
-	for _, name := range []string{"nginx", "haproxy"} {
+	for _, name := range []string{"nginx", "haproxy", "caddy", "traefik", "envoy"} {
 		t.Run(name, func(t *testing.T) {
 			c := rival(t, name)
 			r, heads := testRig(t)
-			p, err := r.launch(t.Context(), c, false)
+			p, err := r.launch(t.Context(), c, shape{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -170,12 +171,12 @@ func (c *ticketCounter) Put(_ string, state *tls.ClientSessionState) {
 }
 
 func TestRivalsSendTicketsWhenModernOnly(t *testing.T) {
-	for _, name := range []string{"nginx", "haproxy"} {
+	for _, name := range []string{"nginx", "haproxy", "caddy", "traefik", "envoy"} {
 		for _, modern := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s-%v", name, modern), func(t *testing.T) {
 				c := rival(t, name)
 				r, _ := testRig(t)
-				p, err := r.launch(t.Context(), c, modern)
+				p, err := r.launch(t.Context(), c, shape{Modern: modern})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -191,5 +192,35 @@ func TestRivalsSendTicketsWhenModernOnly(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestRivalsSpeakAll makes one request of every protocol that a scenario may want.
+func TestRivalsSpeakAll(t *testing.T) {
+	plain, _, _, _ := startTestOrigin(t)
+	_, port, _ := net.SplitHostPort(plain)
+	for _, name := range []string{"nginx", "haproxy", "caddy", "traefik", "envoy"} {
+		t.Run(name, func(t *testing.T) {
+			c := rival(t, name)
+			r, _ := testRig(t)
+			r.origin.plainPort, _ = strconv.Atoi(port)
+			p, err := r.launch(t.Context(), c, shape{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.stop()
+			h2, calls := r.certificate.clientHTTP2(hostBench), r.certificate.clientHTTP2(hostGRPC)
+			for what, l := range map[string]load{
+				"HTTP/2":          {address: p.tls, host: hostBench, path: pathSmall, speaks: speakHTTP2, tls: h2},
+				"HTTP/2 bulk":     {address: p.tls, host: hostBench, path: pathBulk, speaks: speakHTTP2, tls: h2},
+				"HTTP/2, sent up": {address: p.tls, host: hostBench, path: pathSmall, speaks: speakHTTP2, upload: sizeBulk, tls: h2},
+				"gRPC":            {address: p.tls, host: hostGRPC, speaks: speakGRPC, tls: calls},
+				"WebSocket":       {address: p.plain, host: hostBench, speaks: speakWebSocket},
+			} {
+				if _, err := probe(t.Context(), l); err != nil {
+					t.Errorf("%s: %v\n%s", what, err, p.tail)
+				}
+			}
+		})
 	}
 }

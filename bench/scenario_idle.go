@@ -35,6 +35,12 @@ func idleTLS(ctx context.Context, r *rig, p *running) (measurement, error) {
 	return r.measureIdle(ctx, p, l, r.options.idleConns/idleTLSShare)
 }
 
+func idleHTTP2(ctx context.Context, r *rig, p *running) (measurement, error) {
+	l := load{address: p.tls, host: hostBench, path: pathSmall, speaks: speakHTTP2, tls: r.certificate.clientHTTP2(hostBench)}
+	m, err := r.measureIdle(ctx, p, l, r.options.idleConns/idleTLSShare)
+	return m, orLacking("HTTP/2", err)
+}
+
 // measureIdle warms the proxy until its pools and buffers exist, then compares memory before and after n
 // connections.
 func (r *rig) measureIdle(ctx context.Context, p *running, l load, n int) (measurement, error) {
@@ -47,7 +53,7 @@ func (r *rig) measureIdle(ctx context.Context, p *running, l load, n int) (measu
 	}
 	warm := l
 	warm.conns = idleWarmConns
-	if _, err := loadConns(ctx, warm, idleWarm); err != nil {
+	if _, err := loadKept(ctx, warm, idleWarm); err != nil {
 		return measurement{}, fmt.Errorf("warm-up: %w", err)
 	}
 	before, err := steadyRSS(ctx, p)
@@ -124,20 +130,19 @@ func openCrowd(ctx context.Context, l load, n int) (crowd, loadResult) {
 func openIdle(ctx context.Context, l load, count *clientCount) net.Conn {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
-	start := time.Now()
 	conn, err := dial(ctx, l)
-	var answer answerParser
 	if err == nil {
-		err = exchange(conn, request(l.host, l.path), make([]byte, 4<<10), &answer)
+		err = converse(conn, l, count)
 	}
 	if err != nil {
-		count.failed(err)
+		if !errors.Is(err, errNotTheOrigin) { // that is counted already
+			count.failed(err)
+		}
 		if conn != nil {
 			conn.Close()
 		}
 		return nil
 	}
-	count.answered(&answer, sizeOf(l.path), time.Since(start))
 	return conn
 }
 

@@ -17,6 +17,8 @@ type window struct {
 	others float64 // percent of the machine that strangers used
 	work   tally
 	load   loadResult
+	peak   uint64  // resident bytes, the most since the window began
+	calls  float64 // system calls per request; 0: not counted
 }
 
 // underLoad makes the load and measures p in the middle of it.
@@ -25,12 +27,18 @@ func (r *rig) underLoad(ctx context.Context, p *running, l load, by loadFunc, wo
 	defer cancel()
 	ended := make(chan error, 1)
 	var w window
+	l.settle = edge
 	go func() {
 		var err error
-		w.load, err = by(ctx, l, edge+r.options.duration+edge)
+		w.load, err = by(ctx, l, edge+r.options.duration+r.trail())
 		ended <- err
 	}()
 	err := w.between(ctx, p, work, r.options.duration, ended)
+	if err == nil && r.perf {
+		if count, err := countSyscalls(ctx, p.pid(), perfTime); err == nil { // else the column stays empty
+			w.calls = count.perRequest(w.used.cpu, w.work.Requests)
+		}
+	}
 	if err != nil {
 		cancel()
 		<-ended // the load's goroutines and children are gone when we return
@@ -39,16 +47,25 @@ func (r *rig) underLoad(ctx context.Context, p *running, l load, by loadFunc, wo
 	return w, <-ended
 }
 
+// trail is how long the load goes on after the window.
+func (r *rig) trail() time.Duration {
+	if r.perf {
+		return edge + 2*perfTime
+	}
+	return edge
+}
+
 var errLoadEnded = errors.New("the load ended before its time")
 
 // between takes the two samples. It puts ended's value back so that the caller can always receive one.
 func (w *window) between(ctx context.Context, p *running, work tallyFile, length time.Duration, ended chan error) error {
 	var samples [2]sample
+	start := time.Now() // instants are counted from here, so that late ones do not add up
 	begin, err := watchOthers()
 	if err != nil {
 		return err
 	}
-	for i, wait := range []time.Duration{edge, length} {
+	for i, at := range []time.Duration{edge, edge + length} {
 		select {
 		case err := <-ended:
 			ended <- err
@@ -57,11 +74,17 @@ func (w *window) between(ctx context.Context, p *running, work tallyFile, length
 			return p.ended()
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(wait):
+		case <-time.After(time.Until(start.Add(at))):
+		}
+		if i == 0 {
+			resetPeak(p.pid())
 		}
 		if samples[i], err = takeSample(p.pid(), work); err != nil {
 			return err
 		}
+	}
+	if w.peak, err = peakBytes(p.pid()); err != nil {
+		return err
 	}
 	end, err := watchOthers()
 	if err != nil {

@@ -1,3 +1,5 @@
+//go:build cluster
+
 package clustertest
 
 import (
@@ -57,7 +59,7 @@ func enter() error {
 	program := func(name string) string { return filepath.Join(bin, name) }
 	for _, name := range []string{"controlplane", "localkubelet", "kubectl", "echo"} {
 		if _, err := os.Stat(program(name)); err != nil {
-			return fmt.Errorf("bin/%s is not there: make kube-bin builds it (the first time takes minutes)", name)
+			return fmt.Errorf("bin/%s is not there: make test-cluster builds it (the first time takes long)", name)
 		}
 	}
 	sluice := os.Getenv("SLUICE_BIN")

@@ -55,6 +55,7 @@ const (
 	flagTold     // Room was 0 when asked: OnWritable is owed
 	flagOut      // epoll watches for EPOLLOUT too
 	flagPanicked // closed by a panic: its owner may still hold it, so the value is not used again
+	flagGather   // output waits for the end of the batch of events
 )
 
 // Conn is a non-blocking stream socket owned by one loop.
@@ -313,9 +314,6 @@ func (c *Conn) Peek() ([]byte, *Error) {
 	return nil, c.foundReset()
 }
 
-// NoDelay switches Nagle's algorithm off: the loop itself gathers what belongs together.
-func (c *Conn) NoDelay() { setsockopt(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }
-
 // SetLowWater asks the kernel to report input only from n bytes on (SO_RCVLOWAT).
 func (c *Conn) SetLowWater(n int) { setsockopt(c.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, n) }
 
@@ -337,6 +335,18 @@ func (c *Conn) Room() int {
 	return 0
 }
 
+// Gather has the output of a whole batch of events leave together: of use to a connection whose output comes from the
+// turns of many others.
+func (c *Conn) Gather() { c.flags |= flagGather }
+
+// Queued is how many bytes of output wait: staged, or refused by the socket.
+func (c *Conn) Queued() int {
+	if c.tls != nil {
+		return len(c.out) + len(c.tls.pending)
+	}
+	return len(c.out)
+}
+
 // Pending tells whether output waits, staged or refused by the socket.
 func (c *Conn) Pending() bool { return len(c.out) > 0 || c.tls != nil && len(c.tls.pending) > 0 }
 
@@ -346,7 +356,7 @@ func (c *Conn) Write(b []byte) {
 	if c.err != nil || c.flags&(flagClosed|flagWriteEnd) != 0 {
 		return
 	}
-	if len(b) >= directWriteBytes && c.flags&(flagBlocked|flagConnecting) == 0 && (c.tls == nil || c.tls.open()) {
+	if len(b) >= directWriteBytes && c.direct() {
 		c.writeThrough(b)
 		return
 	}
@@ -359,11 +369,20 @@ func (c *Conn) Write(b []byte) {
 	c.out = append(c.out, b...)
 	if c.flags&flagDirty == 0 {
 		c.flags |= flagDirty
-		l.dirty = append(l.dirty, ref{c, c.gen})
+		if c.flags&flagGather != 0 {
+			l.late = append(l.late, ref{c, c.gen})
+		} else {
+			l.dirty = append(l.dirty, ref{c, c.gen})
+		}
 	}
 	if len(c.out) >= outputFlushBytes {
 		c.Flush()
 	}
+}
+
+// direct tells whether a large write may pass by the stage. Frames with their heads fill TLS records better from there.
+func (c *Conn) direct() bool {
+	return c.flags&(flagBlocked|flagConnecting) == 0 && (c.tls == nil || c.flags&flagGather == 0 && c.tls.open())
 }
 
 // Flush sends staged output now.
@@ -449,10 +468,11 @@ func (c *Conn) releaseOut() {
 	}
 }
 
-// fail marks the sending side as lost. The owner learns it by OnReadable.
+// fail marks the sending side as lost. The owner learns it by OnReadable, once it has read what the peer said before: the
+// kernel keeps that, and its event may not have come yet.
 func (c *Conn) fail() {
 	c.err = ErrReset
-	c.flags |= flagBroken
+	c.flags |= flagBroken | flagReadable
 	c.out = nil
 	c.Again()
 }
@@ -476,7 +496,9 @@ func (c *Conn) CloseWrite() {
 
 // ---- end
 
-// Close closes the connection and releases everything that it holds. Staged output is lost; see CloseLinger.
+// Close closes the connection and releases everything that it holds. What is staged is lost, also what an earlier turn has
+// staged that has not left yet: who gives a request up because Sent tells that nothing of it was sent may rely on it, and
+// send it elsewhere. Whoever has said something that must arrive ends by CloseWrite or CloseLinger, which send it first.
 func (c *Conn) Close() {
 	if c.flags&flagClosed == 0 {
 		c.loop.drop(c)

@@ -2,6 +2,8 @@ package fastpath
 
 import (
 	"io"
+	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
@@ -333,4 +335,104 @@ func TestPanicEndsItsConnectionOnly(t *testing.T) {
 	})
 	l.Stats.Panics.Store(0)
 	echoed(t, bystander, 100_000)
+}
+
+// TestPanicWhileAdopting: a connection that is handed over by another goroutine is closed when its adoption panics, at
+// whatever point: nobody else knows of it.
+func TestPanicWhileAdopting(t *testing.T) {
+	quietly(t)
+	l := startLoop(t)
+	for name, adopt := range map[string]func(l *Loop, fd int, remote netip.AddrPort){
+		"before Adopt": func(*Loop, int, netip.AddrPort) { panic("a door's defect") },
+		"after Adopt": func(l *Loop, fd int, remote netip.AddrPort) {
+			_, _ = l.Adopt(fd, remote, &hooks{})
+			panic("a door's defect")
+		},
+		"after Close": func(l *Loop, fd int, remote netip.AddrPort) {
+			c, _ := l.Adopt(fd, remote, &hooks{})
+			c.Close()
+			panic("a door's defect")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fd, peer := tcpPair(t)
+			before := l.Stats.Panics.Load()
+			l.Give(fd, netip.AddrPort{}, adopt)
+			if _, err := io.Copy(io.Discard, peer); err != nil && !isReset(err) {
+				t.Errorf("the peer saw %v, not an end", err)
+			}
+			on(t, l, func() {
+				if n := l.Stats.Panics.Load() - before; n != 1 || l.Stats.Conns.Load() != 0 || l.given != -1 {
+					t.Errorf("%d panics counted, %d connections, descriptor %d is still given", n, l.Stats.Conns.Load(), l.given)
+				}
+			})
+		})
+	}
+	l.Stats.Panics.Store(0)
+}
+
+// TestPanicInResume: it ends nothing by itself, and the ticket is spent. Whoever parks recovers (see Parked).
+func TestPanicInResume(t *testing.T) {
+	quietly(t)
+	l := startLoop(t)
+	var ticket Ticket
+	on(t, l, func() { ticket = l.Park(resumed(func(any) { panic("an owner's defect") })) })
+	ticket.Resume(nil)
+	ticket.Resume(nil)
+	on(t, l, func() {
+		if n := l.Stats.Panics.Load(); n != 1 || len(l.tickets.free) != 1 {
+			t.Errorf("%d panics counted, %d free slots of 1", n, len(l.tickets.free))
+		}
+	})
+	l.Stats.Panics.Store(0)
+}
+
+type resumed func(any)
+
+func (f resumed) OnResume(v any) { f(v) }
+
+// TestCloseDropsWhatIsStaged: in one batch of events, what an earlier turn staged is dropped by Close, so that Sent tells
+// the truth about it, and sent first by CloseWrite and CloseLinger.
+func TestCloseDropsWhatIsStaged(t *testing.T) {
+	for name, k := range map[string]struct {
+		end  func(*Conn)
+		want string
+	}{
+		"Close":                 {(*Conn).Close, ""},
+		"CloseWrite, and Close": {func(c *Conn) { c.CloseWrite(); c.Close() }, "staged"},
+		"CloseLinger":           {(*Conn).CloseLinger, "staged"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := steppedLoop(t)
+			fd, peer := tcpPair(t)
+			staged := false
+			c := mustAdopt(t, l, fd, &hooks{readable: func(c *Conn) {
+				if !staged && c.Fill(1) == nil {
+					c.Discard(len(c.Buffered()))
+					c.Write([]byte("staged"))
+					staged = true
+				}
+			}})
+			closed := false
+			laterFD, later := tcpPair(t)
+			mustAdopt(t, l, laterFD, &hooks{readable: func(*Conn) {
+				if !staged || c.Sent() != 0 {
+					t.Errorf("the turns did not come in one batch: staged %v, sent %d", staged, c.Sent())
+				}
+				k.end(c)
+				closed = true
+			}})
+			_, _ = peer.Write([]byte("?"))
+			eventually(t, "the first connection's event", func() bool { b := make([]byte, 1); n, _ := recv(c.fd, b, syscall.MSG_PEEK); return n == 1 })
+			_, _ = later.Write([]byte("?")) // its event is behind that of the first
+			eventually(t, "the second connection's event", func() bool { b := make([]byte, 1); n, _ := recv(int32(laterFD), b, syscall.MSG_PEEK); return n == 1 })
+			rounds(t, l, "the end", func() bool { return closed })
+			_ = peer.CloseWrite()
+			rounds(t, l, "the close", c.Closed)
+			got, err := io.ReadAll(peer)
+			if string(got) != k.want || err != nil && !isReset(err) {
+				t.Errorf("the peer got %q, %v; want %q", got, err, k.want)
+			}
+		})
+	}
 }

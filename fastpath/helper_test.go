@@ -297,7 +297,7 @@ func mustAdopt(t testing.TB, l *Loop, fd int, h Handler) *Conn {
 		t.Errorf("Adopt: %v", err)
 		return nil
 	}
-	c.NoDelay()
+	NoDelay(int(c.fd))
 	return c
 }
 

@@ -14,7 +14,7 @@ const (
 	pipesIdleMax     = 64        // empty pipes a loop keeps
 	buffersIdleMax   = 256       // empty buffers of each class that a loop keeps
 	connsIdleMax     = 1024      // closed Conn values that a loop keeps for reuse
-	flushBatch       = 8         // connections with staged output after which it is sent; sends in a row wake their peers less often
+	flushBatch       = 32        // connections with staged output after which it is sent; sends in a row wake their peers less often
 	eventsPerWait    = 256       // events taken from one epoll_wait
 	lingerBytesMax   = 64 << 10  // bytes drained from a peer whose connection was ended by an error
 	lingerTimeout    = time.Second
@@ -25,7 +25,14 @@ const (
 	rcvLowatMax       = 128 << 10
 	rcvLowatReset     = 20 * time.Millisecond // a backend that dawdles must not hold its bytes back
 
+	// what a loop's handshakes may compute in a round before its other connections have their turn; one step at least
+	handshakeTurn     = 200 * time.Microsecond
+	coroutinesIdleMax = 64 // idle coroutines, with their grown stacks, that a loop keeps
+
 	fillsPerRound = 32 // how often a TLS connection is asked for plain text before the others have their turn
+
+	rawWaitMax = 20 * time.Millisecond // for how long a busy loop waits without telling Go's scheduler
+	yieldEvery = 8 * time.Millisecond  // how often a loop lets Go's scheduler choose; at 10 ms its monitor would send a signal
 
 	wallEvery = time.Second // how often a loop asks for the time of day
 

@@ -14,18 +14,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Loop is one epoll instance on one locked OS thread, and all that it owns: connections, timers, buffers, pipes. It has
+// Loop is one epoll instance and one goroutine, and all that they own: connections, timers, buffers, pipes. It has
 // no lock on its usual path; only Post, Resume and the adoption of connections cross threads.
 type Loop struct {
 	ID int // 0 … Loops-1
 
 	ep, wakeFD int
 	now        int64
+	yielded    int64   // when Go's scheduler last had its turn
+	busy       bool    // the last wait was short
 	conns      []*Conn // by descriptor
 	events     []unix.EpollEvent
 	wheel      wheel
 	fired      func(*Conn) // l.deadline, bound once
 
+	skew   int64            // tests: how far the loop's time was set forward
 	wall   time.Time        // the time of day at wallAt; read anew every wallEvery, because a clock may be set
 	wallAt int64            // loop time
 	clock  func() time.Time // tells the time of day
@@ -41,11 +44,15 @@ type Loop struct {
 	pipes   []*pipe
 	vector  sendVector
 	dirty   []ref // connections with staged output
+	late    []ref // … of those that gather it
 	ready   []ref // connections that asked for another turn
 	closed  []*Conn
 	free    []*Conn
 	gen     int32
 	tickets tickets
+
+	shaking    []*handshake // handshakes that have something to do, in the order of their turns
+	coroutines []*coroutine // idle ones
 
 	mu       sync.Mutex
 	posted   []func()
@@ -53,7 +60,8 @@ type Loop struct {
 	queued   atomic.Bool // posted is not empty
 	asleep   atomic.Bool // in epoll_wait, or about to be
 	stopping bool
-	poison   bool // tests: overwrite the shared buffers after every turn
+	poison   bool  // tests: overwrite the shared buffers after every turn
+	given    int32 // the descriptor that Give is handing over; -1: none, or Adopt has it
 
 	// Local is the loop's slot for the rooms above: free lists of theirs. Index by their own constants.
 	Local [localSlots]any
@@ -106,11 +114,11 @@ func NewLoop(id int) (*Loop, error) {
 		read:    make([]byte, readBufferBytes),
 		records: make([]byte, readBufferBytes),
 	}
-	l.fired, l.clock = l.deadline, time.Now
+	l.fired, l.clock, l.given = l.deadline, time.Now, -1
 	l.now = int64(time.Since(base))
 	l.readClock()
 	l.wheel.tick = l.now >> wheelShift
-	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(wake), Pad: -1}); err != nil {
+	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: wakeInput, Fd: int32(wake), Pad: -1}); err != nil {
 		return nil, fmt.Errorf("epoll_ctl: %w", err)
 	}
 	return l, nil
@@ -119,17 +127,23 @@ func NewLoop(id int) (*Loop, error) {
 // Now is the loop's time in nanoseconds on the monotonic clock, read once per turn of epoll. On the loop only.
 func (l *Loop) Now() int64 { return l.now }
 
+// Now is the loops' clock read afresh, for whoever is on no loop.
+func Now() int64 { return int64(time.Since(base)) }
+
 // Wall is Now as time of day. A clock that is set is followed within wallEvery.
 func (l *Loop) Wall() time.Time { return l.wall.Add(time.Duration(l.now - l.wallAt)) }
 
 // readClock takes the time of day, without the monotonic reading that would hide a step.
 func (l *Loop) readClock() { l.wall, l.wallAt = l.clock().Round(0), l.now }
 
-// Run leads the loop until Stop. It locks its goroutine to a thread.
+// Run leads the loop until Stop. Its goroutine is not locked to a thread: in practice it keeps one, and whenever the
+// scheduler does take it away, a locked goroutine would cost two threads' switches more.
 func (l *Loop) Run() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	for !l.stopping {
+		if l.now-l.yielded >= int64(yieldEvery) {
+			l.yielded = l.now
+			runtime.Gosched()
+		}
 		l.round(l.sleep())
 	}
 	l.closeAll()
@@ -137,9 +151,8 @@ func (l *Loop) Run() {
 
 // round waits for events, at most ms milliseconds, and leads all that is due.
 func (l *Loop) round(ms int) {
-	n := epollWait(l.ep, l.events, ms)
+	n := l.wait(ms)
 	l.asleep.Store(false)
-	l.now = int64(time.Since(base))
 	if l.now-l.wallAt >= int64(wallEvery) {
 		l.readClock()
 	}
@@ -153,13 +166,42 @@ func (l *Loop) round(ms int) {
 	if l.queued.Load() {
 		l.runPosted()
 	}
+	if len(l.shaking) > 0 {
+		l.runHandshakes()
+	}
 	l.wheel.advance(l.now, l.fired)
 	l.runReady()
+	l.flushLate()
 	if len(l.lowats) > 0 {
 		l.resetLowats()
 	}
 	l.recycle()
 }
+
+// wait takes the next events and the time. While they come in quick succession Go's scheduler is not told of the wait: it
+// costs more than the system call, and a sleeping loop's processor would be taken away and asked for again all the time
+// (docs/decisions/0008-waiting-without-the-scheduler.md). A loop that is not busy waits as any goroutine does.
+func (l *Loop) wait(ms int) int {
+	const brief = int(rawWaitMax / time.Millisecond)
+	n := 0
+	if short := ms; l.busy || ms == 0 {
+		if short < 0 || short > brief {
+			short = brief
+		}
+		n = epollWaitBriefly(l.ep, l.events, short)
+		if n > 0 || short == ms {
+			l.now = l.time()
+			return n
+		}
+	}
+	from := l.time()
+	n = epollWait(l.ep, l.events, ms)
+	l.now = l.time()
+	l.busy = n > 0 && l.now-from < int64(rawWaitMax)
+	return n
+}
+
+func (l *Loop) time() int64 { return int64(time.Since(base)) + l.skew }
 
 // announce marks all connections of a batch that have input before any is led: whoever looks at another connection in
 // this batch, such as a pool that is about to reuse one, sees that something has come.
@@ -177,7 +219,7 @@ func (l *Loop) announce(events []unix.EpollEvent) {
 
 // sleep says how long epoll_wait may block. Once asleep is set, Post writes the eventfd.
 func (l *Loop) sleep() int {
-	if len(l.ready) > 0 {
+	if len(l.ready) > 0 || len(l.shaking) > 0 {
 		return 0
 	}
 	l.asleep.Store(true)
@@ -191,7 +233,8 @@ func (l *Loop) sleep() int {
 	return ms
 }
 
-// Post runs f on the loop, soon. From any goroutine; f must not block.
+// Post runs f on the loop, soon. From any goroutine; f must not block. A panic in f is counted and ends nothing else: whose
+// connection it was about, f alone knows.
 func (l *Loop) Post(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock() // after the wake-up: the number of wakeFD may be another descriptor's once the loop has ended
@@ -226,6 +269,7 @@ func (l *Loop) closeAll() {
 			c.Close()
 		}
 	}
+	l.trimCoroutines(0)
 	for _, p := range l.pipes {
 		closeFD(p.r)
 		closeFD(p.w)
@@ -241,9 +285,7 @@ func (l *Loop) closeAll() {
 // dispatch leads one event to its connection's handler.
 func (l *Loop) dispatch(e *unix.EpollEvent) {
 	if e.Fd == int32(l.wakeFD) {
-		var b [8]byte
-		_, _ = unix.Read(l.wakeFD, b[:])
-		return
+		return // it is edge-triggered, so it need not be read: each write is an event
 	}
 	c := l.conns[e.Fd]
 	if c == nil || c.gen != e.Pad {
@@ -291,7 +333,7 @@ func (l *Loop) turn(c *Conn, ev uint32) {
 func (c *Conn) drained() {
 	c.flags &^= flagBlocked
 	if c.tls != nil && c.tls.handshaking {
-		c.tls.flushHandshake()
+		c.tls.sendPending()
 		return
 	}
 	c.settle()
@@ -368,6 +410,18 @@ func (l *Loop) flushDirty() {
 	l.dirty = l.dirty[:0]
 }
 
+// flushLate sends what the connections that gather have staged in the whole round.
+func (l *Loop) flushLate() {
+	for i := 0; i < len(l.late); i++ {
+		r := l.late[i]
+		if r.live() {
+			r.c.flags &^= flagDirty
+			r.c.Flush()
+		}
+	}
+	l.late = l.late[:0]
+}
+
 // reclaim takes back the buffers that views may have referred to.
 func (l *Loop) reclaim() {
 	for i, b := range l.retired {
@@ -420,11 +474,17 @@ func (l *Loop) again(c *Conn) {
 	c.handler.OnReadable(c)
 }
 
+// wakeInput: the eventfd's count only grows, and would take centuries to be full.
+const wakeInput = unix.EPOLLIN | unix.EPOLLET&0xffffffff
+
 const epollInput = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff
 
 // Adopt makes the descriptor fd, a connected non-blocking stream socket, the loop's. On the loop only. At its end the
 // loop closes it.
 func (l *Loop) Adopt(fd int, remote netip.AddrPort, h Handler) (*Conn, error) {
+	if l.given == int32(fd) {
+		l.given = -1
+	}
 	c, err := l.register(int32(fd), h, 0)
 	if err != nil {
 		closeFD(int32(fd))
@@ -522,13 +582,34 @@ func (l *Loop) Some(from, n int, f func(Handler) bool) (next int) {
 	return (from + n) % len(l.conns)
 }
 
-// Give hands the connected descriptor fd to the loop from another goroutine; adopt runs on the loop.
+// Give hands the connected descriptor fd to the loop from another goroutine; adopt runs on the loop. If it panics, the
+// connection is closed.
 func (l *Loop) Give(fd int, remote netip.AddrPort, adopt func(l *Loop, fd int, remote netip.AddrPort)) {
 	l.Stats.Pending.Add(1)
 	l.Post(func() {
 		l.Stats.Pending.Add(-1)
+		l.given = int32(fd)
+		defer l.taken(fd)
 		adopt(l, fd, remote)
 	})
+}
+
+// taken ends a connection whose adoption panicked: nobody else knows of it.
+func (l *Loop) taken(fd int) {
+	own := l.given != int32(fd)
+	l.given = -1
+	p := recover()
+	if p == nil {
+		return
+	}
+	l.panicked(p)
+	switch {
+	case !own:
+		closeFD(int32(fd))
+	case l.conns[fd] != nil:
+		l.conns[fd].flags |= flagPanicked
+		l.conns[fd].Abort()
+	}
 }
 
 // Dial starts a connection to addr; h.OnConnect follows, never from inside Dial. timeout bounds it.

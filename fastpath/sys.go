@@ -3,14 +3,15 @@ package fastpath
 import (
 	"net/netip"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // This file is the only one with unsafe: system calls that never block are made without telling the Go scheduler
-// (RawSyscall), which saves about 10 % of a request's cost. The one call that blocks, epoll_wait, goes through Syscall:
-// blocking in a raw call would hold up the garbage collector.
+// (RawSyscall), which saves about 10 % of a request's cost. The one call that blocks, epoll_wait, is raw too while the loop
+// is busy, but for a short while only: blocking in a raw call holds up the garbage collector (Loop.wait).
 //
 // The kernel answers EAGAIN, not EINTR, on a non-blocking socket that has nothing. Should EINTR come all the same, the call
 // is made again: taken for EAGAIN it would leave the connection waiting for an edge that never comes.
@@ -71,21 +72,36 @@ func splice(from, to int32, n int) (int, syscall.Errno) {
 	return int(r), 0
 }
 
-// epollWait blocks for at most ms milliseconds (-1: for ever). With ms == 0 it does not block and is a raw call.
+// epollWait blocks for at most ms milliseconds (-1: for ever), as an ordinary system call of which Go's scheduler knows.
 func epollWait(ep int, events []unix.EpollEvent, ms int) int {
 	p, n := uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events))
-	var r uintptr
-	var e syscall.Errno
-	if ms == 0 {
-		r, _, e = syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(ep), p, n, 0, 0, 0)
-	} else {
-		r, _, e = syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(ep), p, n, uintptr(ms), 0, 0)
-	}
+	r, _, e := syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(ep), p, n, uintptr(ms), 0, 0)
 	if e != 0 {
 		return 0 // EINTR; anything else would be a defect and shows as a spinning loop in the metrics
 	}
 	return int(r)
 }
+
+// EpollWaitBriefly waits on an epoll instance of the caller's without Go's scheduler knowing, for d, which must be a few
+// milliseconds at most: so long it may hold up the garbage collector.
+func EpollWaitBriefly(ep int, events []unix.EpollEvent, d time.Duration) int {
+	return epollWaitBriefly(ep, events, int(min(d, rawWaitMax).Milliseconds()))
+}
+
+// epollWaitBriefly is epollWait without the scheduler's knowledge, for at most rawWaitMax: whoever stops the world sends a
+// signal, which ends the wait at once, and if that is lost rawWaitMax ends it.
+func epollWaitBriefly(ep int, events []unix.EpollEvent, ms int) int {
+	p, n := uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events))
+	r, _, e := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(ep), p, n, uintptr(ms), 0, 0)
+	if e != 0 {
+		return 0
+	}
+	return int(r)
+}
+
+// NoDelay switches Nagle's algorithm off for a listening socket's connections, which inherit it: loops gather by themselves
+// what belongs together.
+func NoDelay(fd int) { setsockopt(int32(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) }
 
 // Accept takes a connection from a listening descriptor: non-blocking, close-on-exec, without unix.Accept4's extra
 // system call. From any goroutine.

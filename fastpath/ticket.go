@@ -10,7 +10,9 @@ type Ticket struct {
 
 // Parked is what waits behind a ticket.
 type Parked interface {
-	OnResume(v any) // on the loop
+	// OnResume comes on the loop. It recovers its own panics: what they have to end, an exchange, a stream or a connection,
+	// it alone knows. One that gets out is counted and ends nothing; the ticket is spent all the same.
+	OnResume(v any)
 }
 
 type tickets struct {

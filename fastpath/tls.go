@@ -3,25 +3,22 @@ package fastpath
 import (
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
-	"sync"
 	"syscall"
 	"time"
 )
 
-// tlsState is a connection's TLS layer: crypto/tls over a memory connection that the loop feeds. The handshake runs on a
-// goroutine, so that its computing never delays the loop; afterwards the loop drives the tls.Conn itself. The descriptor
-// is the loop's throughout.
+// tlsState is a connection's TLS layer: crypto/tls over a memory connection that the loop feeds. The handshake is a
+// coroutine of the loop's (handshake.go); afterwards the loop drives the tls.Conn itself.
 type tlsState struct {
-	c           ref // the handshake's goroutine never looks into it: the value may be another connection's by then
+	c           ref // a handshake may outlive the connection: the value may be another connection's by then
 	loop        *Loop
 	remote      netip.AddrPort
 	conn        *tls.Conn
 	hs          *handshake // nil once the loop drives conn
-	handshaking bool       // the loop's own knowledge of hs != nil
+	handshaking bool       // hs != nil
 
 	view    []byte // records that conn has not taken: a view of loop.records while loop.opener == t, else of own
 	own     []byte
@@ -38,152 +35,11 @@ type tlsState struct {
 	err      error // why the handshake failed
 }
 
-// handshake is what the loop and the handshake's goroutine share.
-type handshake struct {
-	mu     sync.Mutex
-	wake   sync.Cond
-	feed   []byte // records from the socket; at most feedBytesMax
-	full   bool   // the loop stopped reading: tell it when feed is empty
-	eof    bool
-	shut   bool
-	out    []byte // records for the socket
-	posted bool   // the loop was told of out
-	work   *Work
-	err    error
-}
-
-// StartTLS begins a handshake as server or as client (then cfg says whom to expect); the connection's handler, a
-// Handshaker, hears of its end. Input that was read already and is unread belongs to the handshake. w bounds how many
-// run and compute at once; over it the answer is ErrOverload and the owner closes.
-func (c *Conn) StartTLS(cfg *tls.Config, server bool, w *Work) *Error {
-	t := &tlsState{c: ref{c, c.gen}, loop: c.loop, remote: c.remote, hs: &handshake{work: w}, handshaking: true}
-	t.hs.wake.L = &t.hs.mu
-	if server {
-		t.conn = tls.Server((*memoryConn)(t), cfg)
-	} else {
-		t.conn = tls.Client((*memoryConn)(t), cfg)
-	}
-	c.tls = t
-	t.hs.feed = append(t.hs.feed, c.in...)
-	c.Discard(len(c.in))
-	if err := w.Go(WorkHandshake, t.run); err != nil {
-		c.tls = nil
-		return err
-	}
-	if c.flags&flagReadable != 0 {
-		t.feedSocket()
-	}
-	return nil
-}
-
-// run is the handshake's goroutine. It holds a permit while it computes, not while it waits for the peer.
-func (t *tlsState) run() {
-	hs := t.hs
-	hs.work.enter()
-	hs.err = t.handshake()
-	hs.work.leave()
-	t.loop.Post(t.finish)
-}
-
-// handshake turns a panic, of a certificate callback say, into a failed handshake.
-func (t *tlsState) handshake() (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			t.loop.panicked(p)
-			err = fmt.Errorf("panic in the TLS handshake: %v", p)
-		}
-	}()
-	return t.conn.Handshake()
-}
-
-// finish gives the tls.Conn to the loop. Another turn follows: what came behind the handshake stands in memory, where no
-// event tells of it.
-func (t *tlsState) finish() {
-	if !t.c.live() {
-		return
-	}
-	c, hs := t.c.c, t.hs
-	defer c.loop.recovered(c)
-	t.flushHandshake()
-	t.hs, t.handshaking, t.err = nil, false, hs.err
-	if len(hs.feed) > 0 {
-		t.own = append(c.loop.buffers.get(len(hs.feed)), hs.feed...)
-		t.view = t.own
-	}
-	if hs.eof {
-		c.flags |= flagEOF
-	}
-	var err *Error
-	if hs.err != nil {
-		err = ErrTLS
-	}
-	c.handler.(Handshaker).OnHandshake(c, err)
-	if err == nil && t.c.live() {
-		c.settle() // what was written meanwhile
-		c.Again()
-	}
-}
-
-// HandshakeError is why OnHandshake reported ErrTLS, for the log.
-func (c *Conn) HandshakeError() error {
-	if c.tls == nil {
-		return nil
-	}
-	return c.tls.err
-}
-
-// feedSocket gives waiting records to the handshake.
-func (t *tlsState) feedSocket() {
-	c, hs := t.c.c, t.hs
-	l := c.loop
-	l.lendRecords(nil)
-	for c.flags&flagReadable != 0 {
-		hs.mu.Lock()
-		room := feedBytesMax - len(hs.feed)
-		hs.full = room <= 0
-		hs.mu.Unlock()
-		if room <= 0 {
-			return
-		}
-		n, err := c.recv(l.records[:min(room, len(l.records))])
-		hs.mu.Lock()
-		hs.feed = append(hs.feed, l.records[:n]...)
-		hs.eof = hs.eof || err == ErrEOF || err == ErrReset
-		hs.wake.Signal()
-		hs.mu.Unlock()
-		if err != nil {
-			return
-		}
-	}
-	if c.Broken() {
-		hs.mu.Lock()
-		hs.eof = true
-		hs.wake.Signal()
-		hs.mu.Unlock()
-	}
-}
-
-// flushHandshake sends what the handshake wrote.
-func (t *tlsState) flushHandshake() {
-	c, hs := t.c.c, t.hs
-	hs.mu.Lock()
-	if len(hs.out) > 0 {
-		t.pending = append(c.loop.buffers.grow(t.pending, len(hs.out)), hs.out...)
-		hs.out = hs.out[:0]
-	}
-	hs.posted = false
-	hs.mu.Unlock()
-	t.sendPending()
-}
-
 // release lets go of everything when the connection closes.
 func (t *tlsState) release() {
 	c := t.c.c
-	if hs := t.hs; hs != nil {
-		hs.mu.Lock()
-		hs.shut = true
-		hs.wake.Signal()
-		hs.mu.Unlock()
+	if t.hs != nil {
+		t.hs.abandon()
 	}
 	if c.loop.opener == t {
 		c.loop.opener = nil
@@ -411,7 +267,7 @@ type memoryConn tlsState
 func (m *memoryConn) Read(b []byte) (int, error) {
 	t := (*tlsState)(m)
 	if t.hs != nil {
-		return t.readHandshake(b)
+		return t.hs.read(b)
 	}
 	if len(t.view) == 0 {
 		if t.c.c.flags&flagEOF != 0 {
@@ -430,44 +286,10 @@ func (m *memoryConn) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// readHandshake waits for the peer without a permit.
-func (t *tlsState) readHandshake(b []byte) (int, error) {
-	hs := t.hs
-	hs.mu.Lock()
-	defer hs.mu.Unlock()
-	if len(hs.feed) == 0 && !hs.shut && !hs.eof {
-		hs.work.leave()
-		for len(hs.feed) == 0 && !hs.shut && !hs.eof {
-			hs.wake.Wait()
-		}
-		hs.mu.Unlock()
-		hs.work.enter()
-		hs.mu.Lock()
-	}
-	if hs.shut {
-		return 0, net.ErrClosed
-	}
-	if len(hs.feed) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(b, hs.feed)
-	t.given.follow(hs.feed[:n])
-	hs.feed = hs.feed[:copy(hs.feed, hs.feed[n:])]
-	if hs.full && len(hs.feed) == 0 {
-		hs.full = false
-		t.loop.Post(func() {
-			if t.c.live() && t.handshaking {
-				t.feedSocket()
-			}
-		})
-	}
-	return n, nil
-}
-
 func (m *memoryConn) Write(b []byte) (int, error) {
 	t := (*tlsState)(m)
 	if t.hs != nil {
-		return t.writeHandshake(b)
+		return t.hs.write(b)
 	}
 	c := t.c.c
 	l := c.loop
@@ -482,28 +304,6 @@ func (m *memoryConn) Write(b []byte) (int, error) {
 	if c.flags&flagDirty == 0 {
 		c.flags |= flagDirty
 		l.dirty = append(l.dirty, ref{c, c.gen})
-	}
-	return len(b), nil
-}
-
-func (t *tlsState) writeHandshake(b []byte) (int, error) {
-	hs := t.hs
-	hs.mu.Lock()
-	defer hs.mu.Unlock()
-	if hs.shut {
-		return 0, net.ErrClosed
-	}
-	if len(hs.out)+len(b) > feedBytesMax {
-		return 0, ErrOverload
-	}
-	hs.out = append(hs.out, b...)
-	if !hs.posted {
-		hs.posted = true
-		t.loop.Post(func() {
-			if t.c.live() && t.handshaking {
-				t.flushHandshake()
-			}
-		})
 	}
 	return len(b), nil
 }

@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"crypto"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -110,9 +111,8 @@ func TestTLSOutputStagedDuringTheHandshake(t *testing.T) {
 	})
 }
 
-// TestTLSStalledHandshakesHoldNoPermit: a thousand peers that began a handshake and say no more leave both permits to those
-// who do.
-func TestTLSStalledHandshakesHoldNoPermit(t *testing.T) {
+// TestTLSStalledHandshakes: a thousand peers that began a handshake and say no more hold nobody up.
+func TestTLSStalledHandshakes(t *testing.T) {
 	l := startLoop(t)
 	w := NewWork(2)
 	cfg := serverConfig(tls.VersionTLS13)
@@ -141,12 +141,9 @@ func TestTLSStalledHandshakesHoldNoPermit(t *testing.T) {
 			}
 		}
 	})
-	eventually(t, "the handshakes' goroutines to end", func() bool { return w.Running(WorkHandshake) == 0 })
+	eventually(t, "the handshakes to end", func() bool { return w.Running(WorkHandshake) == 0 })
 	if len(stalledDone) != 0 {
 		t.Error("OnHandshake after Close")
-	}
-	if len(w.permits) != 2 {
-		t.Errorf("%d permits are left of 2", len(w.permits))
 	}
 }
 
@@ -195,9 +192,9 @@ func TestTLSHandshakeFailures(t *testing.T) {
 				}
 				c.Close()
 			})
-			eventually(t, "the goroutine's end", func() bool { return w.Running(WorkHandshake) == 0 })
-			if len(w.permits) != 1 || len(done) != 0 {
-				t.Errorf("%d permits, %d more results", len(w.permits), len(done))
+			eventually(t, "the handshake's end", func() bool { return w.Running(WorkHandshake) == 0 })
+			if len(done) != 0 {
+				t.Errorf("%d more results", len(done))
 			}
 		})
 	}
@@ -223,38 +220,51 @@ func TestTLSFailureAsClient(t *testing.T) {
 	})
 }
 
-// TestTLSCloseDuringHandshake: the goroutine may be waiting for the peer or computing; the connection's value goes to
-// another connection at once. Nothing of the first reaches the second (the race detector watches).
+// heldSigner is a slow key whose signatures are made when the test says so.
+type heldSigner struct {
+	crypto.Signer
+	entered, leave chan struct{}
+}
+
+func (h *heldSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	h.entered <- struct{}{}
+	<-h.leave
+	return h.Signer.Sign(rand, digest, opts)
+}
+
+// heldConfig is a server's configuration with such a key.
+func heldConfig() (*tls.Config, *heldSigner) {
+	cert, _ := identity()
+	held := &heldSigner{cert.PrivateKey.(crypto.Signer), make(chan struct{}), make(chan struct{})}
+	cert.PrivateKey = held
+	cfg := serverConfig(tls.VersionTLS13)
+	cfg.Certificates = nil
+	cfg.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return OffLoop(h.Conn, &cert), nil }
+	return cfg, held
+}
+
+// TestTLSCloseDuringHandshake: the handshake may be waiting for the peer, or for a signature; the connection's value goes
+// to another connection at once. Nothing of the first reaches the second (the race detector watches).
 func TestTLSCloseDuringHandshake(t *testing.T) {
 	l := startLoop(t)
 	w := NewWork(2)
-	entered, leave := make(chan struct{}), make(chan struct{})
-	cfg := serverConfig(tls.VersionTLS13)
-	cfg.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-		if h.Conn.RemoteAddr() == nil || h.Conn.LocalAddr() == nil {
-			t.Error("no address for the callback")
-		}
-		entered <- struct{}{}
-		<-leave
-		_ = h.Conn.RemoteAddr().String()
-		return nil, nil
-	}
+	cfg, held := heldConfig()
 	for i := range 30 {
 		h, done := shaken()
 		fd, peer := tcpPair(t)
 		c := startTLS(t, l, fd, h, cfg, true, w)
-		if i%2 == 0 { // it computes
+		if i%2 == 0 { // its signature is being made
 			go tls.Client(peer, clientConfig(tls.VersionTLS13)).Handshake()
-			receive(t, "the callback", entered)
+			receive(t, "the signer", held.entered)
 		}
 		on(t, l, c.Close)
 		fd, other := tcpPair(t)
 		adoptFD(t, l, fd, &echo{}) // may be the same value
 		if i%2 == 0 {
-			leave <- struct{}{}
+			held.leave <- struct{}{}
 		}
 		echoOnce(t, other, 3000)
-		eventually(t, "the goroutine's end", func() bool { return w.Running(WorkHandshake) == 0 })
+		eventually(t, "the handshake's end", func() bool { return w.Running(WorkHandshake) == 0 })
 		on(t, l, func() {})
 		if len(done) != 0 {
 			t.Fatal("OnHandshake after Close")
@@ -262,58 +272,132 @@ func TestTLSCloseDuringHandshake(t *testing.T) {
 	}
 }
 
-// TestTLSFeedIsBounded: while the handshake computes, the loop reads 64 KiB for it and then stops; afterwards all goes on.
-func TestTLSFeedIsBounded(t *testing.T) {
+// TestTLSCloseInCallback: a callback that closes the connection ends its own handshake.
+func TestTLSCloseInCallback(t *testing.T) {
 	l := startLoop(t)
-	entered, leave := make(chan struct{}), make(chan struct{})
+	w := NewWork(1)
+	var c *Conn
 	cfg := serverConfig(tls.VersionTLS13)
-	cfg.VerifyConnection = func(tls.ConnectionState) error { // our flight has left, the client's is coming
-		close(entered)
-		<-leave
-		return nil
+	cfg.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		c.Close() // callbacks run on the loop's thread, and nothing else does meanwhile
+		return nil, nil
 	}
-	h := &sink{}
+	h, done := shaken()
 	fd, peer := tcpPair(t)
-	c := startTLS(t, l, fd, h, cfg, true, NewWork(1))
+	on(t, l, func() { c = mustAdopt(t, l, fd, h) })
+	on(t, l, func() {
+		if err := c.StartTLS(cfg, true, w); err != nil {
+			t.Errorf("StartTLS: %v", err)
+		}
+	})
+	if tls.Client(peer, clientConfig(tls.VersionTLS13)).Handshake() == nil {
+		t.Error("the peer was satisfied")
+	}
+	eventually(t, "the handshake's end", func() bool { return w.Running(WorkHandshake) == 0 })
+	if len(done) != 0 {
+		t.Error("OnHandshake after Close")
+	}
+}
+
+// TestTLSSlowKeyLeavesTheLoop: while a slow key signs, the loop serves others.
+func TestTLSSlowKeyLeavesTheLoop(t *testing.T) {
+	l := startLoop(t)
+	cfg, held := heldConfig()
+	fd, peer := tcpPair(t)
+	startTLS(t, l, fd, &echo{}, cfg, true, NewWork(1))
 	tc := tls.Client(peer, clientConfig(tls.VersionTLS13))
-	if err := tc.Handshake(); err != nil {
+	go tc.Handshake()
+	receive(t, "the signer", held.entered)
+	_, other := adopt(t, l, &echo{})
+	echoOnce(t, other, 3000)
+	held.leave <- struct{}{}
+	echoOnce(t, tc, 3000)
+}
+
+// TestTLSHandshakesShareTheLoop: however many handshakes have something to do, the loop leads a connection's event within a
+// step or two.
+func TestTLSHandshakesShareTheLoop(t *testing.T) {
+	l := startLoop(t)
+	w := NewWork(1)
+	steps, seen := 0, -1
+	cfg := serverConfig(tls.VersionTLS13)
+	cfg.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		steps++
+		time.Sleep(handshakeTurn)
+		return nil, nil
+	}
+	_, peer := adopt(t, l, &hooks{readable: func(c *Conn) {
+		if c.Fill(1) == nil {
+			seen = steps
+		}
+	}})
+	const many = 40
+	hello := clientHello(t)
+	on(t, l, func() {
+		for range many {
+			fd, p := tcpPair(t)
+			if _, err := p.Write(hello); err != nil {
+				t.Error(err)
+			}
+			h, _ := shaken()
+			c := mustAdopt(t, l, fd, h)
+			c.flags |= flagReadable
+			if err := c.StartTLS(cfg, true, w); err != nil {
+				t.Error(err)
+			}
+		}
+		_, _ = peer.Write([]byte{1}) // all are known to the loop now
+	})
+	onEventually(t, l, "all handshakes", func() bool { return steps == many })
+	if seen < 0 || seen > 3 {
+		t.Errorf("the event was led after %d handshakes' steps", seen)
+	}
+}
+
+// clientHello is a client's first flight.
+func clientHello(t *testing.T) []byte {
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	go tls.Client(theirs, clientConfig(tls.VersionTLS13)).Handshake()
+	b := make([]byte, 16<<10)
+	n, err := ours.Read(b)
+	if err != nil {
 		t.Fatal(err)
 	}
-	const total = 1 << 20
+	return b[:n]
+}
+
+// TestTLSFeedIsBounded: while a signature is made, the loop reads 64 KiB for the handshake and then stops.
+func TestTLSFeedIsBounded(t *testing.T) {
+	l := startLoop(t)
+	cfg, held := heldConfig()
+	h, done := shaken()
+	fd, peer := tcpPair(t)
+	c := startTLS(t, l, fd, h, cfg, true, NewWork(1))
 	go func() {
-		_, _ = tc.Write(payload(0, total))
-		_ = tc.CloseWrite()
+		_, _ = peer.Write(clientHello(t))
+		_, _ = peer.Write(make([]byte, 1<<20))
 	}()
-	receive(t, "the callback", entered)
+	receive(t, "the signer", held.entered)
 	var received uint64
 	onEventually(t, l, "a full feed", func() bool {
-		hs := c.tls.hs
-		hs.mu.Lock()
-		defer hs.mu.Unlock()
-		if len(hs.feed) > feedBytesMax {
-			t.Errorf("the feed holds %d bytes", len(hs.feed))
-		}
 		received = c.Received()
-		return hs.full
+		return len(c.tls.hs.feed) == feedBytesMax
 	})
 	on(t, l, func() {
 		if c.Received() != received || received > 2*feedBytesMax {
 			t.Errorf("read %d bytes, then %d, for a handshake that takes none", received, c.Received())
 		}
 	})
-	close(leave)
-	onEventually(t, l, "the end", func() bool { return h.err != nil })
-	same(t, "data", h.got, payload(0, total))
-	if h.err != ErrEOF {
-		t.Errorf("ended with %v", h.err)
+	held.leave <- struct{}{}
+	if err := receive(t, "the handshake's end", done); err != ErrTLS { // zeros are no record
+		t.Errorf("OnHandshake(%v)", err)
 	}
 }
 
-// TestTLSFeedResumes: a flight of more than 64 KiB, while the handshake waits for a permit, stops the loop's reading; once
-// the handshake takes it, reading goes on.
+// TestTLSFeedResumes: a flight of more than 64 KiB, which does not fit into the feed, arrives all the same.
 func TestTLSFeedResumes(t *testing.T) {
 	l := startLoop(t)
-	w := NewWork(1)
 	cert, _ := identity()
 	one := cert.Certificate[0]
 	for n := len(one); n < 100<<10; n += len(one) {
@@ -322,30 +406,24 @@ func TestTLSFeedResumes(t *testing.T) {
 	cfg := serverConfig(tls.VersionTLS13)
 	cfg.ClientAuth = tls.RequireAnyClientCert
 	fd, peer := tcpPair(t)
-	c := startTLS(t, l, fd, &echo{}, cfg, true, w)
+	g := &gathered{TCPConn: peer}
+	startTLS(t, l, fd, &echo{}, cfg, true, NewWork(1))
 	ccfg := clientConfig(tls.VersionTLS13)
 	ccfg.Certificates = []tls.Certificate{cert}
 	ccfg.VerifyConnection = func(tls.ConnectionState) error {
-		w.enter() // the server's handshake waits for our flight, so the permit is free
+		g.holding = true // the whole flight leaves as one
 		return nil
 	}
-	tc := tls.Client(peer, ccfg)
-	sent := make(chan error, 1)
-	go func() { sent <- tc.Handshake() }()
-	onEventually(t, l, "a full feed", func() bool {
-		hs := c.tls.hs
-		hs.mu.Lock()
-		defer hs.mu.Unlock()
-		return hs.full
-	})
-	if err := receive(t, "the peer's handshake", sent); err != nil { // all it has is sent: no event follows
+	tc := tls.Client(g, ccfg)
+	if err := tc.Handshake(); err != nil {
 		t.Fatal(err)
 	}
-	for range 5 {
-		on(t, l, func() {})
+	if len(g.held) <= feedBytesMax {
+		t.Fatalf("the flight has only %d bytes", len(g.held))
 	}
-	w.leave()
-	onEventually(t, l, "the rest to be read", func() bool { return c.TLS() != nil })
+	if err := g.release(); err != nil {
+		t.Fatal(err)
+	}
 	echoOnce(t, tc, 200_000)
 }
 
@@ -353,7 +431,7 @@ func TestTLSPanics(t *testing.T) {
 	quietly(t)
 	l := startLoop(t)
 	w := NewWork(1)
-	t.Run("in a callback off the loop", func(t *testing.T) {
+	t.Run("in a callback", func(t *testing.T) {
 		cfg := serverConfig(tls.VersionTLS13)
 		cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { panic("a callback's defect") }
 		cfg.Certificates = nil
@@ -379,8 +457,8 @@ func TestTLSPanics(t *testing.T) {
 		}
 	})
 	eventually(t, "the closes", func() bool { return l.Stats.Conns.Load() == 0 && w.Running(WorkHandshake) == 0 })
-	if n := l.Stats.Panics.Load(); n != 2 || len(w.permits) != 1 {
-		t.Errorf("%d panics counted, %d permits left", n, len(w.permits))
+	if n := l.Stats.Panics.Load(); n != 2 {
+		t.Errorf("%d panics counted", n)
 	}
 	l.Stats.Panics.Store(0)
 }
@@ -417,5 +495,5 @@ func TestTLSDeadlineDuringHandshake(t *testing.T) {
 	if _, err := peer.Read(make([]byte, 1)); err == nil {
 		t.Error("the connection is still open")
 	}
-	eventually(t, "the goroutine's end", func() bool { return w.Running(WorkHandshake) == 0 })
+	eventually(t, "the handshake's end", func() bool { return w.Running(WorkHandshake) == 0 })
 }

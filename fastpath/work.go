@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"sync"
 	"sync/atomic"
 )
 
@@ -8,7 +9,7 @@ import (
 type WorkKind uint8
 
 const (
-	WorkHandshake WorkKind = iota // TLS handshakes, of clients and towards backends
+	WorkHandshake WorkKind = iota // TLS handshakes, of clients and towards backends: counted here, computed on their loops
 	WorkCompile                   // translating and compiling the configuration
 	WorkCompute                   // anything else: password hashes, large compressions
 	workKinds
@@ -41,13 +42,11 @@ func NewWork(permits int) *Work {
 
 // Go runs f on a goroutine; ErrOverload when too much of its kind is under way. f takes permits itself.
 func (w *Work) Go(kind WorkKind, f func()) *Error {
-	if w.running[kind].Add(1) > workMax[kind] {
-		w.running[kind].Add(-1)
-		w.Refused.Add(1)
+	if !w.begin(kind) {
 		return ErrOverload
 	}
 	job := func() {
-		defer w.running[kind].Add(-1)
+		defer w.end(kind)
 		f()
 	}
 	select {
@@ -58,11 +57,68 @@ func (w *Work) Go(kind WorkKind, f func()) *Error {
 	return nil
 }
 
+// begin counts a piece of work; false: too much of its kind is under way. end must follow.
+func (w *Work) begin(kind WorkKind) bool {
+	if w.running[kind].Add(1) > workMax[kind] {
+		w.running[kind].Add(-1)
+		w.Refused.Add(1)
+		return false
+	}
+	return true
+}
+
+func (w *Work) end(kind WorkKind) { w.running[kind].Add(-1) }
+
 // Do runs f under a permit and returns when it is done. It waits; never call it on a loop.
 func (w *Work) Do(f func()) {
 	w.enter()
 	defer w.leave()
 	f()
+}
+
+// Share computes f(0) … f(n-1) for a caller that holds a permit: on its goroutine, and beside it under the other permits.
+// These it takes anew for each piece and behind everybody who waits already, so a piece should take less than a millisecond.
+// It returns when all are done. A panic in f is the caller's.
+func (w *Work) Share(n int, f func(i int)) {
+	s := &share{n: int64(n), f: f}
+	var helpers sync.WaitGroup
+	for range min(cap(w.permits), n) - 1 {
+		helpers.Go(func() {
+			for more := true; more; {
+				w.Do(func() { more = s.piece() })
+			}
+		})
+	}
+	for s.piece() {
+	}
+	helpers.Wait()
+	if p := s.panicked.Load(); p != nil {
+		panic(*p)
+	}
+}
+
+// share is one call of Share.
+type share struct {
+	next     atomic.Int64
+	n        int64
+	f        func(i int)
+	panicked atomic.Pointer[any]
+}
+
+// piece does the next piece; false: there is none.
+func (s *share) piece() bool {
+	i := s.next.Add(1) - 1
+	if i >= s.n {
+		return false
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s.panicked.CompareAndSwap(nil, &p)
+			s.next.Store(s.n) // the rest is not begun
+		}
+	}()
+	s.f(int(i))
+	return true
 }
 
 // Running is how many pieces of a kind are under way, waiting ones included.

@@ -124,3 +124,70 @@ func TestWorkersAreReused(t *testing.T) {
 		t.Errorf("%d idle workers", n)
 	}
 }
+
+// TestWorkShare: every piece is done once, by the caller alone when nobody gives a permit back, and by others beside it;
+// a panic is the caller's, and costs no permit.
+func TestWorkShare(t *testing.T) {
+	for permits := 1; permits <= 3; permits++ {
+		w := NewWork(permits)
+		w.Do(func() {
+			var done [1000]atomic.Int32
+			w.Share(len(done), func(i int) { done[i].Add(1) })
+			for i := range done {
+				if n := done[i].Load(); n != 1 {
+					t.Fatalf("%d permits: piece %d was done %d times", permits, i, n)
+				}
+			}
+			w.Share(0, func(int) { t.Error("a piece of none") })
+		})
+		if len(w.permits) != permits {
+			t.Errorf("%d permits are left of %d", len(w.permits), permits)
+		}
+	}
+	w := NewWork(2)
+	w.Do(func() { // two meet in it, or it never returns
+		var both sync.WaitGroup
+		both.Add(2)
+		w.Share(2, func(int) { both.Done(); both.Wait() })
+	})
+	w.Do(func() {
+		defer func() {
+			if p := recover(); p != "a piece's defect" {
+				t.Errorf("the caller saw %v", p)
+			}
+		}()
+		w.Share(1000, func(i int) {
+			if i == 7 {
+				panic("a piece's defect")
+			}
+		})
+	})
+	if len(w.permits) != 2 {
+		t.Errorf("%d permits are left of 2", len(w.permits))
+	}
+}
+
+// TestWorkShareWaitsItsTurn: whoever else wants a permit gets one while a share goes on.
+func TestWorkShareWaitsItsTurn(t *testing.T) {
+	w := NewWork(2)
+	var others int
+	var asked atomic.Bool
+	w.Do(func() {
+		w.Share(2_000_000, func(i int) {
+			if i == 10 {
+				go func() {
+					for range 20 {
+						w.Do(func() { others++ })
+					}
+					asked.Store(true)
+				}()
+			}
+			if !asked.Load() {
+				runtime.Gosched()
+			}
+		})
+		if !asked.Load() {
+			t.Error("others waited until the end")
+		}
+	})
+}

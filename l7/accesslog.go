@@ -241,8 +241,11 @@ func appendRequestLine(b []byte, r *Record) []byte {
 	b = appendEscaped(b, r.MethodText, logValueMax, safeQuoted)
 	b = append(b, ' ')
 	b = appendEscaped(b, r.Target, logTargetMax, safeQuoted)
-	b = append(b, " HTTP/1."...)
-	return append(b, '0'+r.Minor%10)
+	return appendVersion(append(b, ' '), r)
+}
+
+func appendVersion(b []byte, r *Record) []byte {
+	return append(b, 'H', 'T', 'T', 'P', '/', '0'+max(r.Major, 1)%10, '.', '0'+r.Minor%10)
 }
 
 // appendTries appends nginx's four lists about the endpoints that were tried, each with a blank behind it.
@@ -308,8 +311,7 @@ func appendJSON(b []byte, r *Record, now *logStamp) []byte {
 	b = appendMember(b, `","host":"`, r.Host, logValueMax)
 	b = appendMember(b, `","method":"`, r.MethodText, logValueMax)
 	b = appendMember(b, `","uri":"`, r.Target, logTargetMax)
-	b = append(b, `","protocol":"HTTP/1.`...)
-	b = append(b, '0'+r.Minor%10)
+	b = appendVersion(append(b, `","protocol":"`...), r)
 	b = append(b, `","status":`...)
 	b = appendInt(b, int64(r.Status), ',')
 	b = append(b, `"body_bytes_sent":`...)

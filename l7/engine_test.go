@@ -155,7 +155,7 @@ func (f *foreign) WriteBody(b []byte) *fastpath.Error {
 }
 
 func (f *foreign) EndBody([]wire.Field) *fastpath.Error { return nil }
-func (f *foreign) Detach() *fastpath.Conn               { return nil }
+func (f *foreign) Tunnel(*Exchange, *fastpath.Conn)     {}
 
 func (f *foreign) SetDeadline(t int64) {
 	if x := f.x; t != 0 {

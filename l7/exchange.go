@@ -2,6 +2,7 @@ package l7
 
 import (
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7/wire"
@@ -39,9 +40,12 @@ type Exchange struct {
 	started   int64  // loop nanoseconds of the head's end
 	asked     []byte // Req.Target as the client spelled it, for the log
 	headBytes int    // bytes of the request's head
+	major     uint8  // of the client's HTTP version, when it is not 1
 	stage     stage
 	filter    int // the next request filter to run
 	ticket    fastpath.Ticket
+	holds     [holdsMax]*atomic.Uint64 // counts of requests under way in which the exchange is
+	held      int
 	err       *fastpath.Error // why the exchange ended early, for log and metrics
 	plain     bool            // response filters are skipped: one panicked, or their work could not be written
 	fwd       forward
@@ -51,6 +55,24 @@ type Exchange struct {
 
 // Loop is the loop that owns the exchange.
 func (x *Exchange) Loop() *fastpath.Loop { return x.loop }
+
+// holdsMax is in how many counts an exchange may be.
+const holdsMax = 4
+
+// Hold has the exchange's end lower a count of requests under way by one.
+func (x *Exchange) Hold(count *atomic.Uint64) {
+	x.holds[x.held] = count
+	x.held++
+}
+
+// letGo takes the exchange out of all counts.
+func (x *Exchange) letGo() {
+	for i := range x.held {
+		x.holds[i].Add(^uint64(0))
+		x.holds[i] = nil
+	}
+	x.held = 0
+}
 
 // Respond prepares a response of the proxy's own: status, and body text (copied only if it does not outlive the
 // exchange; constants and compiled filters' memory do). A request filter that called it returns Respond.
@@ -122,8 +144,9 @@ type Client interface {
 	Room() int
 	WriteBody(b []byte) *fastpath.Error
 	EndBody(trailers []wire.Field) *fastpath.Error
-	// Detach gives up the connection for a tunnel after a 101 was written.
-	Detach() *fastpath.Conn
+	// Tunnel joins the client with the backend's connection after a 101 was written; Exchange.OnTunnelEnd or tunnelEnded
+	// follows.
+	Tunnel(x *Exchange, backend *fastpath.Conn)
 	// SetDeadline has the engine call expired at loop time t, if the exchange is parked then; 0: no more.
 	SetDeadline(t int64)
 	// Done ends the exchange at the client: the response is complete. The engine goes on with its next request.

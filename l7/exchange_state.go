@@ -29,8 +29,9 @@ func (x *Exchange) reset() {
 	x.TLS, x.Secure, x.trusted, x.RequestID = false, false, false, nil
 	x.ticket.Cancel() // a filter may have parked without saying so: whoever resumes it must not meet another exchange
 	x.filter, x.stage, x.ticket = 0, stageHead, fastpath.Ticket{}
+	x.letGo()
 	x.fwd.reset()
-	x.err, x.asked, x.headBytes, x.plain = nil, nil, 0, false
+	x.err, x.asked, x.headBytes, x.plain, x.major = nil, nil, 0, false, 0
 	x.h1.reset()
 }
 

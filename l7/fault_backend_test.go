@@ -38,32 +38,36 @@ func TestFaultBeforeTheHead(t *testing.T) {
 	for name, c := range map[string]struct {
 		status int
 		do     func(*peer)
+		silent string // in place of do: what it says before it says nothing more
 	}{
-		"garbage":                 {502, says("hello\r\n\r\n")},
-		"binary":                  {502, says("\x00\x01\x02")},
-		"no status":               {502, says("HTTP/1.1 abc OK\r\n\r\n")},
-		"HTTP/2":                  {502, says("HTTP/2.0 200 OK\r\n\r\n")},
-		"LF only":                 {502, says("HTTP/1.1 200 OK\nContent-Length: 0\n\n")},
-		"control character":       {502, says("HTTP/1.1 200 OK\r\nA: \x01\r\nContent-Length: 0\r\n\r\n")},
-		"folded":                  {502, says("HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n")},
-		"huge line":               {502, says("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("x", 20<<10) + "\r\n\r\n")},
-		"huge head":               {502, says("HTTP/1.1 200 OK\r\n" + strings.Repeat("A: "+strings.Repeat("x", 10<<10)+"\r\n", 8))},
-		"many fields":             {502, says("HTTP/1.1 200 OK\r\n" + many + "\r\n")},
-		"two lengths":             {502, says("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab")},
-		"length and chunked":      {502, says("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")},
-		"unknown coding":          {502, says("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n")},
-		"unasked 101":             {502, says("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")},
-		"silence":                 {504, says("")},
-		"half a head and silence": {504, says("HTTP/1.1 200 OK\r\nContent-")},
-		"interim and silence":     {504, says("HTTP/1.1 100 Continue\r\n\r\n")},
-		"end":                     {502, func(*peer) {}},
-		"end within the head":     {502, func(p *peer) { p.send("HTTP/1.1 200 OK\r\nContent-") }},
-		"reset":                   {502, (*peer).reset},
-		"reset within the head":   {502, func(p *peer) { p.send("HTTP/1.1 200 OK\r\n"); time.Sleep(short / 10); p.reset() }},
+		"garbage":                 {502, says("hello\r\n\r\n"), ""},
+		"binary":                  {502, says("\x00\x01\x02"), ""},
+		"no status":               {502, says("HTTP/1.1 abc OK\r\n\r\n"), ""},
+		"HTTP/2":                  {502, says("HTTP/2.0 200 OK\r\n\r\n"), ""},
+		"LF only":                 {502, says("HTTP/1.1 200 OK\nContent-Length: 0\n\n"), ""},
+		"control character":       {502, says("HTTP/1.1 200 OK\r\nA: \x01\r\nContent-Length: 0\r\n\r\n"), ""},
+		"folded":                  {502, says("HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n"), ""},
+		"huge line":               {502, says("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("x", 20<<10) + "\r\n\r\n"), ""},
+		"huge head":               {502, says("HTTP/1.1 200 OK\r\n" + strings.Repeat("A: "+strings.Repeat("x", 10<<10)+"\r\n", 8)), ""},
+		"many fields":             {502, says("HTTP/1.1 200 OK\r\n" + many + "\r\n"), ""},
+		"two lengths":             {502, says("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"), ""},
+		"length and chunked":      {502, says("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), ""},
+		"unknown coding":          {502, says("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n"), ""},
+		"unasked 101":             {502, says("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"), ""},
+		"silence":                 {504, nil, ""},
+		"half a head and silence": {504, nil, "HTTP/1.1 200 OK\r\nContent-"},
+		"interim and silence":     {504, nil, "HTTP/1.1 100 Continue\r\n\r\n"},
+		"end":                     {502, func(*peer) {}, ""},
+		"end within the head":     {502, func(p *peer) { p.send("HTTP/1.1 200 OK\r\nContent-") }, ""},
+		"reset":                   {502, (*peer).reset, ""},
+		"reset within the head":   {502, func(p *peer) { p.send("HTTP/1.1 200 OK\r\n"); time.Sleep(short / 10); p.reset() }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, func(r *rig) { r.route.Policy.Tries, r.route.Policy.ReadTimeout = 1, 2*short })
+			r := newRig(t, func(r *rig) { r.route.Policy.Tries, r.route.Policy.ReadTimeout = 1, far })
+			if c.do == nil {
+				c.do = r.silent(c.silent)
+			}
 			r.backend(once(c.do))
 			cl := r.dial()
 			cl.get("/")
@@ -94,31 +98,40 @@ func TestFaultAfterTheHead(t *testing.T) {
 			p.reset()
 		}
 	}
+	silence := map[string]string{
+		"length, silence":     length + "half",
+		"large, silence":      large + megabyte,
+		"chunked, silence":    chunked,
+		"to the end, silence": toEnd,
+	}
 	for name, do := range map[string]func(*peer){
 		"length, end":              send(length + "half"),
 		"length, nothing":          send(length),
 		"length, reset":            reset(length + "half"),
-		"length, silence":          says(length + "half"),
+		"length, silence":          nil,
 		"large, end":               send(large + megabyte),
 		"large, reset":             reset(large + megabyte),
-		"large, silence":           says(large + megabyte),
+		"large, silence":           nil,
 		"chunked, end":             send(chunked),
 		"chunked, end in size":     send(chunked + "5"),
 		"chunked, end in data":     send(chunked + "5\r\nhe"),
 		"chunked, end in trailers": send(chunked + "0\r\nA: b\r\n"),
 		"chunked, no last CRLF":    send(chunked + "0\r\n"),
 		"chunked, reset":           reset(chunked),
-		"chunked, silence":         says(chunked),
+		"chunked, silence":         nil,
 		"chunked, bad size":        says(chunked + "zz\r\n"),
 		"chunked, bad end of data": says(chunked + "1\r\nabc"),
 		"chunked, bad trailer":     says(chunked + "0\r\nA : b\r\n\r\n"),
 		"to the end, reset":        reset(toEnd),
-		"to the end, silence":      says(toEnd),
+		"to the end, silence":      nil,
 	} {
 		for _, minor := range []int{1, 0} {
 			t.Run(fmt.Sprint(name, ", HTTP/1.", minor), func(t *testing.T) {
 				t.Parallel()
-				r := newRig(t, func(r *rig) { r.route.Policy.ReadTimeout = short })
+				r := newRig(t, func(r *rig) { r.route.Policy.ReadTimeout, r.settings.SendTimeout = far, 1000*far })
+				if do == nil {
+					do = r.silent(silence[name])
+				}
 				b := r.backend(once(do))
 				c := r.dial()
 				c.send(fmt.Sprintf("GET / HTTP/1.%d\r\nHost: a\r\n\r\n", minor))
@@ -195,27 +208,24 @@ func TestSlowBackend(t *testing.T) {
 
 // TestSlowClientIsNotTheBackends: while the client is what is waited for, proxy-read-timeout does not run.
 func TestSlowClientIsNotTheBackends(t *testing.T) {
-	for _, framing := range []string{"Content-Length: 20000000\r\n", "Transfer-Encoding: chunked\r\n"} {
-		t.Run(framing[:7], func(t *testing.T) {
-			t.Parallel()
-			r := newRig(t, func(r *rig) { r.route.Policy.ReadTimeout = stall })
-			r.backend(func(p *peer) {
-				for p.request() != nil {
-					p.send("HTTP/1.1 200 OK\r\n" + framing + "\r\n")
-					var w io.Writer = p
-					last := ""
-					if framing[0] == 'T' {
-						w, last = chunks{p}, "0\r\n\r\n"
-					}
-					if _, err := io.CopyBuffer(w, io.LimitReader(struct{ io.Reader }{zeros{}}, 20_000_000), make([]byte, 1<<20)); err != nil {
-						return
-					}
-					p.send(last)
-				}
-			})
+	for name, field := range readers {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, func(r *rig) { r.route.Policy.ReadTimeout, r.settings.SendTimeout = far, 1000*far })
+			r.backend(endlessAnswer(field))
 			c := r.dial()
 			c.get("/")
-			time.Sleep(3 * stall / 2)
+			waited := 0
+			r.eventually("the client is waited for", func() bool {
+				r.on(func() {
+					r.loops[0].Each(func(h fastpath.Handler) {
+						if h, ok := h.(*http1); ok && h.stalled { // the backend's time stands still in this very moment
+							r.skip(10 * far)
+							waited++
+						}
+					})
+				})
+				return waited >= 5
+			})
 			res, err := http.ReadResponse(c.r, nil)
 			r.must(err)
 			if n, err := io.Copy(io.Discard, res.Body); n != 20_000_000 || err != nil {

@@ -12,12 +12,15 @@ import (
 const (
 	triesMax   = 8        // attempts in all that proxy-next-upstream-tries: 0 ("unlimited") can mean
 	relayBytes = 64 << 10 // body bytes moved in one turn before others have theirs
+	paceBytes  = 4 << 10  // what limit-rate lets go at once, when it goes on
 	spliceMin  = 64 << 10 // what must still be to come of a body before splice(2) is worth its pipe
 )
 
 // forward is an exchange's way to the backend: which endpoint, how far, and what may still be repeated.
 type forward struct {
 	cluster  *upstream.Cluster
+	canary   *Canary // whose cluster it is; nil: the route's own
+	belongs  belonging
 	stream   upstream.Stream // nil while none is had
 	tried    [triesMax]*upstream.Endpoint
 	tries    int
@@ -37,6 +40,8 @@ type forward struct {
 	interim   bool   // an interim head has gone to the client: nothing can be repeated
 	expecting bool   // the backend's time runs
 	copying   bool   // there was no pipe for a splice: bodies are copied
+	retrying  bool   // the exchange is among the cluster's retries
+	pacing    bool   // the response waits until limit-rate lets it go on
 
 	splice fastpath.Splicer // the response's body
 	upload fastpath.Splicer // the request's body
@@ -72,11 +77,11 @@ func (f *forward) release() {
 // forward sends the exchange to an endpoint of its route's cluster.
 func (x *Exchange) forward() {
 	f := &x.fwd
-	f.cluster = x.Route.Cluster
-	if f.cluster == nil {
+	if x.Route.Cluster == nil {
 		x.failed(errNoEndpoint)
 		return
 	}
+	x.choose()
 	if len(x.Req.Authority) == 0 {
 		x.Req.Authority = x.serverName()
 	}
@@ -131,10 +136,17 @@ func (x *Exchange) collect() {
 func (x *Exchange) connect() {
 	f := &x.fwd
 	x.stage = stageConnect
-	e := f.cluster.Pick(upstream.Wish{Loop: x.loop.ID, Tried: f.tried[:min(f.tries, triesMax)]})
+	if x.overdue() {
+		x.failed(errOverdue)
+		return
+	}
+	if f.tries == 0 && x.Route.Mirror != nil {
+		x.mirror()
+	}
+	e := x.pick()
 	if e == nil && x.Route.Fallback != nil && f.cluster != x.Route.Fallback {
-		f.cluster = x.Route.Fallback
-		e = f.cluster.Pick(upstream.Wish{Loop: x.loop.ID})
+		f.cluster, f.canary, f.belongs = x.Route.Fallback, nil, belonging{}
+		e = x.pick()
 	}
 	if e == nil {
 		x.failed(errNoEndpoint)
@@ -150,6 +162,7 @@ func (x *Exchange) connect() {
 	if timeout == 0 {
 		timeout = x.Settings.ConnectTimeout
 	}
+	timeout = x.within(timeout)
 	s, ready, err := e.Open(x.loop, x, upstream.OpenOptions{
 		Fresh:          f.tries > 1, // an attempt after a failure does not try its luck with another idle session
 		NonIdempotent:  !idempotent(x.Req.Method),
@@ -255,6 +268,15 @@ func (x *Exchange) passOn(b []byte) *fastpath.Error {
 	return err
 }
 
+// arrived goes on with what the client's body was waited for.
+func (x *Exchange) arrived() {
+	if x.stage == stageCollect {
+		x.collect()
+	} else if x.sending() {
+		x.sendBody()
+	}
+}
+
 // sending tells whether the backend has not got the whole request.
 func (x *Exchange) sending() bool {
 	return x.fwd.stream != nil && !x.fwd.reqEnded && (x.stage == stageResponse || x.stage == stageBody)
@@ -264,8 +286,27 @@ func (x *Exchange) sending() bool {
 func (x *Exchange) expect(d time.Duration) {
 	if x.stage == stageResponse {
 		x.fwd.expecting = d != 0
-		x.fwd.stream.SetTimeout(d)
+		x.fwd.stream.SetTimeout(x.within(d))
 	}
+}
+
+// within shortens a wait (0: without end) to what the route's request-timeout leaves.
+func (x *Exchange) within(d time.Duration) time.Duration {
+	total := x.Route.Policy.Timeout
+	if total == 0 {
+		return d
+	}
+	left := max(total-time.Duration(x.loop.Now()-x.started), time.Millisecond)
+	if d == 0 {
+		return left
+	}
+	return min(d, left)
+}
+
+// overdue tells whether the route's request-timeout has passed.
+func (x *Exchange) overdue() bool {
+	total := x.Route.Policy.Timeout
+	return total > 0 && x.loop.Now()-x.started >= int64(total)
 }
 
 // sendSplice lets the kernel move the rest of a large request body.
@@ -344,11 +385,17 @@ func (x *Exchange) respondOrFail() {
 // OnStreamTimeout implements upstream.Peer: the backend was silent for too long.
 func (x *Exchange) OnStreamTimeout() {
 	defer x.recovered()
-	if x.stage >= stageBody {
+	switch {
+	case x.overdue():
+		x.failed(errOverdue)
+	case x.fwd.pacing:
+		x.fwd.pacing = false
+		x.relay()
+	case x.stage >= stageBody:
 		x.failed(errReadTimeout)
-		return
+	default:
+		x.retry(errReadTimeout)
 	}
-	x.retry(errReadTimeout)
 }
 
 // readHead takes the backend's answer: interim heads go on at once, the final one begins the relay.
@@ -379,7 +426,7 @@ func (x *Exchange) readHead() {
 			f.interim = true
 		}
 	}
-	if next := nextOf(x.Resp.Status); next != 0 && x.Route.Policy.NextUpstream&next != 0 && x.repeatable() {
+	if next := nextOf(x.Resp.Status); next != 0 && x.Route.Policy.NextUpstream&next != 0 && x.repeatable() && x.budgeted() {
 		x.again(nil, x.Resp.Status)
 		return
 	}
@@ -391,6 +438,8 @@ func (x *Exchange) beginResponse() {
 	f := &x.fwd
 	f.headAt, f.status = x.loop.Now(), x.Resp.Status
 	f.stream.Endpoint().Observe(x.loop, f.headAt-f.asked)
+	f.stream.Endpoint().Answered(x.loop, f.status >= 500)
+	x.stick()
 	if !x.filterResponse() {
 		x.failed(errPanic)
 		return
@@ -416,8 +465,13 @@ func (x *Exchange) relay() {
 		}
 		room := x.client.Room()
 		if room == 0 {
-			f.stream.SetTimeout(0) // it is the client that is waited for
+			f.stream.SetTimeout(x.within(0)) // it is the client that is waited for
 			return
+		}
+		if x.Route.Policy.Rate > 0 {
+			if room = x.paced(room); room == 0 {
+				return
+			}
 		}
 		if moved >= relayBytes {
 			f.stream.Again()
@@ -436,7 +490,7 @@ func (x *Exchange) relay() {
 		}
 		switch err {
 		case fastpath.ErrWouldBlock:
-			f.stream.SetTimeout(x.readTimeout())
+			f.stream.SetTimeout(x.within(x.readTimeout()))
 		case fastpath.ErrEOF:
 			x.endResponse()
 		default:
@@ -446,11 +500,26 @@ func (x *Exchange) relay() {
 	}
 }
 
+// paced is how much of room the route's limit-rate leaves, as nginx counts it: what a second brings is there at its
+// beginning. 0: the relay goes on when more is there.
+func (x *Exchange) paced(room int) int {
+	f, p := &x.fwd, &x.Route.Policy
+	due := p.RateAfter + p.Rate + int64(float64(p.Rate)*float64(x.loop.Now()-f.headAt)/float64(time.Second))
+	if left := due - f.got; left > 0 {
+		f.pacing = false
+		return int(min(int64(room), left))
+	}
+	f.pacing = true
+	wait := time.Duration(float64(f.got-due+min(p.Rate, paceBytes)) / float64(p.Rate) * float64(time.Second))
+	f.stream.SetTimeout(x.within(max(wait, time.Millisecond)))
+	return 0
+}
+
 // beginSplice lets the kernel move the rest of a large body, if both sides carry it unframed and in plain text.
 func (x *Exchange) beginSplice() {
 	f := &x.fwd
 	left := f.stream.BodyLeft()
-	if left < spliceMin || f.copying {
+	if left < spliceMin || f.copying || x.Route.Policy.Rate > 0 {
 		return
 	}
 	from, to := f.stream.Raw(), x.client.RawOut()
@@ -473,10 +542,10 @@ func (x *Exchange) relaySplice() {
 		x.endResponse()
 	case err == fastpath.ErrWouldBlock:
 		if x.client.RawOut().Blocked() {
-			f.stream.SetTimeout(0)
+			f.stream.SetTimeout(x.within(0))
 			x.client.Room() // the engine notes that the client is waited for
 		} else {
-			f.stream.SetTimeout(x.readTimeout())
+			f.stream.SetTimeout(x.within(x.readTimeout()))
 		}
 	case err == fastpath.ErrNoDescriptor:
 		f.stream.Spliced(f.splice.Moved())

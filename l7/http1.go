@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"bytes"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -59,11 +60,9 @@ func (h *http1) OnReadable(c *fastpath.Conn) {
 		h.next()
 	case c.Broken():
 		h.gone()
-	case x.stage == stageCollect:
-		x.collect()
-	case x.sending():
+	case x.stage == stageCollect, x.sending():
 		h.arrived(&x.h1) // whoever takes it: it is not the client that is waited for
-		x.sendBody()
+		x.arrived()
 	case !c.Plain() && len(c.Buffered()) == 0:
 		h.watch()
 	}
@@ -116,7 +115,7 @@ func (h *http1) OnDeadline(c *fastpath.Conn) {
 // late is what to call a body that is waited for in vain.
 func (h *http1) late() *fastpath.Error {
 	h.x.h1.keep = false
-	if h.tooSlow() {
+	if h.x.h1.tooSlow(h.settings) {
 		return errTooSlow
 	}
 	return errBodyTimeout
@@ -125,16 +124,15 @@ func (h *http1) late() *fastpath.Error {
 // stall begins the wait for a client that does not take its output.
 func (h *http1) stall() {
 	if !h.stalled {
-		h.stalled, h.slow, h.mark = true, true, h.taken()
+		h.stalled, h.slow, h.mark = true, true, taken(h.c)
 		h.c.SetDeadline(h.c.Loop().Now() + int64(h.settings.SendTimeout))
 	}
 }
 
 // look cuts a client that has taken less than the minimum since the last look.
 func (h *http1) look() {
-	taken := h.taken()
-	if taken-h.mark >= uint64(max(1, int64(h.settings.RateMin)*int64(h.settings.SendTimeout)/int64(time.Second))) {
-		h.mark = taken
+	if n := taken(h.c); int64(n-h.mark) >= least(h.settings) {
+		h.mark = n
 		h.c.SetDeadline(h.c.Loop().Now() + int64(h.settings.SendTimeout))
 		return
 	}
@@ -146,14 +144,14 @@ func (h *http1) look() {
 	h.c.Abort()
 }
 
-// taken is how much the client has acknowledged. That a write succeeded says little: the kernel holds megabytes, and asks
+// taken is how much the client of c has acknowledged. That a write succeeded says little: the kernel holds megabytes, and asks
 // for more only when a third of them has gone.
-func (h *http1) taken() uint64 {
-	held, err := unix.IoctlGetInt(h.c.FD(), unix.SIOCOUTQ)
+func taken(c *fastpath.Conn) uint64 {
+	held, err := unix.IoctlGetInt(c.FD(), unix.SIOCOUTQ)
 	if err != nil {
 		held = 0 // then every write counts
 	}
-	return h.c.Sent() - uint64(held)
+	return c.Sent() - uint64(held)
 }
 
 // next begins requests until one is under way, or input is missing. It is the engine's idle state.
@@ -184,7 +182,15 @@ func (h *http1) head() bool {
 	c := h.c
 	for {
 		if b := c.Buffered(); len(b) > int(h.scanned) {
+			if h.served == 0 && b[0] == wire.H2Preface[0] && h.foretells(b) {
+				return false
+			}
 			skip, n, err := wire.RequestHeadEnd(b, int(h.scanned), &h.settings.Limits)
+			if err == wire.ErrNoVersion && h.served == 0 && h.settings.HTTP2 && !h.tls && strange(b) {
+				h.local.srv.Stats.Refused(h.local.loop.ID, err.Kind)
+				h.end()
+				return false
+			}
 			if err != nil {
 				h.reject(err)
 				return false
@@ -206,6 +212,21 @@ func (h *http1) head() bool {
 		}
 	}
 }
+
+// foretells makes an HTTP/2 connection of one that begins with its preface (RFC 9113 3.3, prior knowledge). Over TLS it is
+// ALPN that tells.
+func (h *http1) foretells(b []byte) bool {
+	n := min(len(b), len(wire.H2Preface))
+	if h.tls || !h.settings.HTTP2 || n < h2PrefaceKnown || string(b[:n]) != wire.H2Preface[:n] {
+		return false
+	}
+	h.closing = true
+	h.local.srv.serveHTTP2(h.c, h.accepted)
+	return true
+}
+
+// h2PrefaceKnown is how much of the preface no request of HTTP/1.1 begins with.
+const h2PrefaceKnown = len("PRI * HTTP/2")
 
 // idle sets the deadline of a connection that waits for a head.
 func (h *http1) idle() {
@@ -279,19 +300,29 @@ func (h *http1) begin(head []byte) {
 	}
 	x.h1.asked = !x.Req.Expect100
 	x.asked = x.Req.Target
-	if h.misdirected(x) {
+	if h.accepted.misdirects(x) {
 		x.respond(statusMisdirected, nil)
 		return
 	}
 	x.serve()
 }
 
+// strange tells a first line that could begin neither HTTP/1 nor HTTP/2: three words of which neither the second is a target
+// nor the third a version. Whoever sent it would not understand an answer of either (RFC 9113 3.4).
+func strange(head []byte) bool {
+	line, _, _ := bytes.Cut(head, lineEnd)
+	_, rest, _ := bytes.Cut(line, blank)
+	target, version, ok := bytes.Cut(rest, blank)
+	return ok && !bytes.ContainsAny(target, "/*:?%") && !bytes.ContainsAny(version, "/ ")
+}
+
+var blank = []byte(" ")
+
 const statusMisdirected = 421
 
-// misdirected tells a request on a TLS connection whose host is neither the one that the client asked the connection for
+// misdirects tells a request on a TLS connection whose host is neither the one that the client asked the connection for
 // nor one that the certificate shown covers (docs/hardening.md 3.2, row 421).
-func (h *http1) misdirected(x *Exchange) bool {
-	a := h.accepted
+func (a *Accepted) misdirects(x *Exchange) bool {
 	if len(a.Server) == 0 || a.Certificate == nil || len(x.Req.Host) == 0 || string(x.Req.Host) == string(a.Server) {
 		return false
 	}
@@ -421,7 +452,7 @@ func (h *http1) missing(x *Exchange, err *fastpath.Error) *fastpath.Error {
 		return errClientGone
 	}
 	h.AwaitBody()
-	if h.tooSlow() {
+	if b.tooSlow(h.settings) {
 		b.keep = false
 		return errTooSlow
 	}
@@ -429,9 +460,8 @@ func (h *http1) missing(x *Exchange, err *fastpath.Error) *fastpath.Error {
 }
 
 // tooSlow tells whether the client's body comes under the minimum rate.
-func (h *http1) tooSlow() bool {
-	b := &h.x.h1
-	return b.waited > int64(h.settings.RateGrace) && b.got < int64(h.settings.RateMin)*b.waited/int64(time.Second)
+func (b *h1Body) tooSlow(s *Settings) bool {
+	return b.waited > int64(s.RateGrace) && b.got < int64(s.RateMin)*b.waited/int64(time.Second)
 }
 
 // AwaitBody implements Client.
@@ -442,7 +472,7 @@ func (h *http1) AwaitBody() {
 	}
 	h.waiting = true
 	until := now + int64(h.settings.BodyTimeout)
-	if h.tooSlow() {
+	if h.x.h1.tooSlow(h.settings) {
 		until = now // a spliced body is judged by OnDeadline
 	}
 	if !h.stalled {
@@ -589,11 +619,11 @@ func (h *http1) RawOut() *fastpath.Conn {
 // SplicedOut implements Client.
 func (h *http1) SplicedOut(n int64) { h.x.h1.sent += n }
 
-// Detach implements Client.
-func (h *http1) Detach() *fastpath.Conn {
+// Tunnel implements Client.
+func (h *http1) Tunnel(x *Exchange, backend *fastpath.Conn) {
 	h.x = nil
 	h.closed()
-	return h.c
+	fastpath.Join(h.c, backend, x.Settings.TunnelIdle, x.Settings.HalfCloseTimeout, x)
 }
 
 // Done implements Client: the connection goes on with its next request, or ends.

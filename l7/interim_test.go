@@ -3,10 +3,13 @@ package l7
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sluiceproxy/sluice/l7/wire"
 )
 
 // TestInterim: 1xx heads of a backend reach the client, at most ten of them; 100 does not, it is the proxy's own.
@@ -161,6 +164,31 @@ func TestEarlyAnswer(t *testing.T) {
 				t.Error("the backend's connection was kept")
 			}
 			_, _ = io.Copy(io.Discard, cl.r)
+		})
+	}
+}
+
+// TestEarlyAnswerAndReset: who answers early and then resets, with the body streaming at it, has answered all the same.
+func TestEarlyAnswerAndReset(t *testing.T) {
+	for _, framing := range []wire.Framing{wire.FramingLength, wire.FramingChunked} {
+		t.Run(framing.String(), func(t *testing.T) {
+			r := newRig(t, func(r *rig) { r.route.Policy.BufferRequest, r.route.Policy.BodyMax = false, 0 })
+			r.backend(func(p *peer) {
+				q := p.head()
+				if q == nil {
+					return
+				}
+				_, _ = io.CopyN(io.Discard, q.Body, rand.N[int64](500_000))
+				p.answer("403 Forbidden", "no")
+				p.reset()
+			})
+			for range 30 {
+				c := r.dial()
+				c.send("POST / HTTP/1.1\r\nHost: a\r\n" + framingField(framing, endless) + "\r\n")
+				go func() { _ = write(c, framing, io.LimitReader(zeros{}, endless)) }()
+				c.expect("POST", 403, "no")
+				c.Close()
+			}
 		})
 	}
 }

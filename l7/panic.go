@@ -65,6 +65,17 @@ func (h *http1) recovered() {
 	h.c.Abort()
 }
 
+// recovered is the same for a connection of many exchanges.
+func (h *http2) recovered() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	countPanic(h.local.loop, p)
+	h.closed(errEngine)
+	h.c.Abort()
+}
+
 func countPanic(l *fastpath.Loop, p any) {
 	l.Stats.Panics.Add(1)
 	slog.Error("a request panicked; it is ended, everything else serves on: please report this", "panic", p, "stack", string(debug.Stack()))

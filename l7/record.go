@@ -28,7 +28,10 @@ func (x *Exchange) record() {
 }
 
 func (x *Exchange) recordRequest(r *Record) {
-	r.Method, r.MethodText, r.Minor = x.Req.Method, x.Req.MethodText, x.Req.Minor
+	r.Method, r.MethodText, r.Major, r.Minor = x.Req.Method, x.Req.MethodText, 1, x.Req.Minor
+	if x.major != 0 {
+		r.Major, r.Minor = x.major, 0
+	}
 	r.RequestBytes = int64(x.headBytes) + x.h1.got
 }
 
@@ -38,7 +41,10 @@ func (x *Exchange) recordAnswer(r *Record) {
 	r.Tunnel = x.Resp.Status == 101
 	r.BodyBytes, r.BytesSent = x.h1.sent, x.h1.sent+int64(x.h1.headSent)
 	r.Duration = x.loop.Now() - x.started
-	r.Tried = 0
+	r.Tried, r.Alternative = 0, ""
+	if f.canary != nil {
+		r.Alternative = f.canary.Name
+	}
 	if f.tries == 0 {
 		return
 	}

@@ -22,7 +22,10 @@ func TestRecordOfTries(t *testing.T) {
 	const never = -1
 	refused := func(r *rig) { r.refusing() }
 	serving := func(serve func(*peer)) func(*rig) { return func(r *rig) { r.backend(serve) } }
-	hangs := wantedTry{short, patience, 0, fastpath.KindTimeout}
+	hangs := wantedTry{far, 100 * far, 0, fastpath.KindTimeout}
+	silent := func(bytes string) func(*rig) {
+		return func(r *rig) { r.backend(once(r.silent(bytes))) }
+	}
 	fails := answering("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
 	for _, c := range []struct {
 		name     string
@@ -33,17 +36,17 @@ func TestRecordOfTries(t *testing.T) {
 	}{
 		{"answered", []func(*rig){serving(mirror)}, nil, 200, []wantedTry{{0, patience, 200, 0}}},
 		{"refused", []func(*rig){refused}, nil, 502, []wantedTry{{never, never, 0, fastpath.KindRefused}}},
-		{"silent", []func(*rig){serving(once(says("")))}, nil, 504, []wantedTry{hangs}},
-		{"cut before the head", []func(*rig){serving(once(says("HTTP/1.1 2")))}, nil, 504, []wantedTry{hangs}},
+		{"silent", []func(*rig){silent("")}, nil, 504, []wantedTry{hangs}},
+		{"cut before the head", []func(*rig){silent("HTTP/1.1 2")}, nil, 504, []wantedTry{hangs}},
 		{"garbage", []func(*rig){serving(once(says("hello\r\n\r\n")))}, nil, 502, []wantedTry{{0, patience, 0, fastpath.KindMalformed}}},
 		{"cut after the head", []func(*rig){serving(once(func(p *peer) { p.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf") }))},
 			nil, 200, []wantedTry{{0, patience, 200, fastpath.KindEOF}}},
-		{"silent after the head", []func(*rig){serving(once(says("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")))}, nil, 200,
-			[]wantedTry{{short, patience, 200, fastpath.KindTimeout}}},
+		{"silent after the head", []func(*rig){silent("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")}, nil, 200,
+			[]wantedTry{{far, 100 * far, 200, fastpath.KindTimeout}}},
 		{"large body cut", []func(*rig){serving(once(func(p *peer) {
 			p.send("HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n" + strings.Repeat("m", 1<<20))
 		}))}, nil, 200, []wantedTry{{0, patience, 200, fastpath.KindEOF}}},
-		{"refused, silent, answered", []func(*rig){refused, serving(once(says(""))), serving(mirror)}, nil, 200,
+		{"refused, silent, answered", []func(*rig){refused, silent(""), serving(mirror)}, nil, 200,
 			[]wantedTry{{never, never, 0, fastpath.KindRefused}, hangs, {0, patience, 200, 0}}},
 		{"a status that asks for another", []func(*rig){serving(fails), serving(mirror)},
 			func(r *rig) { r.route.Policy.NextUpstream |= Next503 }, 200, []wantedTry{{0, patience, 503, 0}, {0, patience, 200, 0}}},
@@ -53,7 +56,7 @@ func TestRecordOfTries(t *testing.T) {
 		}, 500, []wantedTry{{0, patience, 200, 0}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := newRig(t, func(r *rig) { r.route.Policy.ReadTimeout, r.route.Policy.Tries = short, len(c.backends) })
+			r := newRig(t, func(r *rig) { r.route.Policy.ReadTimeout, r.route.Policy.Tries = far, len(c.backends) })
 			r.probeless = true
 			for _, add := range c.backends {
 				add(r)

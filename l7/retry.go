@@ -3,6 +3,7 @@ package l7
 import (
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7/wire"
+	"github.com/sluiceproxy/sluice/upstream"
 )
 
 // errBackendCut is a response that ended before its length said.
@@ -17,15 +18,37 @@ func (x *Exchange) retry(err *fastpath.Error) {
 	if !allowed && !f.answered {
 		allowed = x.wants(err) && x.repeatable()
 	}
-	if !allowed {
+	if !allowed || !x.budgeted() {
 		x.failed(err)
 		return
 	}
 	x.again(err, 0)
 }
 
+// budgeted enters the exchange into the cluster's retries, once; false: there are as many as its breaker allows.
+func (x *Exchange) budgeted() bool {
+	f := &x.fwd
+	if f.retrying {
+		return true
+	}
+	count, ok := f.cluster.Retry()
+	if count != nil {
+		x.Hold(count)
+		f.retrying = true
+	}
+	return ok
+}
+
+// blame tells the endpoint that it answered badly: by a status of 500 and more, a cut or silence.
+func (x *Exchange) blame(err *fastpath.Error, status int) {
+	if s := x.fwd.stream; s != nil && x.fwd.connected && (status >= 500 || err != nil && err.Fault == fastpath.FaultBackend) {
+		s.Endpoint().Answered(x.loop, true)
+	}
+}
+
 // again gives up the present attempt, which failed or was answered with a status that asks for another, and makes the next.
 func (x *Exchange) again(err *fastpath.Error, status int) {
+	x.blame(err, status)
 	x.fwd.attemptEnded(x.loop.Now(), err, status)
 	x.fwd.release()
 	x.Resp.Reset()
@@ -47,7 +70,7 @@ func (x *Exchange) triesLeft() bool {
 	if limit == 0 || limit > triesMax {
 		limit = triesMax
 	}
-	return x.fwd.tries < limit && (p.TriesTimeout == 0 || x.loop.Now()-x.fwd.first < int64(p.TriesTimeout))
+	return x.fwd.tries < limit && !x.overdue() && (p.TriesTimeout == 0 || x.loop.Now()-x.fwd.first < int64(p.TriesTimeout))
 }
 
 // wants tells whether proxy-next-upstream names the failure.
@@ -59,7 +82,7 @@ func (x *Exchange) wants(err *fastpath.Error) bool {
 	case fastpath.KindMalformed, fastpath.KindHeadTooLarge:
 		next = NextInvalidHeader
 	}
-	return err.Fault != fastpath.FaultClient && x.Route.Policy.NextUpstream&next != 0
+	return err.Fault != fastpath.FaultClient && !upstream.Overloaded(err) && x.Route.Policy.NextUpstream&next != 0
 }
 
 // idempotent: RFC 9110 9.2.2. A method that we do not know is taken as not idempotent.

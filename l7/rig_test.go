@@ -2,6 +2,7 @@ package l7
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -31,7 +32,10 @@ var short = map[bool]time.Duration{false: 150 * time.Millisecond, true: 250 * ti
 const stall = time.Second
 
 // patience bounds every wait of these tests. It is long, because only a failing test waits that long.
-const patience = 10 * time.Second
+const patience = time.Minute
+
+// far is a timeout that no test waits for, however busy the machine: who wants it to pass sets the loop's time forward.
+const far = patience / 6
 
 // rig is a Server on a loop of its own, between clients and backends of the test. When the test ends it checks that a
 // following request is answered rightly by the same loop and backends, and that everything that was taken came back.
@@ -215,6 +219,11 @@ func (r *rig) checkPool() {
 	})
 }
 
+// skip sets the loop's time forward by d, from inside the loop: it is d later from its next turn on.
+func (r *rig) skip(d time.Duration) {
+	*(*int64)(reflect.ValueOf(r.loops[0]).Elem().FieldByName("skew").Addr().UnsafePointer()) += int64(d)
+}
+
 // on runs f on the loop and waits for it.
 func (r *rig) on(f func()) {
 	r.Helper()
@@ -339,6 +348,10 @@ func (r *rig) refusing() {
 func (b *backend) run(serve func(*peer)) {
 	for {
 		c, err := b.Accept()
+		if errors.Is(err, unix.EMFILE) { // a test has taken the descriptors away
+			time.Sleep(time.Millisecond)
+			continue
+		}
 		if err != nil {
 			return
 		}
@@ -420,6 +433,16 @@ func (p *peer) answer(status, body string) {
 func (p *peer) reset() {
 	_ = p.SetLinger(0)
 	p.Close()
+}
+
+// silent says bytes and then nothing more, and lets the time that the proxy has for it pass: more than far, again and
+// again, until it gives the connection up.
+func (r *rig) silent(bytes string) func(*peer) {
+	return func(p *peer) {
+		for p.send(bytes); !p.gone(20 * time.Millisecond); {
+			r.loops[0].Post(func() { r.skip(far + far/10) })
+		}
+	}
 }
 
 // gone waits until the proxy has closed the connection; false: it did not within d.

@@ -20,6 +20,8 @@ type Route struct {
 	Request  []RequestFilter  // in the order of their stages
 	Response []ResponseFilter // in reverse order of the stages
 	Cluster  *upstream.Cluster
+	Canaries []Canary          // at most CanariesMax; each takes a part of Cluster's requests
+	Mirror   *Mirror           // nil: none
 	Fallback *upstream.Cluster // asked when Cluster has no endpoint (default-backend annotation, then the controller's); nil: 503
 	Policy   Policy
 	Stats    *RouteStats // by identity: outlives the snapshot
@@ -32,10 +34,14 @@ type Policy struct {
 	ConnectTimeout time.Duration // proxy-connect-timeout
 	ReadTimeout    time.Duration // proxy-read-timeout: between two reads from the backend
 	SendTimeout    time.Duration // proxy-send-timeout: between two writes to the backend
+	Timeout        time.Duration // request-timeout: from a request's head to its answer's end; 0: none
 	Tries          int           // proxy-next-upstream-tries: attempts in all; 0: unlimited
 	TriesTimeout   time.Duration // proxy-next-upstream-timeout; 0: none
 	NextUpstream   NextUpstream
-	NoAccessLog    bool // enable-access-log: false
+	Rate           int64 // limit-rate: bytes a second of a response; 0: any number
+	RateAfter      int64 // limit-rate-after: bytes that go before Rate counts
+	NoAccessLog    bool  // enable-access-log: false
+	SetsAffinity   bool  // affinity: cookie: a client without the cookie of the Cluster's Affinity gets one
 }
 
 // NextUpstream is the set of failures after which another endpoint is asked (proxy-next-upstream).

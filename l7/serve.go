@@ -171,6 +171,7 @@ func (x *Exchange) date() {
 
 // failed answers an error before the response's head was written, and cuts the response after it.
 func (x *Exchange) failed(err *fastpath.Error) {
+	x.blame(err, 0)
 	x.fwd.release()
 	x.err = err
 	if x.stage >= stageBody || err.Kind == fastpath.KindCancelled {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/l7/wire"
 )
 
 // exchangesIdleMax is how many exchanges a loop keeps for reuse.
@@ -22,6 +23,22 @@ type Server struct {
 	draining atomic.Bool
 }
 
+// Serve leads an accepted connection whose TLS handshake, if it has one, is over. On c's loop.
+func (s *Server) Serve(c *fastpath.Conn, a *Accepted) {
+	if t := c.TLS(); t != nil && t.NegotiatedProtocol == ProtocolHTTP2 {
+		s.Stats.ConnOpened(c.Loop().ID)
+		s.serveHTTP2(c, a)
+		return
+	}
+	s.ServeHTTP1(c, a)
+}
+
+// What ALPN calls the protocols.
+const (
+	ProtocolHTTP1 = "http/1.1"
+	ProtocolHTTP2 = "h2"
+)
+
 // NewServer makes the engines' common part for the given number of loops.
 func NewServer(r Router, log *AccessLog, stats *Stats) *Server {
 	return &Server{Router: r, Log: log, Stats: stats}
@@ -33,8 +50,11 @@ func (s *Server) Drain(loops []*fastpath.Loop) {
 	for _, l := range loops {
 		l.Post(func() {
 			l.Each(func(h fastpath.Handler) {
-				if c, ok := h.(*http1); ok {
+				switch c := h.(type) {
+				case *http1:
 					c.closeIfIdle()
+				case *http2:
+					c.drain()
 				}
 			})
 		})
@@ -53,7 +73,7 @@ func (s *Server) Shed(l *fastpath.Loop, n int) {
 	from := p.shedAt
 	for _, idle := range [...]time.Duration{shedIdle, 0} {
 		p.shedAt = l.Some(from, shedLooks, func(h fastpath.Handler) bool {
-			if c, ok := h.(*http1); ok && n > 0 && c.idleFor(idle) {
+			if c, ok := h.(idler); ok && n > 0 && c.idleFor(idle) {
 				s.Stats.ConnShed(l.ID)
 				c.end()
 				n--
@@ -66,6 +86,12 @@ func (s *Server) Shed(l *fastpath.Loop, n int) {
 	}
 }
 
+// An idler is a connection between two requests, at times.
+type idler interface {
+	idleFor(d time.Duration) bool
+	end()
+}
+
 // Idle tells whether no exchange and no tunnel is under way. From any goroutine.
 func (s *Server) Idle() bool { return s.Stats.Active() == 0 && s.Stats.Tunnels() == 0 }
 
@@ -74,8 +100,11 @@ func (s *Server) CloseTunnels(loops []*fastpath.Loop) {
 	for _, l := range loops {
 		l.Post(func() {
 			l.Each(func(h fastpath.Handler) {
-				if t, ok := h.(*fastpath.Tunnel); ok {
+				switch t := h.(type) {
+				case *fastpath.Tunnel:
 					t.Close()
+				case *h2Tunnel:
+					t.close(fastpath.ErrTimeout)
 				}
 			})
 		})
@@ -84,15 +113,22 @@ func (s *Server) CloseTunnels(loops []*fastpath.Loop) {
 
 // local is a server's part of one loop.
 type local struct {
-	srv    *Server
-	loop   *fastpath.Loop
-	free   []*Exchange
-	head   []byte // scratch for serialising heads
-	date   []byte // the Date field's value, of the second that dateAt began
-	dateAt int64
-	random *rand.PCG
-	record Record // of the exchange that is just ending
-	shedAt int    // where Shed goes on
+	srv       *Server
+	loop      *fastpath.Loop
+	free      []*Exchange
+	head      []byte      // scratch for serialising heads
+	key       []byte      // scratch for what is hashed
+	mirrors   []*mirrored // copies that wait for use
+	mirroring int         // copies under way
+	date      []byte      // the Date field's value, of the second that dateAt began
+	dateAt    int64
+	random    *rand.PCG
+	record    Record // of the exchange that is just ending
+	shedAt    int    // where Shed goes on
+
+	freeStreams []*stream
+	list        wire.H2List // the header list that is being read
+	scratch     wire.Arena  // of lists that nobody wants
 }
 
 func (s *Server) local(l *fastpath.Loop) *local {

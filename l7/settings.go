@@ -12,6 +12,8 @@ import (
 type Settings struct {
 	Limits         wire.Limits // client heads
 	ResponseLimits wire.Limits // backends' heads: 64 KiB, 200 fields
+	HTTP2          bool        // HTTP/2 is offered to clients: use-http2
+	HTTP2Streams   int         // 100 at once of one connection: http2-max-concurrent-streams
 	InterimMax     int         // 10: 1xx heads of a response that are passed on
 	RequestBuffer  int         // 64 KiB: a request's body in memory before the backend is asked: client-body-buffer-size
 	Buffer         int         // 16 KiB: what is read at once from a client, and what waits at most for one that reads slowly
@@ -64,6 +66,8 @@ func DefaultSettings() *Settings {
 		ConnectTimeout: 5 * time.Second, ReadTimeout: 60 * time.Second, WriteTimeout: 60 * time.Second,
 		ResponseLimits:     wire.DefaultResponseLimits,
 		Limits:             wire.DefaultLimits,
+		HTTP2:              true,
+		HTTP2Streams:       100,
 		InterimMax:         10,
 		RequestBuffer:      64 << 10,
 		Buffer:             16 << 10,

@@ -28,7 +28,7 @@ type Record struct {
 	Method       wire.Method
 	MethodText   []byte // nil: no request could be read
 	Target       []byte // path and query as the client spelled them
-	Minor        uint8  // HTTP/1.Minor
+	Major, Minor uint8  // of the HTTP version; a Major of 0 reads as 1
 	Host         []byte
 	Server       []byte // SNI name
 	TLS          bool
@@ -105,12 +105,17 @@ type LoopStats struct {
 	Shed     Counter // idle connections that were closed because a limit of the process was near
 	Upgraded Counter // tunnels begun
 
+	StreamsRefused Counter // HTTP/2 streams beyond the limit
+	Abusive        Counter // HTTP/2 connections that were ended with ENHANCE_YOUR_CALM
+
 	Exchanges       Counter // ended exchanges
 	BytesReceived   Counter // from clients by ended exchanges
 	BytesSent       Counter // to clients by ended exchanges
 	TunnelBytesUp   Counter // from clients by ended exchanges that became tunnels
 	TunnelBytesDown Counter // to clients by ended exchanges that became tunnels
 
+	Mirrors [mirrorResults]Counter         // copies of requests, by what became of them
+	Limited [limitKinds]Counter            // requests that a limit of their source refused
 	Refused [kindCount]Counter             // requests that were answered without being looked at further: malformed, too large, …
 	Errors  [faultCount][kindCount]Counter // exchanges that did not end well, refused ones included
 
@@ -144,6 +149,12 @@ func (s *Stats) ConnOpened(loop int) {
 // ConnShed counts an idle connection that is closed because a limit of the process is near; ConnClosed follows.
 func (s *Stats) ConnShed(loop int) { s.loops[loop].Shed.Inc() }
 
+// StreamRefused counts an HTTP/2 stream beyond the limit.
+func (s *Stats) StreamRefused(loop int) { s.loops[loop].StreamsRefused.Inc() }
+
+// Abused counts an HTTP/2 connection that is ended because its client misbehaves.
+func (s *Stats) Abused(loop int) { s.loops[loop].Abusive.Inc() }
+
 // ConnClosed is the end of a connection that was told to ConnOpened, as far as its engine goes: closed, or upgraded.
 func (s *Stats) ConnClosed(loop int) { s.loops[loop].Open.Add(-1) }
 
@@ -152,6 +163,28 @@ func (s *Stats) ExchangeBegan(loop int) { s.loops[loop].Active.Add(1) }
 
 // Refused counts a request that is answered by an error without being looked at further.
 func (s *Stats) Refused(loop int, kind fastpath.Kind) { s.loops[loop].Refused[kind].Inc() }
+
+// LimitKind is what a source had too much of.
+type LimitKind uint8
+
+const (
+	LimitRate        LimitKind = iota // requests a second or minute
+	LimitConnections                  // requests at a time
+	limitKinds
+)
+
+// MirrorResult is what became of a copy.
+type MirrorResult uint8
+
+const (
+	MirrorSent    MirrorResult = iota // it was answered
+	MirrorFailed                      // it could not be sent, or was not answered
+	MirrorDropped                     // it was not made: too many are under way, the body is too long, an upgrade
+	mirrorResults
+)
+
+// CountLimited counts the exchange as refused by a limit of its source.
+func (x *Exchange) CountLimited(k LimitKind) { x.local.srv.Stats.loops[x.loop.ID].Limited[k].Inc() }
 
 // TunnelOpened counts an upgraded exchange; TunnelClosed follows, then Record.
 func (s *Stats) TunnelOpened(loop int) {

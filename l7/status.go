@@ -72,10 +72,12 @@ var (
 	errBodyCut       = &fastpath.Error{Fault: fastpath.FaultClient, Kind: fastpath.KindMalformed, Text: "connection ended within a request body"}
 	errClientGone    = &fastpath.Error{Fault: fastpath.FaultClient, Kind: fastpath.KindCancelled, Text: "client left before its response"}
 	errReadTimeout   = &fastpath.Error{Fault: fastpath.FaultBackend, Kind: fastpath.KindTimeout, Text: "backend silent past proxy-read-timeout"}
+	errOverdue       = &fastpath.Error{Fault: fastpath.FaultBackend, Kind: fastpath.KindTimeout, Text: "not answered within request-timeout"}
 	errNotTLS        = &fastpath.Error{Fault: fastpath.FaultClient, Kind: fastpath.KindMalformed, Text: "no TLS on a TLS port"}
 	errParkTimeout   = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindTimeout, Text: "parked past its deadline"}
 	errPanic         = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindInternal, Text: "a filter panicked"}
 	errEngine        = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindInternal, Text: "the engine panicked"}
+	errKeyUnproved   = &fastpath.Error{Fault: fastpath.FaultBackend, Kind: fastpath.KindMalformed, Text: "backend's 101 does not answer the Sec-WebSocket-Key"}
 	errSwitchedEarly = &fastpath.Error{Fault: fastpath.FaultBackend, Kind: fastpath.KindMalformed, Text: "backend switched protocols before the request was complete"}
 )
 

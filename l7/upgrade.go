@@ -1,7 +1,12 @@
 package l7
 
 import (
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/binary"
+
 	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/l7/wire"
 )
 
 // upgrade joins client and backend after the backend's 101. The stream has checked that the client asked for it.
@@ -11,7 +16,12 @@ func (x *Exchange) upgrade() {
 		x.failed(errSwitchedEarly)
 		return
 	}
+	if !x.provesKey() {
+		x.failed(errKeyUnproved)
+		return
+	}
 	f.headAt, f.status = x.loop.Now(), x.Resp.Status
+	x.stick()
 	if !x.filterResponse() {
 		x.failed(errPanic)
 		return
@@ -25,14 +35,18 @@ func (x *Exchange) upgrade() {
 	f.stream = nil
 	f.tunnel = s.Endpoint()
 	f.tunnel.TunnelBegan()
-	backend, client := s.Detach(), x.client.Detach()
 	x.local.srv.Stats.TunnelOpened(x.loop.ID)
-	fastpath.Join(client, backend, x.Settings.TunnelIdle, x.Settings.HalfCloseTimeout, x)
+	x.client.Tunnel(x, s.Detach())
 }
 
 // OnTunnelEnd implements fastpath.TunnelEnd.
 func (x *Exchange) OnTunnelEnd(t *fastpath.Tunnel, err *fastpath.Error) {
 	up, down := t.Bytes()
+	x.tunnelEnded(up, down, err)
+}
+
+// tunnelEnded records an exchange whose tunnel is over.
+func (x *Exchange) tunnelEnded(up, down int64, err *fastpath.Error) {
 	x.h1.got, x.h1.sent, x.fwd.got = up, down, down
 	x.err = err
 	x.fwd.tunnel.TunnelEnded()
@@ -40,4 +54,25 @@ func (x *Exchange) OnTunnelEnd(t *fastpath.Tunnel, err *fastpath.Error) {
 	x.stage = stageDone
 	x.record()
 	x.local.release(x)
+}
+
+// handshakeKey gives the Sec-WebSocket-Key that a handshake of HTTP/2 lacks (RFC 8441 5.1): towards a backend of HTTP/1.1
+// it is we who shake hands.
+func (x *Exchange) handshakeKey() {
+	var nonce [16]byte
+	binary.LittleEndian.PutUint64(nonce[:8], x.local.random.Uint64())
+	binary.LittleEndian.PutUint64(nonce[8:], x.local.random.Uint64())
+	key := x.Arena.Alloc(base64.StdEncoding.EncodedLen(len(nonce)))
+	base64.StdEncoding.Encode(key, nonce[:])
+	x.Req.Fields = wire.Set(x.Req.Fields, wire.FieldSecWebSocketKey, key)
+}
+
+// provesKey tells whether a backend's 101 answers the key that was ours (RFC 6455 4.1). A client's own it checks itself.
+func (x *Exchange) provesKey() bool {
+	if !x.Req.Connect || !x.Req.WebSocket() {
+		return true
+	}
+	key := wire.Get(x.Req.Fields, wire.FieldSecWebSocketKey)
+	sum := sha1.Sum(append(x.Arena.Copy(key), "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"...))
+	return string(wire.GetName(x.Resp.Fields, "sec-websocket-accept")) == base64.StdEncoding.EncodeToString(sum[:])
 }

@@ -39,7 +39,7 @@ type clusterControl interface {
 func (l *liveCluster) setSettings(s upstream.Settings) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !sameSettings(l.settings, s) {
+	if !SameSettings(l.settings, s) {
 		l.settings = s
 		l.control.SetSettings(s)
 	}
@@ -63,20 +63,24 @@ func (c *cluster) problems() []Problem {
 		list = append(list, Problem{Object: c.source.Owner, Field: "cluster " + c.source.ID, Reason: err.Error() + "; requests are answered 503"})
 	}
 	for _, r := range c.live.control.Refusals() {
-		list = append(list, Problem{Object: c.source.Owner, Field: "endpoint " + addressText(r.Address), Reason: r.Reason})
+		list = append(list, Problem{Object: c.source.Owner, Field: "endpoint " + AddressText(r.Address), Reason: r.Reason})
 	}
 	return list
 }
 
-func sameSettings(a, b upstream.Settings) bool {
+// SameSettings tells whether two settings say the same, whatever their pointers are.
+func SameSettings(a, b upstream.Settings) bool {
 	if a.TLS != nil && b.TLS != nil && *a.TLS == *b.TLS {
 		a.TLS = b.TLS
+	}
+	if a.Affinity != nil && b.Affinity != nil && *a.Affinity == *b.Affinity {
+		a.Affinity = b.Affinity
 	}
 	return a == b
 }
 
-// addressText reads "192.0.2.1:80", or the name and what it led to as far as that is known.
-func addressText(a upstream.Address) string {
+// AddressText reads "192.0.2.1:80", or the name and what it led to as far as that is known.
+func AddressText(a upstream.Address) string {
 	switch {
 	case a.Name == "":
 		return a.Addr.String()

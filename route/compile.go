@@ -19,6 +19,10 @@ type Env struct {
 	StatsByHost bool                                                          // statistics per host name too (--metrics-per-host)
 	Now         func() time.Time                                              // nil: time.Now
 
+	// Share does f(0) … f(n-1), beside each other where it can, and returns when all are done (fastpath.Work); nil: one after
+	// the other.
+	Share func(n int, f func(i int))
+
 	control func(*upstream.Cluster) clusterControl // tests listen to clusters here
 }
 
@@ -28,6 +32,7 @@ type Env struct {
 func Compile(c *Config, previous *Snapshot, env Env) (*Snapshot, []Problem) {
 	k := newCompiler(c, previous, env)
 	k.compileClusters()
+	k.readCertificates()
 	k.compileDefaults()
 	k.compileHosts()
 	k.next.identities.stats.sweep(k.next.Generation, k.statsInUse())
@@ -63,6 +68,13 @@ func newCompiler(c *Config, previous *Snapshot, env Env) *compiler {
 	}
 	if env.Now == nil {
 		env.Now = time.Now
+	}
+	if env.Share == nil {
+		env.Share = func(n int, f func(int)) {
+			for i := range n {
+				f(i)
+			}
+		}
 	}
 	next := &Snapshot{
 		Generation: previous.Generation + 1,

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/sluiceproxy/sluice/l7"
 	"github.com/sluiceproxy/sluice/l7/filter"
+	"github.com/sluiceproxy/sluice/upstream"
 )
 
 // compileRule makes the route of a rule of the host at work, unless no request could match it.
@@ -65,11 +67,48 @@ func (k *compiler) route(v *VirtualHost, r *Rule) *l7.Route {
 		return route
 	}
 	route.Cluster = target.upstream
+	route.Canaries = k.canaries(v, r)
+	route.Mirror = k.mirror(v, r)
 	if fallback != nil {
 		route.Fallback = fallback.upstream
 	}
 	return route
 }
+
+// canaries compiles a rule's canaries. One that cannot be used gets no requests: they stay with the rule's own cluster.
+func (k *compiler) canaries(v *VirtualHost, r *Rule) (list []l7.Canary) {
+	for i := range r.Canaries {
+		c := &r.Canaries[i]
+		target := k.named(c.Cluster)
+		if target == nil {
+			k.hostProblem(c.Owner, ruleField(v, r), "cluster %s, a canary, does not exist; it gets no requests", c.Cluster)
+			continue
+		}
+		compiled, err := l7.NewCanary(target.upstream, c.Owner.Namespace+"-"+c.Service+"-"+c.Port, c.Sticky, c.When)
+		if err != nil || len(list) == l7.CanariesMax {
+			k.hostProblem(c.Owner, ruleField(v, r), "the canary gets no requests: %v", cmp.Or(err, errCanaries))
+			continue
+		}
+		list = append(list, compiled)
+	}
+	return list
+}
+
+// mirror compiles a rule's mirror; one that cannot be used gets nothing.
+func (k *compiler) mirror(v *VirtualHost, r *Rule) *l7.Mirror {
+	if r.Mirror == nil {
+		return nil
+	}
+	target := k.named(r.Mirror.Cluster)
+	parts, err := upstream.ParseKey(r.Mirror.Target)
+	if target == nil || err != nil {
+		k.hostProblem(r.Owner, ruleField(v, r), "the mirror gets no requests: cluster %s does not exist, or %v", r.Mirror.Cluster, err)
+		return nil
+	}
+	return &l7.Mirror{Cluster: target.upstream, Host: []byte(r.Mirror.Host), Target: parts, Body: r.Mirror.Body}
+}
+
+var errCanaries = fmt.Errorf("a path may have at most %d", l7.CanariesMax)
 
 // redirect makes the route that adds the slash which a rule's path has. It comes before the rule's own filters, as in nginx.
 func (k *compiler) redirect(m redirect) *l7.Route {

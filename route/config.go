@@ -70,10 +70,29 @@ type Rule struct {
 	Cluster  string // cluster ID; "": the filters answer, or 503
 	Service  string // for metrics and logs: the Service's name and port as written
 	Port     string
-	Fallback string // cluster ID asked when Cluster has no endpoint; "": the default backend is not asked, 503
+	Canaries []Canary
+	Mirror   *Mirror // nil: none
+	Fallback string  // cluster ID asked when Cluster has no endpoint; "": the default backend is not asked, 503
 	Filters  []filter.Config
 	Policy   l7.Policy
 	Deny     string // not empty: "location denied", every request answers 503; the text is the reason (also a Problem)
+}
+
+// Canary takes a part of a rule's requests to another cluster.
+type Canary struct {
+	Owner         Object // its Ingress
+	Cluster       string // cluster ID
+	Service, Port string // as written
+	Sticky        bool   // it shares the affinity of the rule's own cluster
+	When          l7.CanaryRule
+}
+
+// Mirror sends copies of a rule's requests to another cluster.
+type Mirror struct {
+	Cluster string // cluster ID
+	Host    string // the copies' Host
+	Target  string // their path and query, for upstream.ParseKey
+	Body    bool
 }
 
 // Cluster is a set of equal backends. Its Endpoints are the state at this Config; later changes come by

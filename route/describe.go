@@ -42,6 +42,7 @@ type DescribedRule struct {
 	Service  string   `json:"service,omitempty"`
 	Port     string   `json:"port,omitempty"`
 	Cluster  string   `json:"cluster,omitempty"`
+	Canaries []string `json:"canaries,omitempty"` // cluster IDs
 	Fallback string   `json:"fallback,omitempty"`
 	Filters  []string `json:"filters,omitempty"` // the host's come first within each stage
 }
@@ -117,9 +118,17 @@ func (h *Host) describe() DescribedHost {
 	for i := range v.Rules {
 		r := &v.Rules[i]
 		d.Rules[i] = DescribedRule{Path: r.Path, Type: r.Type.String(), Owner: r.Owner.text(), State: describeState(h.routes[i]),
-			Service: r.Service, Port: r.Port, Cluster: r.Cluster, Fallback: r.Fallback, Filters: describeFilters(r.Filters)}
+			Canaries: describeCanaries(r.Canaries),
+			Service:  r.Service, Port: r.Port, Cluster: r.Cluster, Fallback: r.Fallback, Filters: describeFilters(r.Filters)}
 	}
 	return d
+}
+
+func describeCanaries(list []Canary) (ids []string) {
+	for _, c := range list {
+		ids = append(ids, c.Cluster)
+	}
+	return ids
 }
 
 func describeState(r *l7.Route) string {
@@ -147,14 +156,14 @@ func (c *cluster) describe() DescribedCluster {
 	defer c.live.mu.Unlock()
 	d := DescribedCluster{ID: c.source.ID, Owner: c.source.Owner.text(), TLS: c.live.settings.TLS != nil, Endpoints: []string{}}
 	for _, a := range c.live.endpoints {
-		text := addressText(a)
+		text := AddressText(a)
 		if a.Terminating {
 			text += " (terminating)"
 		}
 		d.Endpoints = append(d.Endpoints, text)
 	}
 	for _, r := range c.live.control.Refusals() {
-		d.Refused = append(d.Refused, addressText(r.Address)+": "+r.Reason)
+		d.Refused = append(d.Refused, AddressText(r.Address)+": "+r.Reason)
 	}
 	return d
 }

@@ -63,6 +63,13 @@ func (k *kept[K, V]) get(key K, generation uint64, make func() V) (V, bool) {
 	return v.value, true
 }
 
+// has tells whether there is a value of key.
+func (k *kept[K, V]) has(key K) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.values[key] != nil
+}
+
 // sweep forgets the values that have been idle longest, once enough new ones have come that there may be too many. A
 // compile that changes little does not pay for it.
 func (k *kept[K, V]) sweep(generation uint64, inUse iter.Seq[K]) {

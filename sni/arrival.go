@@ -21,7 +21,7 @@ type arrival struct {
 // greet waits for the first bytes, or goes straight to HTTP where nothing is to be decided.
 func (a *arrival) greet(c *fastpath.Conn) {
 	if !a.door.TLS {
-		a.door.HTTP.ServeHTTP1(c, a.accept)
+		a.door.HTTP.Serve(c, a.accept)
 		return
 	}
 	a.peeks = len(c.Buffered()) == 0 && a.door.Store.Load().HasPassthrough()

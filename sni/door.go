@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/listen"
 	"github.com/sluiceproxy/sluice/route"
 )
 
@@ -32,8 +33,9 @@ type DoorConfig struct {
 	TLS   bool                // the port speaks TLS; else plain HTTP
 	Proxy func() *ProxyPolicy // nil answer: no PROXY protocol on this port
 
-	Limits func() *Limits // asked at every step, so it is a mere load; nil: the defaults
-	Census *Census        // shared by all doors of the process; nil: one of its own
+	Limits   func() *Limits // asked at every step, so it is a mere load; nil: the defaults
+	Acceptor *Acceptor      // shared by all doors of the process
+	Census   *Census        // shared by all doors of the process; nil: one of its own
 }
 
 // ProxyPolicy says from whom a PROXY header is required: connections of other peers are refused.
@@ -60,15 +62,18 @@ func NewDoor(c DoorConfig) *Door {
 	if d.Census == nil {
 		d.Census = new(Census)
 	}
+	if d.Acceptor == nil {
+		d.Acceptor = new(Acceptor)
+	}
 	if c.TLS {
 		d.tls.Store(d.newTLSConfig())
 	}
 	return d
 }
 
-// Listen binds the port and begins to accept. It answers the address, with the port that the system chose for port 0.
-func (d *Door) Listen(address string) (netip.AddrPort, error) {
-	ln, err := listen(d, address)
+// Listen opens the port and begins to accept. It answers the address, with the port that the system chose for port 0.
+func (d *Door) Listen(o listen.Options) (netip.AddrPort, error) {
+	ln, err := openListener(d, o)
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
@@ -77,12 +82,20 @@ func (d *Door) Listen(address string) (netip.AddrPort, error) {
 	return ln.addr, nil
 }
 
+// Socket is what the door listens on, to be shared or passed on; nil before Listen.
+func (d *Door) Socket() *listen.Socket {
+	if d.listener == nil {
+		return nil
+	}
+	return d.listener.socket
+}
+
 // TurnAway lets nobody begin a connection any more; those that are half-way still come. A moment later Close resets none.
 func (d *Door) TurnAway() error {
 	if d.listener == nil {
 		return nil
 	}
-	return d.listener.turnAway()
+	return d.listener.socket.TurnAway()
 }
 
 // Close stops accepting. Connections that are open go on.
@@ -131,14 +144,13 @@ func (d *Door) adopt(l *fastpath.Loop, fd int, remote netip.AddrPort) {
 		d.Census.connections.all.Add(-1)
 		return
 	}
-	c.NoDelay()
 	c.SetKeeper((*newcomer)(d.Census))
 	policy := d.Proxy()
 	if policy == nil && !d.admitSource(c) {
 		return
 	}
 	if !d.TLS && policy == nil {
-		d.HTTP.ServeHTTP1(c, d.accepted)
+		d.HTTP.Serve(c, d.accepted)
 		return
 	}
 	a := &arrival{door: d, accept: d.accepted}

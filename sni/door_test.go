@@ -23,6 +23,7 @@ import (
 
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/listen"
 	"github.com/sluiceproxy/sluice/route"
 	"github.com/sluiceproxy/sluice/upstream"
 )
@@ -58,7 +59,7 @@ func open(t testing.TB, speaksTLS bool, change func(*Limits)) *house {
 	config.HTTP = l7.NewServer(config.Store, nil, l7.NewStats(2))
 	h.door = NewDoor(config)
 	h.serve(&route.Config{})
-	at, err := h.door.Listen("127.0.0.1:0")
+	at, err := h.door.Listen(listen.Options{Address: "127.0.0.1:0"})
 	h.must(err)
 	h.address = at.String()
 	t.Cleanup(func() {

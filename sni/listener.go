@@ -6,24 +6,22 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"syscall"
 	"time"
 
 	"github.com/cloudwego/netpoll"
-	"golang.org/x/sys/unix"
 
 	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/listen"
 )
 
 // listener is the netpoll.Listener of a door. netpoll's poller calls Accept when the port has connections; Accept takes
-// them all, gives each to a loop, and answers (nil, nil), so that netpoll never reads a connection of ours
+// them all, stays for those that follow at once (Acceptor), gives each to a loop, and answers (nil, nil), so that netpoll never reads a connection of ours
 // (docs/decisions/0001-own-reactor-netpoll-accepts.md).
 type listener struct {
 	door   *Door
-	file   *os.File
-	fd     int // file's descriptor; asking file again would make it blocking
-	inner  net.Listener
+	socket *listen.Socket
+	fd     int
 	addr   netip.AddrPort
 	events netpoll.EventLoop
 }
@@ -34,24 +32,18 @@ const acceptBatch = 64
 // acceptPause is how long a door without descriptors waits before it tries again.
 const acceptPause = 50 * time.Millisecond
 
-func listen(d *Door, address string) (*listener, error) {
-	inner, err := net.Listen("tcp", address)
+func openListener(d *Door, o listen.Options) (*listener, error) {
+	socket, err := listen.Open(o)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", address, err)
+		return nil, err
 	}
-	file, err := inner.(*net.TCPListener).File() // a duplicate; both are closed by Close
-	if err != nil {
-		_ = inner.Close()
-		return nil, fmt.Errorf("listen on %s: %w", address, err)
-	}
-	fd := int(file.Fd())
-	if err := syscall.SetNonblock(fd, true); err != nil { // Fd made the duplicate blocking
-		return nil, fmt.Errorf("listen on %s: %w", address, err)
-	}
-	ln := &listener{door: d, file: file, fd: fd, inner: inner, addr: inner.Addr().(*net.TCPAddr).AddrPort()}
+	ln := &listener{door: d, socket: socket, fd: socket.FD(), addr: socket.Addr()}
+	fastpath.NoDelay(ln.fd)
 	if ln.events, err = netpoll.NewEventLoop(nil); err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", address, err)
+		_ = socket.Close()
+		return nil, fmt.Errorf("listen on %s: %w", o.Address, err)
 	}
+	d.Acceptor.add(ln)
 	return ln, nil
 }
 
@@ -67,6 +59,7 @@ func (ln *listener) serve() {
 // Accept implements netpoll.Listener, on netpoll's poller.
 func (ln *listener) Accept() (net.Conn, error) {
 	ln.take()
+	ln.door.Acceptor.stay()
 	return nil, nil
 }
 
@@ -85,6 +78,10 @@ func (ln *listener) take() bool {
 		fd, remote, errno := fastpath.Accept(ln.fd)
 		switch errno {
 		case 0:
+			if ln.socket.Expected(remote) {
+				_ = syscall.Close(fd)
+				continue
+			}
 			ln.door.place(fd, remote)
 		case syscall.EAGAIN:
 			return false
@@ -102,33 +99,14 @@ func (ln *listener) take() bool {
 func (ln *listener) Fd() int { return ln.fd }
 
 // Addr implements net.Listener.
-func (ln *listener) Addr() net.Addr { return ln.inner.Addr() }
+func (ln *listener) Addr() net.Addr { return net.TCPAddrFromAddrPort(ln.addr) }
 
 // Close implements net.Listener.
-func (ln *listener) Close() error {
-	_ = ln.file.Close()
-	return ln.inner.Close()
-}
-
-// turnAway has the kernel drop connections that have yet to begin. Those that are half-way arrive, and can be taken:
-// what stands in the queue of a port that closes is reset, although its client may have sent a request already. Who is
-// dropped tries again by itself, a second later, and finds the port closed.
-func (ln *listener) turnAway() error {
-	program := unix.SockFprog{Len: uint16(len(beginnings)), Filter: &beginnings[0]}
-	return unix.SetsockoptSockFprog(ln.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program)
-}
-
-// beginnings is a socket filter that drops a segment with SYN and without ACK, and lets all others in.
-var beginnings = []unix.SockFilter{
-	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13}, // the TCP header's flags
-	{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0x12},
-	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 0, Jf: 1, K: 0x02},
-	{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-	{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
-}
+func (ln *listener) Close() error { return ln.socket.Close() }
 
 // stop takes what is still in the queue and closes the port.
 func (ln *listener) stop(ctx context.Context) error {
+	ln.door.Acceptor.remove(ln)
 	for ln.take() && ctx.Err() == nil {
 	}
 	return ln.events.Shutdown(ctx)

@@ -33,8 +33,9 @@ func (d *Door) passThrough(c *fastpath.Conn, h *route.Host) {
 
 func (p *passage) dial() {
 	l := p.client.Loop()
+	source := p.client.Remote().Addr().As16()
 	for p.tries < passTriesMax {
-		e := p.cluster.Pick(upstream.Wish{Loop: l.ID, Tried: p.tried[:p.tries]})
+		e := p.cluster.Pick(upstream.Wish{Loop: l.ID, Hash: upstream.Hash(source[:]), Tried: p.tried[:p.tries]})
 		if e == nil {
 			break
 		}

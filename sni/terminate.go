@@ -15,9 +15,9 @@ func (d *Door) newTLSConfig() *tls.Config {
 	return &tls.Config{
 		MinVersion: l.TLSMin, MaxVersion: l.TLSMax,
 		CipherSuites: aeadSuites,
-		NextProtos:   []string{"http/1.1"}, // no overlap with the client's list: alert 120
+		NextProtos:   protocols(d.HTTP), // no overlap with the client's list: alert 120
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return d.Store.Load().Certificate(normalName([]byte(hello.ServerName))), nil
+			return fastpath.OffLoop(hello.Conn, d.Store.Load().Certificate(normalName([]byte(hello.ServerName)))), nil
 		},
 		DynamicRecordSizingDisabled: true, // full records: the loop writes what it has by one call
 	}
@@ -30,21 +30,30 @@ var aeadSuites = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
 
-// tlsConfig is the present Config. Other versions make another one with the same ticket keys.
+// protocols are what ALPN offers: the slices are told apart by their lengths.
+func protocols(s *l7.Server) []string {
+	if s.Router.Settings().HTTP2 {
+		return []string{l7.ProtocolHTTP2, l7.ProtocolHTTP1}
+	}
+	return []string{l7.ProtocolHTTP1}
+}
+
+// tlsConfig is the present Config. Other versions or protocols make another one with the same ticket keys.
 func (d *Door) tlsConfig() *tls.Config {
 	cfg, l := d.tls.Load(), d.Limits()
-	if cfg.MinVersion == l.TLSMin && cfg.MaxVersion == l.TLSMax {
+	offered := len(cfg.NextProtos) > 1
+	if cfg.MinVersion == l.TLSMin && cfg.MaxVersion == l.TLSMax && offered == d.HTTP.Router.Settings().HTTP2 {
 		return cfg
 	}
 	other := cfg.Clone()
-	other.MinVersion, other.MaxVersion = l.TLSMin, l.TLSMax
+	other.MinVersion, other.MaxVersion, other.NextProtos = l.TLSMin, l.TLSMax, protocols(d.HTTP)
 	if !d.tls.CompareAndSwap(cfg, other) {
 		return d.tls.Load() // another loop was faster
 	}
 	return other
 }
 
-// terminate begins the handshake, off the loop.
+// terminate begins the handshake.
 func (a *arrival) terminate(c *fastpath.Conn, v Decision) {
 	d := a.door
 	if !d.admitHandshake(c.Remote().Addr()) {
@@ -74,7 +83,7 @@ func (a *arrival) OnHandshake(c *fastpath.Conn, err *fastpath.Error) {
 		c.Close() // the alert has left already
 		return
 	}
-	a.door.HTTP.ServeHTTP1(c, a.accept)
+	a.door.HTTP.Serve(c, a.accept)
 }
 
 // OnClosed implements fastpath.Keeper: the connection closed within its handshake.

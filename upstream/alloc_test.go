@@ -10,7 +10,7 @@ func TestPickDoesNotAllocate(t *testing.T) {
 		c := still(t, 1, a.Algorithm, 20)
 		all := c.current.Load().ready
 		eject(c, 3)
-		for _, w := range []Wish{{}, {Hash: 1 << 60}, {Tried: all[:4]}, {Sticky: all[7].identity}, {Tried: all}} {
+		for _, w := range []Wish{{}, {Hash: 1 << 30}, {Hash: 1 << 30, Hashed: true}, {Tried: all[:4]}, {Sticky: all[7].StickyID("")}, {Tried: all}} {
 			if n := testing.AllocsPerRun(100, func() { c.Pick(w) }); n != 0 {
 				t.Errorf("%s: %v allocations for %+v", a.name, n, w)
 			}

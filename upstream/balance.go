@@ -10,8 +10,10 @@ import (
 // Wish is what a caller asks of Cluster.Pick: values, never an exchange.
 type Wish struct {
 	Loop   int         // id of the asking loop
-	Hash   uint64      // for ConsistentHash
-	Sticky uint64      // identity of the endpoint asked for by cookie affinity; 0: none
+	Hash   uint32      // Hash of a key: for ConsistentHash
+	Hashed bool        // Hash decides, whatever the algorithm is: balanced affinity. The settings have to be Keyed
+	Sticky uint64      // the endpoint's StickyID, for persistent affinity; 0: none
+	Stay   bool        // the endpoint that Sticky or Hash leads to, although it was tried
 	Tried  []*Endpoint // endpoints that failed this exchange already; avoided while others are usable
 }
 
@@ -29,6 +31,7 @@ var balancers = [...]struct {
 	EWMA:             {pick: ewma, active: true},
 	LeastConnections: {pick: leastConnections, active: true},
 	ConsistentHash:   {pick: consistentHash, ring: true},
+	RandomOfTwo:      {pick: randomOfTwo, active: true},
 }
 
 // view is what a Pick looks at: a cluster's endpoints and settings at one moment. Immutable.
@@ -37,8 +40,10 @@ type view struct {
 	pick        balancer
 	ready       []*Endpoint
 	terminating []*Endpoint
-	byIdentity  map[uint64]*Endpoint // ready ones, for affinity
-	ring        []ringPoint          // for ConsistentHash
+	byIdentity  map[uint64]*Endpoint // ready ones
+	sticky      map[uint64]*Endpoint // ready ones by StickyID; nil: the settings are not Keyed
+	ring        []ringPoint          // nil: nobody asks by hash
+	subsets     [][]*Endpoint        // what the ring's points lead to instead of ready; nil: there are none
 }
 
 func newView(c *compiled, ready, terminating []*Endpoint) *view {
@@ -48,8 +53,14 @@ func newView(c *compiled, ready, terminating []*Endpoint) *view {
 	for _, e := range ready {
 		v.byIdentity[e.identity] = e
 	}
-	if b.ring {
-		v.ring = newRing(ready)
+	if c.keyed() {
+		v.sticky = make(map[uint64]*Endpoint, len(ready))
+		for _, e := range ready {
+			v.sticky[e.StickyID(c.Name)] = e
+		}
+	}
+	if b.ring || c.keyed() {
+		v.hash()
 	}
 	return v
 }
@@ -76,15 +87,34 @@ func newClusterLoop(l *fastpath.Loop, index, count int) clusterLoop {
 	return c
 }
 
-// up tells whether e is not ejected.
+// up tells whether e is neither ejected nor unhealthy.
 func (l *clusterLoop) up(e *Endpoint) bool {
+	if e.unhealthy.Load() && !e.cluster.panics.Load() {
+		return false
+	}
 	until := e.ejectedUntil.Load()
 	return until == 0 || until <= l.clock()
 }
 
 // usable tells whether e is what a balancer may choose.
 func (l *clusterLoop) usable(e *Endpoint, w Wish) bool {
-	return l.up(e) && !slices.Contains(w.Tried, e)
+	return l.up(e) && !slices.Contains(w.Tried, e) && (e.warmUntil.Load() == 0 || l.warm(e))
+}
+
+// warm lets an endpoint in its slow start be chosen now and then: in a tenth of the draws at first, in all at the end.
+func (l *clusterLoop) warm(e *Endpoint) bool {
+	from, until, now := e.warmFrom.Load(), e.warmUntil.Load(), l.clock()
+	if now >= until {
+		e.warmUntil.CompareAndSwap(until, 0)
+		return true
+	}
+	share := max(slowStartMin, (now-from)*100/max(until-from, 1))
+	return int64(l.below(100)) < share
+}
+
+// fits is usable for an endpoint that the request belongs to.
+func (l *clusterLoop) fits(e *Endpoint, w Wish) bool {
+	return w.Stay && l.up(e) || l.usable(e, w)
 }
 
 // below is a random number below n.
@@ -94,11 +124,15 @@ func (l *clusterLoop) below(n int) int { return int(l.random.Uint64() >> 32 * ui
 func (c *Cluster) Pick(w Wish) *Endpoint {
 	v, l := c.current.Load(), &c.loops[w.Loop]
 	if w.Sticky != 0 {
-		if e := v.byIdentity[w.Sticky]; e != nil && l.usable(e, w) {
+		if e := v.sticky[w.Sticky]; e != nil && l.fits(e, w) {
 			return e
 		}
 	}
-	if e := v.pick(v, l, w); e != nil {
+	pick := v.pick
+	if w.Hashed {
+		pick = consistentHash
+	}
+	if e := pick(v, l, w); e != nil {
 		return e
 	}
 	return v.otherwise(l, w)

@@ -12,46 +12,7 @@ const ewmaDecay = 10 * time.Second
 
 // ewma takes two endpoints by chance and of these the one with the lower cost: its exponentially weighted response time,
 // times the streams under way and the new one. Response times are each loop's own observations.
-func ewma(v *view, l *clusterLoop, w Wish) *Endpoint {
-	n := len(v.ready)
-	if n == 0 {
-		return nil
-	}
-	i := l.below(n)
-	a := v.ready[i]
-	if n == 1 {
-		return usableOrNil(l, a, w)
-	}
-	j := l.below(n - 1)
-	if j >= i {
-		j++
-	}
-	b := v.ready[j]
-	switch aOK, bOK := l.usable(a, w), l.usable(b, w); {
-	case aOK && bOK:
-		return cheaper(a, b, w.Loop)
-	case aOK:
-		return a
-	case bOK:
-		return b
-	}
-	for range n { // two bad draws: the first usable one behind them
-		if i++; i == n {
-			i = 0
-		}
-		if l.usable(v.ready[i], w) {
-			return v.ready[i]
-		}
-	}
-	return nil
-}
-
-func usableOrNil(l *clusterLoop, e *Endpoint, w Wish) *Endpoint {
-	if l.usable(e, w) {
-		return e
-	}
-	return nil
-}
+func ewma(v *view, l *clusterLoop, w Wish) *Endpoint { return bestOfTwo(v, l, w, cheaper) }
 
 // cheaper compares costs. While one of the two was never observed, both count as equally fast: a new endpoint must
 // neither be flooded nor starve.

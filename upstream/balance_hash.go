@@ -2,32 +2,77 @@ package upstream
 
 import (
 	"cmp"
+	"encoding/binary"
+	"hash/crc32"
 	"slices"
+	"strconv"
 )
 
-// ringPoint is one of an endpoint's places on the ring.
+// Hash is the hash of a key for Wish.Hash.
+func Hash(key []byte) uint32 { return crc32.ChecksumIEEE(key) }
+
+// ringPoint is one of a node's places on the ring: an endpoint's, or a subset's.
 type ringPoint struct {
-	hash     uint64
-	endpoint *Endpoint
+	hash uint32
+	node uint32 // index of view.ready, or of view.subsets
 }
 
-// newRing places each endpoint many times (ketama's idea). The places follow from addresses alone, so all loops and all
-// proxies agree, and an endpoint that comes or goes moves only its own share of the hashes.
-func newRing(endpoints []*Endpoint) []ringPoint {
-	if len(endpoints) == 0 {
+// hash makes the view's ring, over endpoints or over subsets of them.
+func (v *view) hash() {
+	n := len(v.ready)
+	names := make([]string, 0, n)
+	if v.Subset > 0 && v.Algorithm == ConsistentHash && !v.keyed() { // a cookie leads to one endpoint, not to a group
+		v.subsets = newSubsets(v.ready, v.Subset)
+		for i := range v.subsets {
+			names = append(names, "set"+strconv.Itoa(i+1))
+		}
+	} else {
+		for _, e := range v.ready {
+			names = append(names, e.addr.String())
+		}
+	}
+	v.ring = newRing(names)
+}
+
+// newRing places each node many times, where nginx's ketama and ingress-nginx's do: the places of a node are the CRC-32
+// of its name and of its place before. They follow from names alone, so all loops and all proxies agree, a node that
+// comes or goes moves only its own share of the keys, and who comes from ingress-nginx finds each key where it was.
+func newRing(names []string) []ringPoint {
+	if len(names) == 0 {
 		return nil
 	}
-	points := max(1, min(ringPoints, ringPointsMax/len(endpoints)))
-	ring := make([]ringPoint, 0, points*len(endpoints))
-	for _, e := range endpoints {
-		for i := range points {
-			ring = append(ring, ringPoint{mix(e.identity + uint64(i)*0x9e3779b97f4a7c15), e})
+	points := max(1, min(ringPoints, ringPointsMax/len(names)))
+	ring := make([]ringPoint, 0, points*len(names))
+	var last [4]byte
+	for node, name := range names {
+		base := crc32.ChecksumIEEE([]byte(name))
+		clear(last[:])
+		for range points {
+			hash := crc32.Update(base, crc32.IEEETable, last[:])
+			ring = append(ring, ringPoint{hash, uint32(node)})
+			binary.LittleEndian.PutUint32(last[:], hash)
 		}
 	}
 	slices.SortFunc(ring, func(a, b ringPoint) int {
-		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(a.endpoint.identity, b.endpoint.identity))
+		return cmp.Or(cmp.Compare(a.hash, b.hash), cmp.Compare(names[a.node], names[b.node]))
 	})
 	return ring
+}
+
+// newSubsets divides endpoints into groups of one size; those that are missing in the last one are taken from the front.
+func newSubsets(endpoints []*Endpoint, size int) [][]*Endpoint {
+	n := len(endpoints)
+	if n == 0 {
+		return nil
+	}
+	sets := make([][]*Endpoint, (n+size-1)/size)
+	for i := range sets {
+		sets[i] = make([]*Endpoint, size)
+		for j := range sets[i] {
+			sets[i][j] = endpoints[(i*size+j)%n]
+		}
+	}
+	return sets
 }
 
 // mix is splitmix64's finaliser: every bit of x changes half of the result's.
@@ -38,32 +83,68 @@ func mix(x uint64) uint64 {
 }
 
 // consistentHash takes the endpoint whose place on the ring follows the hash; unusable ones are walked past, so that only
-// their hashes move. The walk is bounded; behind the bound any usable endpoint will do.
+// their hashes move, and so are those that have more than their share under way (HashBalance). The walk is bounded;
+// behind the bound any usable endpoint will do.
 func consistentHash(v *view, l *clusterLoop, w Wish) *Endpoint {
 	n := len(v.ring)
 	if n == 0 {
-		return nil
+		return roundRobin(v, l, w)
 	}
-	hash := mix(w.Hash)
 	low, high := 0, n
 	for low < high {
-		if mid := int(uint(low+high) >> 1); v.ring[mid].hash < hash {
+		if mid := int(uint(low+high) >> 1); v.ring[mid].hash < w.Hash {
 			low = mid + 1
 		} else {
 			high = mid
 		}
 	}
+	if v.subsets != nil {
+		return v.oneOf(low%n, l, w)
+	}
 	var last *Endpoint
+	share := int64(0)
+	if !w.Hashed {
+		share = v.share()
+	}
 	for range min(n, ringWalkMax) {
 		if low == n {
 			low = 0
 		}
-		e := v.ring[low].endpoint
+		e := v.ready[v.ring[low].node]
 		low++
-		if e != last && l.usable(e, w) {
+		if e != last && (share == 0 || e.active.Load() < share) && l.fits(e, w) {
 			return e
 		}
 		last = e
 	}
 	return roundRobin(v, l, w)
+}
+
+// oneOf takes an endpoint of a subset by chance; if that is unusable, the next one of the subset that is.
+func (v *view) oneOf(point int, l *clusterLoop, w Wish) *Endpoint {
+	set := v.subsets[v.ring[point].node]
+	i := l.below(len(set))
+	for range set {
+		if e := set[i]; l.fits(e, w) {
+			return e
+		}
+		if i++; i == len(set) {
+			i = 0
+		}
+	}
+	return roundRobin(v, l, w)
+}
+
+// share is how many streams an endpoint may have under way so that the next one still goes where its hash leads:
+// HashBalance per cent of the mean, rounded up. 0: any number.
+func (v *view) share() int64 {
+	if v.HashBalance == 0 {
+		return 0
+	}
+	all := int64(1) // this one
+	for _, e := range v.ready[:min(len(v.ready), leastWindowMax)] {
+		all += e.active.Load()
+	}
+	n := int64(min(len(v.ready), leastWindowMax)) * 100
+	return (all*int64(v.HashBalance) + n - 1) / n
 }

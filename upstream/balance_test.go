@@ -9,7 +9,7 @@ import (
 // still is a cluster without loops: picks need none while nothing is ejected.
 func still(t testing.TB, loops int, a Algorithm, endpoints int) *Cluster {
 	t.Helper()
-	c := NewCluster("shop/web:80", &Env{}, Settings{Algorithm: a})
+	c := NewCluster("shop/web:80", &Env{}, Settings{Algorithm: a, Keyed: true})
 	c.loops = make([]clusterLoop, loops)
 	for i := range c.loops {
 		c.loops[i] = newClusterLoop(nil, i, loops)
@@ -50,6 +50,7 @@ var algorithms = []struct {
 	{"ewma", EWMA},
 	{"least connections", LeastConnections},
 	{"consistent hash", ConsistentHash},
+	{"random of two", RandomOfTwo},
 }
 
 func TestPickAmongNone(t *testing.T) {
@@ -71,7 +72,7 @@ func TestPickAvoids(t *testing.T) {
 			eject(c, 0, 3)
 			got := map[int]bool{}
 			for i := range 1000 {
-				got[index(c.Pick(Wish{Hash: uint64(i), Tried: all[1:2]}))] = true
+				got[index(c.Pick(Wish{Hash: uint32(i) * 2654435761, Tried: all[1:2]}))] = true
 			}
 			if len(got) != 2 || !got[2] || !got[4] {
 				t.Errorf("picked %v, want 2 and 4", got)
@@ -81,7 +82,7 @@ func TestPickAvoids(t *testing.T) {
 			}
 			eject(c, 1, 2, 4)
 			for i := range 100 {
-				if e := c.Pick(Wish{Hash: uint64(i), Tried: all[:4]}); e != all[4] {
+				if e := c.Pick(Wish{Hash: uint32(i) * 2654435761, Tried: all[:4]}); e != all[4] {
 					t.Fatalf("all ejected: picked %v, want the one that was not tried", e.addr)
 				}
 			}
@@ -102,7 +103,7 @@ func TestPickTerminating(t *testing.T) {
 			v := c.current.Load()
 			leaving := v.terminating[0]
 			for i := range 100 {
-				if e := c.Pick(Wish{Hash: uint64(i), Sticky: leaving.identity}); e == leaving {
+				if e := c.Pick(Wish{Hash: uint32(i) * 2654435761, Sticky: leaving.identity}); e == leaving {
 					t.Fatal("a terminating endpoint was picked although others are ready")
 				}
 			}
@@ -130,7 +131,7 @@ func TestPickAmongOne(t *testing.T) {
 		t.Run(a.name, func(t *testing.T) {
 			c := still(t, 1, a.Algorithm, 1)
 			e := c.current.Load().ready[0]
-			for _, w := range []Wish{{}, {Hash: 1}, {Tried: []*Endpoint{e}}, {Sticky: e.identity, Tried: []*Endpoint{e}}} {
+			for _, w := range []Wish{{}, {Hash: 1}, {Tried: []*Endpoint{e}}, {Sticky: e.StickyID(""), Tried: []*Endpoint{e}}} {
 				if c.Pick(w) != e {
 					t.Errorf("%+v: not picked", w)
 				}
@@ -144,7 +145,7 @@ func TestPickSticky(t *testing.T) {
 		t.Run(a.name, func(t *testing.T) {
 			c := still(t, 1, a.Algorithm, 8)
 			wanted := c.current.Load().ready[5]
-			w := Wish{Sticky: wanted.Identity()}
+			w := Wish{Sticky: wanted.StickyID(c.current.Load().Name)}
 			for range 20 {
 				if e := c.Pick(w); e != wanted {
 					t.Fatalf("picked %v, want %v", e.addr, wanted.addr)

@@ -17,14 +17,14 @@ func BenchmarkPick(b *testing.B) {
 				c := still(b, 1, a.Algorithm, n)
 				b.ReportAllocs()
 				for i := 0; b.Loop(); i++ {
-					c.Pick(Wish{Hash: uint64(i)})
+					c.Pick(Wish{Hash: uint32(i) * 2654435761})
 				}
 			})
 		}
 	}
 	b.Run("sticky/100", func(b *testing.B) {
 		c := still(b, 1, RoundRobin, 100)
-		w := Wish{Sticky: c.current.Load().ready[50].identity}
+		w := Wish{Sticky: c.current.Load().ready[50].StickyID("")}
 		b.ReportAllocs()
 		for b.Loop() {
 			c.Pick(w)
@@ -60,7 +60,7 @@ func BenchmarkPickParallel(b *testing.B) {
 func BenchmarkNewRing(b *testing.B) {
 	v := still(b, 1, RoundRobin, 100).current.Load()
 	for b.Loop() {
-		newRing(v.ready)
+		v.hash()
 	}
 }
 

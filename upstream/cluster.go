@@ -30,6 +30,13 @@ type Cluster struct {
 	gone     []*Endpoint // removed ones whose last exchanges are still under way
 	past     Stats       // what removed endpoints had counted
 	closed   bool
+	began    bool // it has had endpoints: those that come now start slowly
+
+	checking   Check // what is checked at present
+	stopChecks context.CancelFunc
+
+	under  under
+	panics atomic.Bool // too few endpoints are healthy: health does not count
 
 	judging sync.Mutex // guards the endpoints' outlier state; held for moments only, also on loops
 }
@@ -127,7 +134,10 @@ func (c *Cluster) rebuild() {
 		}
 	}
 	c.refused = b.refused
+	c.began = c.began || len(ready) > 0
 	c.current.Store(newView(c.settings, ready, terminating))
+	c.watchHealth()
+	c.judgePanic()
 	for addr, e := range c.byAddr {
 		if b.seen[addr] == nil {
 			c.remove(e)
@@ -141,6 +151,9 @@ func (c *Cluster) endpoint(addr netip.AddrPort) *Endpoint {
 	e := c.byAddr[addr]
 	if e == nil {
 		e = newEndpoint(c, addr)
+		if c.began {
+			e.warm(c.settings.SlowStart)
+		}
 		e.tls.Store(forEndpoint(c.settings.tls))
 		c.byAddr[addr] = e
 	}

@@ -134,7 +134,7 @@ func (d *driver) next() {
 		d.wg.Done()
 		return
 	}
-	e := d.c.Pick(Wish{Loop: d.l.ID, Hash: rand.Uint64()})
+	e := d.c.Pick(Wish{Loop: d.l.ID, Hash: rand.Uint32()})
 	if e == nil {
 		d.failed(nil)
 		d.wg.Done()

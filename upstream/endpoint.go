@@ -26,6 +26,11 @@ type Endpoint struct {
 	ejectedUntil atomic.Int64 // loop time; 0: not ejected
 	lastFailure  atomic.Pointer[string]
 	outlier      outlier
+	errors       atomic.Int32 // bad answers in a row, while Outlier asks for it
+	unhealthy    atomic.Bool  // its checks fail
+	warmFrom     atomic.Int64 // slow start: loop time of its beginning
+	warmUntil    atomic.Int64 // … and end; 0: none
+	health       health
 
 	_      [64]byte
 	active atomic.Int64 // streams under way on all loops, while the balancer asks for them
@@ -73,9 +78,6 @@ func identityOf(addr netip.AddrPort) uint64 {
 // Addr is where the endpoint listens.
 func (e *Endpoint) Addr() netip.AddrPort { return e.addr }
 
-// Identity is a number that follows from the address alone, for affinity cookies. Never 0.
-func (e *Endpoint) Identity() uint64 { return e.identity }
-
 // Cluster is the cluster that e belongs to, or belonged to.
 func (e *Endpoint) Cluster() *Cluster { return e.cluster }
 
@@ -92,11 +94,33 @@ func (e *Endpoint) Dial(l *fastpath.Loop, h fastpath.Connector, timeout time.Dur
 	return c, err
 }
 
+// Answered tells how an exchange with e went: bad is a status of 500 and more, a cut or a timeout. On loop l.
+func (e *Endpoint) Answered(l *fastpath.Loop, bad bool) {
+	limit := e.cluster.current.Load().Outlier.Errors
+	switch {
+	case limit == 0:
+	case !bad:
+		if e.errors.Load() != 0 {
+			e.errors.Store(0)
+			e.forgive()
+		}
+	case e.errors.Add(1) >= int32(limit):
+		e.errors.Store(0)
+		e.eject(l, "its answers are errors")
+	}
+}
+
 // TunnelBegan counts a tunnel to e for balancers that compare what is under way. TunnelEnded must follow, once.
-func (e *Endpoint) TunnelBegan() { e.active.Add(1) }
+func (e *Endpoint) TunnelBegan() {
+	e.active.Add(1)
+	e.cluster.under.connections.Add(1)
+}
 
 // TunnelEnded ends what TunnelBegan began.
-func (e *Endpoint) TunnelEnded() { e.active.Add(-1) }
+func (e *Endpoint) TunnelEnded() {
+	e.active.Add(-1)
+	e.cluster.under.connections.Add(-1)
+}
 
 // drain closes e's idle sessions of loop l; with stale, only those that were made under other settings.
 func (e *Endpoint) drain(l *fastpath.Loop, stale bool) {

@@ -7,6 +7,7 @@ const (
 	connectTimeoutDefault = 5 * time.Second  // proxy-connect-timeout; it bounds the TLS handshake too
 	idleMaxDefault        = 320              // upstream-keepalive-connections
 	idleTimeoutDefault    = 60 * time.Second // upstream-keepalive-timeout
+	ageMaxDefault         = time.Hour        // upstream-keepalive-time
 	requestsMaxDefault    = 10_000           // upstream-keepalive-requests
 
 	idleOverflow      = time.Second            // how long a session beyond IdleMax is kept: a tide of answers must not close what the next requests need
@@ -22,6 +23,15 @@ const (
 	ejectAfter        = 2                      // connect failures in a row that eject an endpoint
 	ejectFirst        = 5 * time.Second        // for how long, the first time; doubled each time it fails again at once
 	ejectMax          = 60 * time.Second
+	panicDefault      = 50 // per cent of a cluster's ready endpoints that stay in use, whatever is said of the others
+	retriesMin        = 3  // retries under way that a retry budget always allows
+	slowStartMin      = 10 // per cent of its share that a new endpoint gets at first
+	checksAtOnce      = 16 // checks of one cluster under way
+	checkBytesMax     = 64 << 10
+	checkInterval     = 10 * time.Second
+	checkTimeout      = 2 * time.Second
+	checkHealthy      = 2
+	checkUnhealthy    = 3
 	leastWindowMax    = 128 // endpoints that one pick by least connections compares
 	ringPoints        = 160 // points of an endpoint on the hash ring
 	ringPointsMax     = 1 << 17

@@ -7,8 +7,9 @@ import (
 )
 
 // Passive ejection: an endpoint that could not be connected to ejectAfter times in a row gets no requests for a while,
-// twice as long each time it fails again at once. It is never the last one, and never leaves less than half of a
-// cluster's ready endpoints: many failing at once say more about us or the network than about them.
+// twice as long each time it fails again at once. So does one whose answers were errors Outlier.Errors times in a row. It
+// is never the last one, and never leaves less than Outlier.Panic per cent of a cluster's ready endpoints: many failing at
+// once say more about us or the network than about them.
 
 // outlier is what failures left behind; guarded by Cluster.judging.
 type outlier struct {
@@ -33,17 +34,43 @@ func (e *Endpoint) failed(l *fastpath.Loop, err *fastpath.Error, reason string) 
 	defer c.judging.Unlock()
 	e.outlier.failures++
 	e.failing.Store(true)
+	if e.outlier.failures >= ejectAfter {
+		e.ejectLocked(l, reason)
+	}
+}
+
+// eject gives the endpoint no requests for a while, if the cluster can do without it.
+func (e *Endpoint) eject(l *fastpath.Loop, reason string) {
+	e.lastFailure.Store(&reason)
+	e.cluster.judging.Lock()
+	defer e.cluster.judging.Unlock()
+	e.ejectLocked(l, reason)
+}
+
+func (e *Endpoint) ejectLocked(l *fastpath.Loop, reason string) {
+	c := e.cluster
 	now := l.Now()
-	if e.outlier.failures < ejectAfter || e.ejectedUntil.Load() > now || !c.spares(e, now) {
+	if e.ejectedUntil.Load() > now || !c.spares(e, now) {
 		return
 	}
 	o := &e.outlier
-	o.backOff = min(max(2*o.backOff, ejectFirst), ejectMax)
+	first := c.current.Load().Outlier.Ejection
+	o.backOff = min(max(2*o.backOff, first), max(ejectMax, first))
 	o.ejections++
 	o.until = time.Now().Add(o.backOff)
 	e.ejectedUntil.Store(now + int64(o.backOff))
-	go c.env.log().Warn("endpoint ejected: connections to it fail; other endpoints take its requests",
+	go c.env.log().Warn("endpoint ejected; other endpoints take its requests",
 		"cluster", c.id, "endpoint", e.addr.String(), "error", reason, "for", o.backOff)
+}
+
+// forgive lets the next ejection be a short one again: the endpoint has answered well.
+func (e *Endpoint) forgive() {
+	c := e.cluster
+	c.judging.Lock()
+	defer c.judging.Unlock()
+	if e.outlier.failures == 0 {
+		e.outlier.backOff = 0
+	}
 }
 
 // Connected tells that a connection to e was made, TLS included. On loop l.
@@ -56,11 +83,15 @@ func (e *Endpoint) Connected(l *fastpath.Loop) {
 	c.judging.Lock()
 	defer c.judging.Unlock()
 	e.failing.Store(false)
-	e.outlier.failures, e.outlier.backOff, e.outlier.until = 0, 0, time.Time{}
-	e.ejectedUntil.Store(0)
+	if e.outlier.failures >= ejectAfter || c.current.Load().Outlier.Errors == 0 { // else its answers ejected it
+		e.outlier.until = time.Time{}
+		e.outlier.backOff = 0
+		e.ejectedUntil.Store(0)
+	}
+	e.outlier.failures = 0
 }
 
-// spares tells whether the cluster can do without e: at least half of its ready endpoints stay. Terminating endpoints are
+// spares tells whether the cluster can do without e: at least Outlier.Panic per cent of its ready endpoints stay, and one. Terminating endpoints are
 // the last resort anyway.
 func (c *Cluster) spares(e *Endpoint, now int64) bool {
 	v := c.current.Load()
@@ -69,9 +100,10 @@ func (c *Cluster) spares(e *Endpoint, now int64) bool {
 	}
 	out := 1
 	for _, o := range v.ready {
-		if o != e && o.ejectedUntil.Load() > now {
+		if o != e && (o.ejectedUntil.Load() > now || o.unhealthy.Load()) {
 			out++
 		}
 	}
-	return 2*out <= len(v.ready)
+	n := len(v.ready)
+	return out < n && (n-out)*100 >= n*v.Outlier.Panic
 }

@@ -57,7 +57,7 @@ func (s *session) park() bool {
 	if e.removed.Load() || s.tls != e.tls.Load() || s.requests >= settings.RequestsMax || settings.idlePerLoop == 0 {
 		return false
 	}
-	limit := settings.IdleTimeout
+	limit := min(settings.IdleTimeout, settings.AgeMax-time.Duration(s.loop.Now()-s.born))
 	if s.hint > 0 {
 		announced := time.Duration(s.hint) * time.Second
 		e.idle.announce(int64(announced))

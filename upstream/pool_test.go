@@ -70,6 +70,7 @@ func TestPoolLimits(t *testing.T) {
 		said     string // Connection of the last request
 	}{
 		{"requests a session", Settings{RequestsMax: 2}, empty, 0, "close"},
+		{"age of a session", Settings{AgeMax: 1}, empty, 0, ""},
 		{"no idle sessions", Settings{IdleMax: -1}, empty, 0, "close"},
 		{"the backend's hint", Settings{}, "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 0\r\n\r\n", 0, ""},
 		{"a longer hint", Settings{}, "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5, max=9\r\nContent-Length: 0\r\n\r\n", 1, ""},

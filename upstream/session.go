@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"crypto/tls"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluiceproxy/sluice/fastpath"
@@ -26,8 +27,12 @@ type session struct {
 	peer     Peer        // busy and before
 	tls      *tls.Config // what it was made with
 	counted  bool        // endpoint.active counts its stream
+	entered  bool        // cluster.under counts its stream
+	waits    bool        // cluster.under counts it as pending
+	dialled  bool        // cluster.under counts its connection
 
 	connectBy int64 // end of the time for connecting and the handshake
+	born      int64 // when it was connected
 	requests  int   // sent on it
 	idleSince int64
 	expires   int64 // idle: when it is given up
@@ -59,12 +64,26 @@ func (e *Endpoint) Open(l *fastpath.Loop, p Peer, o OpenOptions) (s Stream, read
 	if v.err != nil {
 		return nil, false, ErrSettings
 	}
+	if v.countAll && !take(&e.cluster.under.requests, v.Breaker.Requests) {
+		return nil, false, e.cluster.overflowed(OverflowRequests, ErrRequests)
+	}
 	if !o.Fresh {
 		if s := e.take(l, o.NonIdempotent); s != nil {
 			e.loops[l.ID].reused.inc()
-			s.begin(p, v.countActive, &o)
+			s.begin(p, v, &o)
 			return s, true, nil
 		}
+	}
+	if s, err = e.openFresh(l, v, p, &o); err != nil && v.countAll {
+		e.cluster.under.requests.Add(-1)
+	}
+	return s, false, err
+}
+
+// openFresh dials a session for p.
+func (e *Endpoint) openFresh(l *fastpath.Loop, v *view, p Peer, o *OpenOptions) (s Stream, err *fastpath.Error) {
+	if v.countAll && !take(&e.cluster.under.pending, v.Breaker.Pending) {
+		return nil, e.cluster.overflowed(OverflowPending, ErrPending)
 	}
 	timeout := o.ConnectTimeout
 	if timeout <= 0 {
@@ -73,27 +92,39 @@ func (e *Endpoint) Open(l *fastpath.Loop, p Peer, o OpenOptions) (s Stream, read
 	fresh := localOf(l).get()
 	fresh.endpoint, fresh.loop, fresh.tls, fresh.idled = e, l, e.tls.Load(), -1
 	fresh.state, fresh.connectBy = sessionDialling, l.Now()+int64(timeout)
-	if fresh.conn, err = l.Dial(e.addr, timeout, fresh); err != nil {
+	if fresh.conn, fresh.dialled, err = e.dial(l, v, fresh, int64(timeout)); err != nil {
 		localOf(l).put(fresh)
-		e.Failed(l, err)
-		return nil, false, err
+		if v.countAll {
+			e.cluster.under.pending.Add(-1)
+		}
+		return nil, err
 	}
+	fresh.waits = v.countAll
 	e.loops[l.ID].dials.inc()
-	fresh.begin(p, v.countActive, &o)
-	return fresh, false, nil
+	fresh.begin(p, v, o)
+	return fresh, nil
+}
+
+// noLonger takes the session out of a count of the cluster's, if it is in it.
+func (s *session) noLonger(in *bool, count *atomic.Int64) {
+	if *in {
+		*in = false
+		count.Add(-1)
+	}
 }
 
 // begin makes s the stream of p.
-func (s *session) begin(p Peer, count bool, o *OpenOptions) {
+func (s *session) begin(p Peer, v *view, o *OpenOptions) {
 	s.peer = p
 	s.limits, s.interimMax = o.Head, o.InterimMax
 	if o.Head == nil {
 		s.interimMax = interimMaxDefault
 	}
 	s.endpoint.loops[s.loop.ID].requests.inc()
-	if s.counted = count; count {
+	if s.counted = v.countActive; s.counted {
 		s.endpoint.active.Add(1)
 	}
+	s.entered = v.countAll
 }
 
 // end is begin's other half.
@@ -104,6 +135,9 @@ func (s *session) end() {
 		s.counted = false
 		s.endpoint.active.Add(-1)
 	}
+	under := &s.endpoint.cluster.under
+	s.noLonger(&s.entered, &under.requests)
+	s.noLonger(&s.waits, &under.pending)
 }
 
 // OnConnect implements fastpath.Connector.
@@ -157,6 +191,8 @@ func (s *session) connected() {
 	p := &s.endpoint.loops[s.loop.ID]
 	p.dialled.inc()
 	p.opened.inc()
+	s.born = s.loop.Now()
+	s.noLonger(&s.waits, &s.endpoint.cluster.under.pending)
 	s.state = sessionBusy
 	s.endpoint.Connected(s.loop)
 	s.peer.OnStream(s, nil)
@@ -182,6 +218,7 @@ func (s *session) close() {
 	default:
 		p.closed.inc()
 	}
+	s.noLonger(&s.dialled, &s.endpoint.cluster.under.connections)
 	s.conn.Close()
 	localOf(s.loop).put(s)
 }
@@ -253,6 +290,7 @@ func (s *session) Release() {
 func (s *session) Detach() *fastpath.Conn {
 	c := s.conn
 	s.end()
+	s.noLonger(&s.dialled, &s.endpoint.cluster.under.connections)
 	s.endpoint.loops[s.loop.ID].closed.inc()
 	localOf(s.loop).put(s)
 	c.SetDeadline(0)

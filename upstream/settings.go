@@ -13,6 +13,7 @@ const (
 	EWMA                 // two random choices, the lower exponentially weighted response time (10 s decay) wins
 	LeastConnections
 	ConsistentHash // ring (ketama) over Wish.Hash
+	RandomOfTwo    // two random choices, the fewer streams under way wins
 )
 
 // Settings are a cluster's immutable settings; they stand beside its state and may be replaced at any time.
@@ -22,9 +23,60 @@ type Settings struct {
 	TLS            *TLS          // nil: plain
 	IdleMax        int           // idle sessions kept per endpoint, all loops together, at least one each; 0: 320 (upstream-keepalive-connections); negative: none
 	IdleTimeout    time.Duration // 0: 60 s (upstream-keepalive-timeout)
+	AgeMax         time.Duration // of a session that takes another request; 0: 1 h (upstream-keepalive-time)
 	RequestsMax    int           // requests a session may carry; 0: 10,000 (upstream-keepalive-requests)
 	AllowLoopback  bool          // the source may name loopback endpoints (files); see docs/hardening.md 3.1 rule 7
+
+	Name        string    // ingress-nginx's name of the backend, "namespace-service-port": affinity cookies are made with it
+	Affinity    *Affinity // nil: none
+	Keyed       bool      // endpoints are also found by affinity cookies of another cluster's: this one is its canary
+	HashBy      string    // ConsistentHash: the key, for ParseKey
+	Subset      int       // ConsistentHash: a hash leads to a group of so many endpoints; 0: to one
+	HashBalance int       // ConsistentHash: per cent of the mean that an endpoint may have under way; 0: any number
+
+	Breaker   Breaker
+	Outlier   Outlier
+	Check     Check
+	SlowStart time.Duration // how long a new endpoint gets less than its share, rising from a tenth; 0: it gets all at once
 }
+
+// Breaker bounds what a cluster is given, all loops together: what goes beyond it is refused at once (503). 0: no bound.
+type Breaker struct {
+	Connections int // open connections, those being dialled and tunnels included
+	Pending     int // requests that wait for a connection
+	Requests    int // requests under way
+	Retries     int // retries under way
+	RetryBudget int // per cent of the requests under way that may be retries, at least retriesMin
+}
+
+// Outlier is passive ejection by answers, beside that by connections that cannot be had.
+type Outlier struct {
+	Errors   int           // statuses of 500 and more, cuts and timeouts in a row that eject an endpoint; 0: none do
+	Ejection time.Duration // the first one's length, doubled each time it fails again at once; 0: 5 s
+	Panic    int           // per cent of the ready endpoints that stay in use at least; 0: 50
+}
+
+// Check is an active health check.
+type Check struct {
+	Kind      CheckKind
+	Path      string        // CheckHTTP: what is asked for; "": /
+	Host      string        // CheckHTTP: the Host; "": the endpoint's address
+	StatusMin int           // CheckHTTP: statuses that are healthy; 0: 200
+	StatusMax int           // 0: 399
+	Interval  time.Duration // 0: 10 s
+	Timeout   time.Duration // 0: 2 s
+	Healthy   int           // good checks in a row that make an endpoint healthy; 0: 2
+	Unhealthy int           // bad ones that make it unhealthy; 0: 3
+}
+
+// CheckKind is what an endpoint has to do to be healthy.
+type CheckKind uint8
+
+const (
+	CheckNone CheckKind = iota
+	CheckTCP            // take a connection
+	CheckHTTP           // answer a GET with one of the statuses
+)
 
 // TLS is how a cluster speaks TLS to its endpoints (backend-protocol: HTTPS, proxy-ssl-*).
 type TLS struct {
@@ -42,13 +94,20 @@ type compiled struct {
 	err         error       // why the settings cannot be used: every Open fails
 	idlePerLoop int
 	countActive bool // the balancer asks for streams under way on all loops
+	countAll    bool // the breaker asks for what the cluster has under way on all loops
+	key         []KeyPart
+	backendKey  string
 }
+
+// keyed tells whether endpoints are found by cookies.
+func (c *compiled) keyed() bool { return c.Keyed || c.Affinity != nil }
 
 // compile fills defaults in. before keeps its TLS configuration when nothing about TLS changed, so that sessions live on.
 func compile(s Settings, loops int, before *compiled) *compiled {
 	c := &compiled{Settings: s}
 	c.ConnectTimeout = orDuration(s.ConnectTimeout, connectTimeoutDefault)
 	c.IdleTimeout = orDuration(s.IdleTimeout, idleTimeoutDefault)
+	c.AgeMax = orDuration(s.AgeMax, ageMaxDefault)
 	c.RequestsMax = orInt(s.RequestsMax, requestsMaxDefault)
 	c.IdleMax = orInt(s.IdleMax, idleMaxDefault)
 	if c.IdleMax > 0 {
@@ -57,13 +116,28 @@ func compile(s Settings, loops int, before *compiled) *compiled {
 	if int(c.Algorithm) >= len(balancers) {
 		c.Algorithm = RoundRobin
 	}
-	c.countActive = balancers[c.Algorithm].active
+	c.countActive = balancers[c.Algorithm].active || c.HashBalance > 0
+	c.countAll = c.Breaker != (Breaker{})
+	if n := c.Breaker.Connections; n > 0 {
+		c.idlePerLoop = min(c.idlePerLoop, max(1, n/(2*loops))) // idle ones of one loop are of no use to another
+	}
+	c.Outlier.Ejection = orDuration(c.Outlier.Ejection, ejectFirst)
+	c.Outlier.Panic = orInt(c.Outlier.Panic, panicDefault)
+	c.Check.fill()
+	if c.keyed() {
+		c.backendKey = BackendKey(c.Name)
+	}
 	switch {
 	case s.TLS == nil:
 	case before != nil && before.TLS != nil && *before.TLS == *s.TLS:
 		c.tls, c.err = before.tls, before.err
 	default:
 		c.tls, c.err = s.TLS.config()
+	}
+	if key, err := ParseKey(s.HashBy); err == nil {
+		c.key = key
+	} else if c.err == nil {
+		c.err = err
 	}
 	return c
 }

@@ -13,6 +13,8 @@ type Stats struct {
 	Connects        uint64 // connections made, for tunnels too
 	ConnectFailures uint64
 	Ejections       uint64
+	Checks          uint64 // active health checks made
+	ChecksFailed    uint64
 }
 
 func (s *Stats) add(o Stats) {
@@ -24,6 +26,8 @@ func (s *Stats) add(o Stats) {
 	s.Connects += o.Connects
 	s.ConnectFailures += o.ConnectFailures
 	s.Ejections += o.Ejections
+	s.Checks += o.Checks
+	s.ChecksFailed += o.ChecksFailed
 }
 
 // Stats adds the endpoint's counters up. From any goroutine but a loop's.
@@ -43,7 +47,7 @@ func (e *Endpoint) Stats() (s Stats) {
 	}
 	c := e.cluster
 	c.judging.Lock()
-	s.Ejections = e.outlier.ejections
+	s.Ejections, s.Checks, s.ChecksFailed = e.outlier.ejections, e.health.checks, e.health.bad
 	c.judging.Unlock()
 	return s
 }
@@ -83,6 +87,7 @@ type State struct {
 	Endpoint    *Endpoint
 	Terminating bool
 	Ejected     time.Duration // for how long still; 0: it is not
+	Unhealthy   string        // why its last check failed; "": it is well, or not checked
 	LastFailure string        // why it could not be connected to, the last time; "": never
 	Stats       Stats
 }
@@ -98,6 +103,9 @@ func (c *Cluster) Endpoints() []State {
 		}
 		c.judging.Lock()
 		s.Ejected = max(0, time.Until(e.outlier.until))
+		if e.unhealthy.Load() {
+			s.Unhealthy = e.health.last
+		}
 		c.judging.Unlock()
 		list = append(list, s)
 	}

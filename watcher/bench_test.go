@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/route"
 	"github.com/sluiceproxy/sluice/upstream"
 	"github.com/sluiceproxy/sluice/watcher/translate"
@@ -118,21 +119,17 @@ func manySecret(tb testing.TB, namespace, name string) *corev1.Secret {
 
 // office is a Controller without a source: states are applied one by one, as Run does it.
 func office() *Controller {
-	backends := &upstream.Env{}
+	backends, work := &upstream.Env{}, fastpath.NewWork(2)
 	return NewController(ControllerConfig{
 		Translator: func() Translator { return translate.New(translate.Options{}) },
 		Store:      route.NewStore(),
 		Env: route.Env{Loops: 2, NewCluster: func(id string, s upstream.Settings) *upstream.Cluster {
 			return upstream.NewCluster(id, backends, s)
-		}},
-		Work: atOnce{},
+		}, Share: work.Share},
+		Work: work,
 		Log:  slog.New(slog.DiscardHandler),
 	})
 }
-
-type atOnce struct{}
-
-func (atOnce) Do(f func()) { f() }
 
 // BenchmarkApplyFull is a start: everything is new. Goal: goalFull.
 func BenchmarkApplyFull(b *testing.B) {

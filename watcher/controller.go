@@ -24,6 +24,7 @@ type Controller struct {
 	wake      chan struct{}
 	ready     chan struct{}
 	current   *State                  // that was applied last
+	state     atomic.Pointer[State]   // the same, for others
 	config    *route.Config           // … what it was translated to
 	taken     []*networkingv1.Ingress // … and its Ingresses that are ours
 	process   atomic.Pointer[translate.Process]
@@ -76,6 +77,9 @@ func NewController(c ControllerConfig) *Controller {
 
 // Ready is closed once the store serves a state.
 func (k *Controller) Ready() <-chan struct{} { return k.ready }
+
+// State is what was applied last; nil before. It is not written to. From any goroutine.
+func (k *Controller) State() *State { return k.state.Load() }
 
 // Process is what the present state says about the process; the defaults before the first. From any goroutine.
 func (k *Controller) Process() *translate.Process { return k.process.Load() }
@@ -184,6 +188,7 @@ func (k *Controller) put(s *State, began time.Time) {
 		k.Store.Swap(next)
 	}
 	k.current, k.config, k.taken = s, &config, k.translator.Taken()
+	k.state.Store(s)
 	k.process.Store(k.translator.Process())
 	own := append(slices.Clone(s.Problems), located(problems, s)...)
 	k.own.Store(&own)
@@ -219,7 +224,7 @@ func endpointChanges(old, next *route.Config) (changes []*route.Cluster, only bo
 		if was == c {
 			continue
 		}
-		if was.ID != c.ID || was.Owner != c.Owner || was.Settings != c.Settings {
+		if was.ID != c.ID || was.Owner != c.Owner || !route.SameSettings(was.Settings, c.Settings) {
 			return nil, false
 		}
 		if !slices.Equal(was.Endpoints, c.Endpoints) {

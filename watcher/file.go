@@ -22,7 +22,7 @@ type fileSource struct {
 }
 
 func openFiles(s Spec, log *slog.Logger) (Source, error) {
-	if len(s.Paths) == 0 {
+	if len(s.Paths)+len(s.Files) == 0 {
 		return nil, errors.New("no directory of manifests is named")
 	}
 	f := &fileSource{log: log, told: map[string]bool{}, now: time.Now, rescan: make(chan struct{}, 1)}
@@ -35,6 +35,17 @@ func openFiles(s Spec, log *slog.Logger) (Source, error) {
 		if !named[absolute] { // named twice, it is still there once
 			named[absolute] = true
 			f.roots = append(f.roots, &directory{shown: filepath.Clean(path), path: absolute, files: map[string]*file{}})
+		}
+	}
+	for _, path := range s.Files {
+		absolute, err := filepath.Abs(path)
+		if err != nil {
+			return nil, err
+		}
+		if !named[absolute] {
+			named[absolute] = true
+			f.roots = append(f.roots, &directory{shown: filepath.Dir(filepath.Clean(path)), path: filepath.Dir(absolute),
+				only: filepath.Base(absolute), files: map[string]*file{}})
 		}
 	}
 	return f, nil

@@ -16,6 +16,7 @@ import (
 // directory is one that --manifests names.
 type directory struct {
 	shown, path string // as named, and absolute
+	only        string // the one file that is read of it; "": all manifests
 	seen        bool   // it could be read once
 	err         error  // why it cannot be read now; its files stay as they were
 	names       []string
@@ -108,6 +109,12 @@ func (f *fileSource) scanDirectory(d *directory, how scanMode) (changed, settled
 
 // list names the manifests of a directory, in order.
 func (f *fileSource) list(d *directory) (names []string, err error) {
+	if d.only != "" {
+		if _, err := os.Stat(filepath.Join(d.path, d.only)); err != nil {
+			return nil, fmt.Errorf("%s: %w", filepath.Join(d.shown, d.only), bare(err))
+		}
+		return []string{d.only}, nil
+	}
 	entries, err := os.ReadDir(d.path)
 	if errors.Is(err, syscall.ENOTDIR) {
 		return nil, fmt.Errorf("%s is a file: name its directory", d.shown)

@@ -54,6 +54,7 @@ type Outcome struct {
 type Spec struct {
 	Scheme  string   // a key of the table below
 	Paths   []string // file: directories, those named first count first
+	Files   []string // file: single files, after the directories
 	Cluster Cluster  // kubernetes
 }
 

@@ -89,3 +89,38 @@ func wantNoAllocations(t *testing.T, name string, f func()) {
 		t.Errorf("%s: %v allocations", name, n)
 	}
 }
+
+// TestAllocationsH2: a request whose fields the table holds costs nothing, a value that is new one allocation, in the
+// library that decompresses.
+func TestAllocationsH2(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates on its own account")
+	}
+	var d wire.H2Decoder
+	var l wire.H2List
+	var e wire.H2Encoder
+	arena, r, dst := &wire.Arena{}, &wire.Request{}, make([]byte, 0, 64<<10)
+	answer := &wire.Response{Status: 200, ContentLength: 5, Framing: wire.FramingLength, Fields: []wire.Field{
+		wire.NewField(wire.FieldContentType, []byte("text/plain")), {Name: []byte("X-Other"), Value: []byte("value")}}}
+	request := func(block []byte) func() {
+		return func() {
+			arena.Reset()
+			if d.Decode(block, &l, arena, nil) != nil {
+				t.Fatal("block is refused")
+			}
+			if _, err := l.Request(r, arena, true); err != nil {
+				t.Fatal(err)
+			}
+			wire.AppendRequest(dst, r, wire.RequestOptions{})
+			e.AppendResponse(dst, 1, answer, false, wire.ResponseOptions{})
+		}
+	}
+	known := compress(h2Get("user-agent: t", "accept: */*", "x-other: value"))
+	d.Decode(known, &l, arena, nil)
+	indexed := []byte{0x82, 0x87, 0x84, 0x80 | 65, 0x80 | 64, 0x80 | 63, 0x80 | 62}
+	wantNoAllocations(t, "all of it in the table", request(indexed))
+	fresh := append(indexed, 0x0f, 4, 3, 'n', 'e', 'w') // accept-language, not indexed
+	if n := testing.AllocsPerRun(100, request(fresh)); n > 1 {
+		t.Errorf("one new value: %v allocations", n)
+	}
+}

@@ -1,4 +1,4 @@
-// Package wire is HTTP/1.1 as bytes: strict parsers and canonical serialisers, used by servers, clients, health checks
+// Package wire is HTTP/1.1 and HTTP/2 as bytes: strict parsers and canonical serialisers, used by servers, clients, health checks
 // and tests alike. It knows no routes, no sockets, no clocks and no policy.
 //
 // What it promises:
@@ -20,4 +20,14 @@
 //
 // The way back is AppendResponse; the way to a backend AppendRequest, ResponseHeadEnd and Response.Parse. Chunked bodies
 // go through ChunkReader one way and AppendChunkHeader the other.
+//
+// HTTP/2 (h2_*.go) has the same model at its ends. The way through a connection's buffer, of a server or a client:
+//
+//	h := wire.ParseH2Head(b)                             // H2HeadBytes of it
+//	err := h.Check(wire.H2FrameMax)                      // then Length bytes of payload: Block, Unpad, EachH2Setting …
+//	err = decoder.Decode(block, list, arena, lim)        // HEADERS and its CONTINUATIONs, joined
+//	malformed, err := list.Request(request, arena, end)  // or Response, or Trailers
+//
+// and back by H2Encoder and the Append functions of frames. Streams, windows and what a breach of the framing leads to are
+// the owner's.
 package wire

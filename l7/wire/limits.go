@@ -37,6 +37,9 @@ var (
 	DefaultResponseLimits = Limits{RequestLine: LineMax, Head: ResponseHeadMax, Line: LineMax, Fields: ResponseFieldsMax}
 )
 
+// HeadMax is the limit of a head's bytes, or its default.
+func (l *Limits) HeadMax() int { return or(l.Head, HeadMax) }
+
 // or gives the limit v, or its default d.
 func or(v, d int) int {
 	if v > 0 {

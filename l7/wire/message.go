@@ -92,6 +92,7 @@ type Request struct {
 	Expect100     bool   // Expect: 100-continue on HTTP/1.1
 	TETrailers    bool   // TE: trailers
 	Upgrade       []byte // the protocol asked for by Connection: upgrade + Upgrade; nil: none. "websocket" is validated (RFC 6455 4.2.1)
+	Connect       bool   // Upgrade was asked for by HTTP/2's extended CONNECT (RFC 8441): Method is GET, and there is no key
 	Resolved      bool   // the path had dot segments: Target holds the resolved path, not the client's spelling
 }
 

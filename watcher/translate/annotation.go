@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/l7/filter"
 	"github.com/sluiceproxy/sluice/upstream"
 )
 
@@ -35,6 +36,12 @@ var annotations = slices.Concat(
 	redirectAnnotations,
 	accessAnnotations,
 	backendAnnotations,
+	balanceAnnotations,
+	affinityAnnotations,
+	limitAnnotations,
+	canaryAnnotations,
+	trafficAnnotations,
+	mirrorAnnotations,
 	proxyAnnotations,
 	tlsAnnotations,
 	laterAnnotations,
@@ -141,6 +148,29 @@ type dialect struct {
 	algorithm      *upstream.Algorithm // nil: the default; the first Ingress that names a backend decides
 	ownAlgorithm   bool                // … by our own key, which wins
 
+	balanceNeeds   string // the annotation without which load-balance means nothing; "": none
+	hashBy         string // upstream-hash-by; "": none
+	hashSubset     bool
+	hashSubsetSize int
+	hashBalance    int // 0: no bound
+
+	sticky   bool // affinity: cookie
+	affinity upstream.Affinity
+
+	canary       bool
+	canaryRule   l7.CanaryRule
+	canaryLegacy bool // affinity-canary-behavior
+
+	mirrorTo     external // mirror-target
+	mirrorTarget string   // … its path
+	mirrorHost   string
+	mirrorNoBody bool
+
+	serviceUpstream bool
+
+	limit   filter.Limit
+	traffic traffic
+
 	globalAuth bool // enable-global-auth
 	firewall   bool // enable-modsecurity
 
@@ -154,7 +184,10 @@ func newDialect(o *Options, d *defaults) dialect {
 		sslRedirect: d.sslRedirect, forceSSLRedirect: d.forceSSLRedirect, preserveTrailingSlash: d.preserveTrailingSlash,
 		temporalRedirectCode: temporalCodeDefault, permanentRedirectCode: permanentCodeDefault,
 		allow: d.allow, deny: d.deny,
-		globalAuth: true, firewall: d.firewall,
+		hashSubsetSize: 3, affinity: upstream.Affinity{Cookie: cookieNameDefault},
+		serviceUpstream: d.serviceUpstream,
+		limit:           filter.Limit{BurstMultiplier: burstMultiplierDefault},
+		globalAuth:      true, firewall: d.firewall,
 		policy: d.policy,
 	}
 }
@@ -177,6 +210,16 @@ func (t *Translator) readAnnotations(f *fragment) {
 				t.options.AnnotationsPrefix)
 		}
 	}
+	f.settle(t.options.AnnotationsPrefix)
+}
+
+// settle looks at what only all annotations together tell.
+func (f *fragment) settle(prefix string) {
+	f.settleBalance(prefix)
+	f.settleAffinity(prefix)
+	f.settleLimits(prefix)
+	f.settleCanary(prefix)
+	f.settleTraffic()
 	f.dialect.protect()
 }
 

@@ -15,12 +15,13 @@ import (
 
 // A cluster is a Service's port with everybody who names it.
 type cluster struct {
-	id      string
-	service key
-	port    string // name or number; "": the first one
-	https   bool
-	uses    []use
-	out     *route.Cluster // nil: not built yet
+	id       string
+	service  key
+	port     string // name or number; "": the first one
+	https    bool
+	external external // what an annotation names instead of a Service
+	uses     []use
+	out      *route.Cluster // nil: not built yet
 }
 
 // A use is that an Ingress, or the flag --default-backend-service, names a cluster.
@@ -31,6 +32,8 @@ type use struct {
 	service  key
 	port     string
 	https    bool
+	external external
+	canaryOf *host // whose rule it is a canary of; nil: none
 }
 
 // clusterID is "namespace/service:port", and "#https" where backends speak TLS: those are other connections.
@@ -46,7 +49,7 @@ func clusterID(service key, port string, https bool) string {
 func (t *Translator) useCluster(u use) {
 	c := t.clusters[u.id]
 	if c == nil {
-		c = &cluster{id: u.id, service: u.service, port: u.port, https: u.https}
+		c = &cluster{id: u.id, service: u.service, port: u.port, https: u.https, external: u.external}
 		t.clusters[u.id] = c
 		if t.backends[u.service] == nil {
 			t.backends[u.service] = make(map[*cluster]struct{}, 1)
@@ -55,6 +58,16 @@ func (t *Translator) useCluster(u use) {
 	}
 	c.uses = append(c.uses, u)
 	t.dirtyClusters[c.id] = true
+}
+
+// dropUses takes uses off their clusters.
+func (t *Translator) dropUses(list []use) {
+	for _, u := range list {
+		if c := t.clusters[u.id]; c != nil {
+			c.uses = slices.DeleteFunc(c.uses, func(other use) bool { return other.fragment == u.fragment && other.canaryOf == u.canaryOf })
+			t.dirtyClusters[c.id] = true
+		}
+	}
 }
 
 // rebuildClusters builds the marked clusters anew and drops those that nobody uses.
@@ -93,6 +106,9 @@ func (t *Translator) dropCluster(c *cluster) {
 
 // buildCluster gives a cluster's settings and endpoints, and what is wrong for those who use it.
 func (t *Translator) buildCluster(c *cluster) (*route.Cluster, []route.Problem) {
+	if c.external.host != "" {
+		return t.buildExternal(c)
+	}
 	out := &route.Cluster{
 		ID:    c.id,
 		Owner: route.Object{Kind: "Service", Namespace: c.service.namespace, Name: c.service.name},
@@ -100,8 +116,9 @@ func (t *Translator) buildCluster(c *cluster) (*route.Cluster, []route.Problem) 
 	var problems []route.Problem
 	out.Settings, problems = t.clusterSettings(c)
 	e := endpoints{options: &t.options, service: t.services.by[c.service], slices: t.slices.of(c.service)}
-	out.Endpoints = e.collect(c.port)
-	problems = append(problems, e.problems...)
+	var none []route.Problem
+	out.Endpoints, none = t.viaService(c, &e, e.collect(c.port))
+	problems = append(append(problems, e.problems...), none...)
 	if e.unusable == "" {
 		return out, problems
 	}
@@ -115,53 +132,22 @@ func (t *Translator) buildCluster(c *cluster) (*route.Cluster, []route.Problem) 
 	return out, problems
 }
 
-// clusterSettings are those that the oldest Ingress asks for which names the cluster. Others that ask for another
-// algorithm learn that they came late.
+// clusterSettings are those that the oldest Ingress asks for which names the cluster. Others that ask for something else
+// learn that they came late.
 func (t *Translator) clusterSettings(c *cluster) (upstream.Settings, []route.Problem) {
 	s := t.config.defaults.cluster
 	s.ConnectTimeout = t.config.settings.ConnectTimeout
 	s.AllowLoopback = t.options.AllowLoopback
+	s.Name = c.service.namespace + "-" + c.service.name + "-" + c.port
 	if c.https {
 		s.TLS = &upstream.TLS{}
 	}
-	var oldest, chooser *fragment
-	for _, u := range c.uses {
-		if f := u.fragment; f != nil && (oldest == nil || older(f, oldest) < 0) {
-			oldest = f
-		}
+	if oldest := c.chooser(func(*dialect) bool { return true }); oldest != nil && oldest.dialect.policy.ConnectTimeout > 0 {
+		s.ConnectTimeout = oldest.dialect.policy.ConnectTimeout
 	}
-	if oldest == nil {
-		return s, nil
-	}
-	if d := oldest.dialect.policy.ConnectTimeout; d > 0 {
-		s.ConnectTimeout = d
-	}
-	for _, u := range c.uses {
-		if f := u.fragment; f != nil && f.dialect.algorithm != nil && (chooser == nil || older(f, chooser) < 0) {
-			chooser = f
-		}
-	}
-	if chooser == nil {
-		return s, nil
-	}
-	s.Algorithm = *chooser.dialect.algorithm
-	return s, t.lateChoices(c, chooser)
-}
-
-func (t *Translator) lateChoices(c *cluster, chooser *fragment) (problems []route.Problem) {
-	for _, u := range c.uses {
-		f := u.fragment
-		if f == nil || f.dialect.algorithm == nil || *f.dialect.algorithm == *chooser.dialect.algorithm {
-			continue
-		}
-		full := t.options.AnnotationsPrefix + "/load-balance"
-		if f.dialect.ownAlgorithm {
-			full = ownPrefix + "/load-balance"
-		}
-		problems = append(problems, problem(f.owner, annotationField(full),
-			"is ignored for Service %s: Ingress %s/%s names it too, comes first and chose another", c.service, chooser.ing.Namespace, chooser.ing.Name))
-	}
-	return problems
+	t.clusterAffinity(c, &s)
+	s.Keyed = slices.ContainsFunc(c.uses, func(u use) bool { return u.canaryOf != nil })
+	return s, append(t.clusterBalance(c, &s), t.clusterTraffic(c, &s)...)
 }
 
 // useDefaultBackend records the use of --default-backend-service.

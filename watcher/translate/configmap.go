@@ -69,6 +69,9 @@ type defaults struct {
 	plainPaths            []string // no-tls-redirect-locations
 	allow, deny           string   // source ranges
 
+	serviceUpstream                    bool
+	limitStatus, limitConnectionStatus int
+
 	globalAuth bool // global-auth-url is set
 	firewall   bool // enable-modsecurity is set
 
@@ -100,6 +103,7 @@ func newConfiguration() *configuration {
 		redirectCode: 308,
 		plainPaths:   []string{"/.well-known/acme-challenge"},
 		riskMax:      riskHigh,
+		limitStatus:  503, limitConnectionStatus: 503,
 	}
 	return c
 }

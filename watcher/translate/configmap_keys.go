@@ -28,6 +28,11 @@ var clientKeys = []configKey{
 		parse: duration(time.Second, func(c *configuration) *time.Duration { return &c.settings.KeepAliveTimeout })},
 	{key: "keep-alive-requests", preset: "1000", verdict: same, text: "Requests of one connection.",
 		parse: number(1, requestsMax, func(c *configuration) *int { return &c.settings.KeepAliveRequests })},
+	{key: "use-http2", preset: "true", verdict: differs, note: "Also without TLS, for clients that begin with HTTP/2's preface (h2c with prior knowledge).",
+		text:  "Offers HTTP/2 to clients.",
+		parse: boolean(func(c *configuration) *bool { return &c.settings.HTTP2 })},
+	{key: "http2-max-concurrent-streams", preset: "100", otherwise: "128", verdict: differs, text: "Streams that a client may have open on one connection.",
+		parse: number(1, streamsMax, func(c *configuration) *int { return &c.settings.HTTP2Streams })},
 	{key: "large-client-header-buffers", preset: "", otherwise: "4 8k", verdict: differs,
 		note: "Sets what sluice-request-line-max, sluice-header-line-max and sluice-header-max set one by one.",
 		text: "\"NUMBER SIZE\": SIZE bounds the request line and every field line, NUMBER × SIZE the head.", parse: parseHeaderBuffers},
@@ -135,6 +140,14 @@ var routeKeys = []configKey{
 		parse: boolean(func(c *configuration) *bool { return &c.hsts.IncludeSubdomains })},
 	{key: "hsts-preload", preset: "false", verdict: same, text: "… and for browsers' built-in lists.",
 		parse: boolean(func(c *configuration) *bool { return &c.hsts.Preload })},
+	{key: "limit-req-status-code", preset: "503", verdict: same, text: "What limit-rps and limit-rpm answer: 400 to 599.",
+		parse: number(400, 599, func(c *configuration) *int { return &c.defaults.limitStatus })},
+	{key: "limit-conn-status-code", preset: "503", verdict: same, text: "What limit-connections answers: 400 to 599.",
+		parse: number(400, 599, func(c *configuration) *int { return &c.defaults.limitConnectionStatus })},
+	{key: "limit-rate", preset: "0", verdict: same, text: "KiB a second of one response; 0: any number.",
+		parse: kibibytes(func(c *configuration) *int64 { return &c.defaults.policy.Rate })},
+	{key: "limit-rate-after", preset: "0", verdict: same, text: "KiB of a response that go before limit-rate counts.",
+		parse: kibibytes(func(c *configuration) *int64 { return &c.defaults.policy.RateAfter })},
 	{key: "annotations-risk-level", preset: "High", verdict: same,
 		text: "Ingresses with an annotation of a higher risk are not served: Low, Medium, High or Critical.", parse: parseRiskLevel},
 	{key: "strict-validate-path-type", preset: "", otherwise: "true", verdict: differs,
@@ -187,14 +200,18 @@ var backendKeys = []configKey{
 		parse: duration(0, func(c *configuration) *time.Duration { return &c.defaults.policy.TriesTimeout })},
 	{key: "retry-non-idempotent", preset: "false", verdict: same, text: "Sends POST, LOCK and PATCH again too.",
 		parse: boolean(func(c *configuration) *bool { return &c.settings.RetryNonIdempotent })},
-	{key: "load-balance", preset: "round_robin", verdict: differs, note: "Ours knows least_conn too; the names that hash or stick are not built yet.",
-		text: "How endpoints take turns: round_robin, ewma or least_conn.", parse: parseGlobalAlgorithm},
+	{key: "load-balance", preset: "round_robin", verdict: differs, note: "Ours knows least_conn and random_two too.",
+		text: "How endpoints take turns: round_robin, ewma, least_conn or random_two.", parse: parseGlobalAlgorithm},
 	{key: "upstream-keepalive-connections", preset: "320", verdict: same, text: "Idle connections kept of an endpoint.",
 		parse: number(1, countMax, func(c *configuration) *int { return &c.defaults.cluster.IdleMax })},
 	{key: "upstream-keepalive-timeout", preset: "60s", verdict: same, text: "… how long.",
 		parse: duration(time.Second, func(c *configuration) *time.Duration { return &c.defaults.cluster.IdleTimeout })},
 	{key: "upstream-keepalive-requests", preset: "10000", verdict: same, text: "Requests of one connection to an endpoint.",
 		parse: number(1, requestsMax, func(c *configuration) *int { return &c.defaults.cluster.RequestsMax })},
+	{key: "upstream-keepalive-time", preset: "1h", verdict: same, text: "Age of a connection to an endpoint, after which it takes no further request.",
+		parse: duration(time.Second, func(c *configuration) *time.Duration { return &c.defaults.cluster.AgeMax })},
+	{key: "service-upstream", preset: "false", verdict: same, text: "Sends requests to Services' cluster addresses.",
+		parse: boolean(func(c *configuration) *bool { return &c.defaults.serviceUpstream })},
 	{key: "sluice-response-header-max", preset: "64k", verdict: own, text: "Bytes of a response's head; beyond it 502.",
 		parse: size(1<<10, headMax, func(c *configuration) *int { return &c.settings.ResponseLimits.Head })},
 	{key: "sluice-response-header-line-max", preset: "16k", verdict: own, text: "Bytes of one of its lines.",
@@ -429,6 +446,16 @@ func joinPrefixes(list []netip.Prefix) string {
 	return strings.Join(texts, ",")
 }
 
+func kibibytes(field func(*configuration) *int64) func(*configuration, string) error {
+	return func(c *configuration, value string) error {
+		n, err := parseInt(value, 0, limitRateMax)
+		if err == nil {
+			*field(c) = int64(n) << 10
+		}
+		return err
+	}
+}
+
 func parseRiskLevel(c *configuration, value string) error {
 	for r := riskLow; r <= riskCritical; r++ {
 		if strings.EqualFold(value, r.String()) {
@@ -455,7 +482,7 @@ func parseStrictPaths(c *configuration, value string) error {
 func parseGlobalAlgorithm(c *configuration, value string) error {
 	a, ok := ownAlgorithms[value]
 	if !ok {
-		return fmt.Errorf("%q is not one of round_robin, ewma, least_conn", value)
+		return fmt.Errorf("%q is not one of round_robin, ewma, least_conn, random_two", value)
 	}
 	c.defaults.cluster.Algorithm = a
 	return nil

@@ -10,8 +10,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"github.com/sluiceproxy/sluice/l7"
 	"github.com/sluiceproxy/sluice/l7/filter"
 	"github.com/sluiceproxy/sluice/route"
+	"github.com/sluiceproxy/sluice/upstream"
 )
 
 // holds checks what every result must hold to, whatever the objects were.
@@ -43,6 +45,16 @@ func holds(t *testing.T, c *route.Config, problems []route.Problem) {
 			r := &h.Rules[i]
 			if !clusters[r.Cluster] || r.Fallback != "" && !clusters[r.Fallback] || r.Path == "" || r.Path[0] != '/' {
 				t.Errorf("host %q has rule %+v", h.Name, r)
+			}
+			for _, c := range r.Canaries {
+				if _, err := l7.NewCanary(nil, "", false, c.When); !clusters[c.Cluster] || c.Cluster == r.Cluster || err != nil {
+					t.Errorf("host %q has canary %+v (%v)", h.Name, c, err)
+				}
+			}
+			if m := r.Mirror; m != nil {
+				if _, err := upstream.ParseKey(m.Target); !clusters[m.Cluster] || m.Host == "" || err != nil {
+					t.Errorf("host %q has mirror %+v (%v)", h.Name, m, err)
+				}
 			}
 			compiles(t, r.Filters)
 		}

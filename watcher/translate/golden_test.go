@@ -189,6 +189,8 @@ type (
 		Owner    string            `json:"owner"`
 		Backend  string            `json:"backend"`
 		Cluster  string            `json:"cluster"`
+		Canaries []string          `json:"canaries,omitempty"`
+		Mirror   string            `json:"mirror,omitempty"`
 		Fallback string            `json:"fallback,omitempty"`
 		Filters  []string          `json:"filters,omitempty"`
 		Policy   map[string]string `json:"policy,omitempty"`
@@ -239,7 +241,16 @@ func renderHost(h *route.VirtualHost) goldenHost {
 	}
 	out.Filters = append(out.Filters, renderFilters(filters)...)
 	for _, r := range h.Rules {
+		var canaries []string
+		for _, c := range r.Canaries {
+			canaries = append(canaries, fmt.Sprintf("%s/%s → %s sticky=%v %+v", c.Owner.Namespace, c.Owner.Name, c.Cluster, c.Sticky, c.When))
+		}
+		mirror := ""
+		if r.Mirror != nil {
+			mirror = fmt.Sprintf("%+v", *r.Mirror)
+		}
 		out.Rules = append(out.Rules, goldenRule{
+			Canaries: canaries, Mirror: mirror,
 			Path: r.Path + " " + r.Type.String(), Owner: r.Owner.Namespace + "/" + r.Owner.Name,
 			Backend: r.Service + ":" + r.Port, Cluster: r.Cluster, Fallback: r.Fallback,
 			Filters: renderFilters(r.Filters), Policy: differences(r.Policy, l7.DefaultPolicy()), Deny: r.Deny,
@@ -257,10 +268,13 @@ func renderFilters(list []filter.Config) (out []string) {
 
 func renderCluster(c *route.Cluster) goldenCluster {
 	s := c.Settings
-	defaults := upstream.Settings{ConnectTimeout: 5 * time.Second}
+	defaults := upstream.Settings{ConnectTimeout: 5 * time.Second, Name: s.Name}
 	out := goldenCluster{ID: c.ID, Settings: differences(s, defaults)}
 	if s.TLS != nil {
 		out.Settings["TLS"] = fmt.Sprintf("%+v", *s.TLS)
+	}
+	if s.Affinity != nil {
+		out.Settings["Affinity"] = fmt.Sprintf("%+v", *s.Affinity)
 	}
 	for _, a := range c.Endpoints {
 		text := a.Addr.String()

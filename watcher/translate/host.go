@@ -16,7 +16,8 @@ type host struct {
 	name  string
 	parts []part
 	tls   hostTLS
-	out   *route.VirtualHost // nil: not built yet
+	uses  []use              // of canaries
+	out   *route.VirtualHost // nil: not built yet, or nothing is served
 }
 
 type part struct {
@@ -93,16 +94,34 @@ func remember(set map[string]bool, name string) map[string]bool {
 // rebuildHost tells whether the host is another one now.
 func (t *Translator) rebuildHost(name string) (changed bool) {
 	h := t.hosts[name]
+	t.dropUses(h.uses)
+	h.uses = nil
 	if len(h.parts) == 0 {
 		t.ledger.set(h, nil)
 		delete(t.hosts, name)
 		return true
 	}
 	slices.SortFunc(h.parts, func(a, b part) int { return older(a.fragment, b.fragment) })
-	b := hostBuild{translator: t, host: h, out: &route.VirtualHost{Name: name, Owner: h.parts[0].owner}}
-	b.build()
+	b := hostBuild{translator: t, host: h}
+	for _, p := range h.parts {
+		if p.dialect.canary {
+			b.canaries = append(b.canaries, p)
+		} else {
+			b.parts = append(b.parts, p)
+		}
+	}
+	if len(b.parts) > 0 {
+		b.out = &route.VirtualHost{Name: name, Owner: b.parts[0].owner}
+		b.build()
+	} else {
+		h.tls = hostTLS{}
+		b.mergeCanaries()
+	}
 	t.ledger.set(h, b.problems)
-	if h.out != nil && reflect.DeepEqual(b.out, h.out) {
+	for _, u := range h.uses {
+		t.useCluster(u)
+	}
+	if h.out == nil && b.out == nil || h.out != nil && b.out != nil && reflect.DeepEqual(b.out, h.out) {
 		return false
 	}
 	h.out = b.out
@@ -113,6 +132,8 @@ func (t *Translator) rebuildHost(name string) (changed bool) {
 type hostBuild struct {
 	translator *Translator
 	host       *host
+	parts      []part // of the host, without canaries
+	canaries   []part
 	out        *route.VirtualHost
 	owners     []part   // of out.Rules
 	places     []*place // … and where they stand; nil: spec.defaultBackend
@@ -129,6 +150,7 @@ func (b *hostBuild) build() {
 	b.mergeRules()
 	b.addFallback()
 	b.chooseMode()
+	b.mergeCanaries()
 	b.out.Filters = b.translator.config.defaults.host
 	b.chooseAppRoot()
 	b.choosePassthrough()
@@ -138,12 +160,12 @@ func (b *hostBuild) build() {
 // equally old ones the first by name.
 func (b *hostBuild) mergeRules() {
 	n := 0
-	for _, p := range b.host.parts {
+	for _, p := range b.parts {
 		n += len(p.rules.paths)
 	}
 	b.out.Rules, b.owners, b.places = make([]route.Rule, 0, n+1), make([]part, 0, n+1), make([]*place, 0, n+1)
 	taken := newPathSet(n)
-	for _, p := range b.host.parts {
+	for _, p := range b.parts {
 		var shared []filter.Config // of the fragment's rules that need no filter of their own
 		made := false
 		for i := range p.rules.paths {
@@ -179,6 +201,7 @@ func (b *hostBuild) addRule(p part, at *place, path string, kind route.PathType,
 		Path:  path, Type: kind,
 		Cluster: to.id, Service: to.service, Port: to.port,
 		Fallback: p.spare,
+		Mirror:   p.copies,
 		Filters:  filters,
 		Policy:   p.dialect.policy,
 		Deny:     p.dialect.denied,
@@ -196,25 +219,25 @@ func (b *hostBuild) addFallback() {
 		}
 	}
 	chosen := -1
-	for i, p := range b.host.parts {
+	for i, p := range b.parts {
 		switch {
 		case p.rules.fallback == nil:
 		case chosen < 0 && (i == 0 || b.host.name == ""):
 			chosen = i
 		default:
 			b.refuse(p.fragment, "spec.defaultBackend", "is not used for host %q: Ingress %s/%s comes first, and the first one decides",
-				b.host.name, b.host.parts[max(chosen, 0)].ing.Namespace, b.host.parts[max(chosen, 0)].ing.Name)
+				b.host.name, b.parts[max(chosen, 0)].ing.Namespace, b.parts[max(chosen, 0)].ing.Name)
 		}
 	}
 	if chosen >= 0 {
-		p := b.host.parts[chosen]
+		p := b.parts[chosen]
 		b.addRule(p, nil, "/", route.Prefix, *p.rules.fallback, p.dialect.filters("/", route.Prefix, b.host.tls.on, p.rules.bare))
 	}
 }
 
 // refuseBare tells Ingresses of nothing but a default backend that a rule comes before it.
 func (b *hostBuild) refuseBare(winner part) {
-	for _, p := range b.host.parts {
+	for _, p := range b.parts {
 		if p.rules.bare {
 			b.refuse(p.fragment, "spec.defaultBackend", "is not used: Ingress %s/%s has a rule for all paths of all hosts",
 				winner.ing.Namespace, winner.ing.Name)
@@ -247,7 +270,7 @@ func (b *hostBuild) chooseMode() {
 // chooseAppRoot takes the oldest Ingress's app-root.
 func (b *hostBuild) chooseAppRoot() {
 	var winner *fragment
-	for _, p := range b.host.parts {
+	for _, p := range b.parts {
 		root := p.dialect.appRoot
 		if root == "" || p.rules.bare {
 			continue
@@ -264,11 +287,11 @@ func (b *hostBuild) chooseAppRoot() {
 
 // choosePassthrough hands the host's TLS connections to the backend of "/" if any part asks for it.
 func (b *hostBuild) choosePassthrough() {
-	asker := slices.IndexFunc(b.host.parts, func(p part) bool { return p.dialect.passthrough && !p.rules.bare })
+	asker := slices.IndexFunc(b.parts, func(p part) bool { return p.dialect.passthrough && !p.rules.bare })
 	if asker < 0 {
 		return
 	}
-	asks := b.host.parts[asker].fragment
+	asks := b.parts[asker].fragment
 	field := annotationField(b.translator.options.AnnotationsPrefix + "/ssl-passthrough")
 	if b.host.name == "" {
 		b.refuse(asks, field, "is ignored for rules without a host: a TLS connection is known by its server name")
@@ -297,6 +320,9 @@ func (d *dialect) filters(path string, kind route.PathType, https, bare bool) (f
 		if r, ok := d.rewrite(path, kind); ok {
 			filters = append(filters, r)
 		}
+	}
+	if l, ok := d.limits(); ok {
+		filters = append(filters, l)
 	}
 	if r, ok := d.access(); ok {
 		filters = append(filters, r)
@@ -349,7 +375,7 @@ func (s *pathSet) add(path string, kind route.PathType, number int) (winner int,
 // chooseCertificate asks the parts, oldest first, whether they have TLS for the host.
 func (b *hostBuild) chooseCertificate() {
 	b.host.tls = hostTLS{}
-	for _, p := range b.host.parts {
+	for _, p := range b.parts {
 		if tls, ok := b.certificateOf(p); ok {
 			b.host.tls = tls
 			return

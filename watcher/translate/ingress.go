@@ -24,7 +24,8 @@ type fragment struct {
 	hosts    []hostRules
 	uses     []use           // one for each cluster
 	used     map[string]bool // … by its ID, while the fragment is parsed
-	spare    string          // ID of the default-backend annotation's cluster
+	copies   *route.Mirror
+	spare    string // ID of the default-backend annotation's cluster
 	problems []route.Problem
 }
 
@@ -77,6 +78,9 @@ func (t *Translator) parse(f *fragment) {
 		f.readRule(i, &rules[i], &t.config.defaults)
 	}
 	f.used = nil
+	if !f.dialect.canary {
+		f.copies = f.mirror()
+	}
 	f.checkTLS()
 	if fallback == nil {
 		return
@@ -249,6 +253,9 @@ func (f *fragment) need(service, port string, at place) backend {
 	}
 	u := use{fragment: f, at: at, service: key{f.ing.Namespace, service}, port: port, https: f.dialect.https}
 	u.id = clusterID(u.service, port, u.https)
+	if f.dialect.canary { // its host, which knows the protocol of the main Ingress, uses the cluster
+		return backend{u.id, service, port}
+	}
 	if f.used == nil {
 		f.used = make(map[string]bool)
 	}

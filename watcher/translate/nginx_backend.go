@@ -2,10 +2,14 @@ package translate
 
 import (
 	"fmt"
-	"slices"
+	"net/netip"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/sluiceproxy/sluice/route"
+	"github.com/sluiceproxy/sluice/upstream"
 )
 
 const keyDefaultBackend = "default-backend"
@@ -20,6 +24,12 @@ var backendAnnotations = []annotation{
 		parse: parseBackendProtocol,
 	},
 	{
+		key: "service-upstream", scope: scopeIngress, risk: riskLow, verdict: same,
+		text: "true: requests go to the Service's cluster address instead of its endpoints, and kube-proxy chooses. Affinity, hashes and health " +
+			"checks see that one address. The oldest Ingress that names a backend and asks for it decides. Default false (ConfigMap).",
+		parse: onOff(func(d *dialect) *bool { return &d.serviceUpstream }),
+	},
+	{
 		key: keyDefaultBackend, scope: scopeLocation, risk: riskLow, verdict: same, effect: drop,
 		text: "A Service of the same namespace whose first port is asked when the rule's own backend has no endpoint.",
 		parse: func(d *dialect, value string) error {
@@ -30,24 +40,6 @@ var backendAnnotations = []annotation{
 				return fmt.Errorf("%q is not the name of a Service of this namespace", value)
 			}
 			d.defaultBackend = value
-			return nil
-		},
-	},
-	{
-		key: "load-balance", scope: scopeIngress, risk: riskLow, verdict: differs, effect: drop,
-		text:  "How a backend's endpoints take turns: round_robin (default, ConfigMap) or ewma. The oldest Ingress that names a backend decides.",
-		note:  "The names that hash or stick are not built yet and ignored.",
-		parse: parseLoadBalance,
-	},
-	{
-		key: "load-balance", own: true, scope: scopeIngress, risk: riskLow, verdict: own,
-		text: "Like ingress-nginx's load-balance, over which it wins: round_robin, ewma or least_conn (the endpoint with the fewest requests under way).",
-		parse: func(d *dialect, value string) error {
-			a, ok := ownAlgorithms[value]
-			if !ok {
-				return fmt.Errorf("%q is not one of round_robin, ewma, least_conn", value)
-			}
-			d.algorithm, d.ownAlgorithm = &a, true
 			return nil
 		},
 	},
@@ -69,19 +61,17 @@ func parseBackendProtocol(d *dialect, value string) error {
 	return nil
 }
 
-func parseLoadBalance(d *dialect, value string) error {
-	if slices.Contains(laterAlgorithms, value) {
-		return &refusal{ignore, value + " is not supported yet; round_robin and ewma are"}
+// viaService replaces a cluster's endpoints by the Service's own address, if an Ingress asks for it.
+func (t *Translator) viaService(c *cluster, e *endpoints, list []upstream.Address) ([]upstream.Address, []route.Problem) {
+	f := c.chooser(func(d *dialect) bool { return d.serviceUpstream })
+	if f == nil || e.service == nil || e.unusable != "" || e.service.Spec.Type == corev1.ServiceTypeExternalName {
+		return list, nil
 	}
-	a, ok := algorithms[value]
-	if value == "" {
-		return &refusal{ignore, "the name is empty"}
+	p, ok := findPort(e.service, c.port)
+	a, err := netip.ParseAddr(e.service.Spec.ClusterIP)
+	if !ok || err != nil || p.number < 1 {
+		return list, []route.Problem{problem(f.owner, annotationField(t.options.AnnotationsPrefix+"/service-upstream"),
+			"is ignored for Service %s, which has no cluster address; requests go to its endpoints", c.service)}
 	}
-	if !ok {
-		return fmt.Errorf("%q is not one of round_robin, ewma", value)
-	}
-	if !d.ownAlgorithm {
-		d.algorithm = &a
-	}
-	return nil
+	return []upstream.Address{{Addr: netip.AddrPortFrom(a.Unmap(), uint16(p.number))}}, nil
 }

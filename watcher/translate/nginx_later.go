@@ -1,11 +1,16 @@
 package translate
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+
+	"github.com/sluiceproxy/sluice/l7/wire"
+)
 
 // Keys of ingress-nginx that nothing acts on yet. What asks for protection fails closed: an Ingress that wants
 // authentication is not served without it.
 var laterAnnotations = slices.Concat(
-	laterRouting, laterBackends, laterAffinity, laterCanary, laterCORS, laterAuth, laterLimits, laterMirrors, laterObservability,
+	laterRouting, laterBackends, laterCORS, laterAuth, laterFirewall, laterObservability,
 	needlessAnnotations)
 
 var laterRouting = []annotation{
@@ -26,21 +31,10 @@ var laterRouting = []annotation{
 }
 
 var laterBackends = []annotation{
-	{key: "service-upstream", scope: scopeIngress, risk: riskLow, verdict: later, idle: []string{"false"},
-		note: "requests go to the Service's endpoints",
-		text: "Sends requests to the Service's cluster address instead of its endpoints."},
 	{key: "upstream-vhost", scope: scopeLocation, risk: riskLow, verdict: later,
 		text: "The Host that the backend gets."},
 	{key: "x-forwarded-prefix", scope: scopeLocation, risk: riskMedium, verdict: later,
 		text: "X-Forwarded-Prefix for the backend, together with rewrite-target."},
-	{key: "upstream-hash-by", scope: scopeIngress, risk: riskHigh, verdict: later,
-		text: "Chooses endpoints by the hash of this text with nginx's variables."},
-	{key: "upstream-hash-by-subset", scope: scopeIngress, risk: riskLow, verdict: later, idle: []string{"false"},
-		text: "Hashes to groups of endpoints."},
-	{key: "upstream-hash-by-subset-size", scope: scopeIngress, risk: riskLow, verdict: later, idle: []string{"3"},
-		text: "The size of those groups."},
-	{key: "proxy-http-version", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"1.1"},
-		text: "The HTTP version towards backends."},
 	{key: "proxy-cookie-path", scope: scopeLocation, risk: riskMedium, verdict: later, idle: []string{"off"},
 		text: "Rewrites the path of the backend's cookies."},
 	{key: "proxy-cookie-domain", scope: scopeLocation, risk: riskMedium, verdict: later, idle: []string{"off"},
@@ -51,9 +45,6 @@ var laterBackends = []annotation{
 		text: "… and by what."},
 	{key: "connection-proxy-header", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"keep-alive"},
 		text: "The Connection field that the backend gets."},
-	{key: "proxy-buffering", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"off"},
-		note: "responses are streamed with bounded buffers",
-		text: "Whether responses are buffered for slow clients."},
 	{key: "proxy-ssl-secret", scope: scopeIngress, risk: riskMedium, verdict: later, effect: deny,
 		note: "HTTPS backends cannot be verified or shown a client certificate",
 		text: "Certificate and authority for TLS to backends."},
@@ -76,38 +67,6 @@ var laterBackends = []annotation{
 	{key: "ssl-prefer-server-ciphers", scope: scopeHost, risk: riskLow, verdict: later,
 		note: "the server's order holds",
 		text: "Whose order of ciphers holds."},
-}
-
-var laterAffinity = []annotation{
-	{key: "affinity", scope: scopeIngress, risk: riskLow, verdict: later,
-		text: "cookie: a client stays with the endpoint that its cookie names."},
-	{key: "affinity-mode", scope: scopeIngress, risk: riskMedium, verdict: later, idle: []string{"balanced"},
-		text: "balanced or persistent."},
-	{key: "affinity-canary-behavior", scope: scopeIngress, risk: riskLow, verdict: later, idle: []string{"sticky"},
-		text: "Whether a canary shares the cookie."},
-	{key: "session-cookie-name", scope: scopeIngress, risk: riskMedium, verdict: later, text: "Name of the affinity cookie."},
-	{key: "session-cookie-path", scope: scopeIngress, risk: riskMedium, verdict: later, text: "… its path."},
-	{key: "session-cookie-domain", scope: scopeIngress, risk: riskMedium, verdict: later, text: "… its domain."},
-	{key: "session-cookie-expires", scope: scopeIngress, risk: riskMedium, verdict: later, text: "… when it expires, in seconds."},
-	{key: "session-cookie-max-age", scope: scopeIngress, risk: riskMedium, verdict: later, text: "… its age, in seconds."},
-	{key: "session-cookie-samesite", scope: scopeIngress, risk: riskLow, verdict: later, text: "… its SameSite."},
-	{key: "session-cookie-secure", scope: scopeIngress, risk: riskLow, verdict: later, text: "… whether it is Secure."},
-	{key: "session-cookie-conditional-samesite-none", scope: scopeIngress, risk: riskLow, verdict: later, idle: []string{"false"},
-		text: "… without SameSite=None for browsers that take it wrongly."},
-	{key: "session-cookie-change-on-failure", scope: scopeIngress, risk: riskLow, verdict: later, idle: []string{"false"},
-		text: "… changed when the endpoint fails."},
-}
-
-var laterCanary = []annotation{
-	{key: "canary", scope: scopeIngress, risk: riskLow, verdict: later, idle: []string{"false"}, effect: drop,
-		note: "all requests stay with the main Ingress",
-		text: "Makes the Ingress a canary of another one with the same paths."},
-	{key: "canary-by-header", scope: scopeIngress, risk: riskMedium, verdict: later, text: "The canary by a request field: always or never."},
-	{key: "canary-by-header-value", scope: scopeIngress, risk: riskMedium, verdict: later, text: "… by this value of it."},
-	{key: "canary-by-header-pattern", scope: scopeIngress, risk: riskMedium, verdict: later, text: "… by an expression."},
-	{key: "canary-by-cookie", scope: scopeIngress, risk: riskMedium, verdict: later, text: "The canary by a cookie: always or never."},
-	{key: "canary-weight", scope: scopeIngress, risk: riskLow, verdict: later, text: "The canary's share of requests."},
-	{key: "canary-weight-total", scope: scopeIngress, risk: riskLow, verdict: later, text: "… of how many; default 100."},
 }
 
 var laterCORS = []annotation{
@@ -156,15 +115,7 @@ var laterAuth = []annotation{
 		text: "any: a source range or an authentication suffices."},
 }
 
-var laterLimits = []annotation{
-	{key: "limit-rps", scope: scopeLocation, risk: riskLow, verdict: later, text: "Requests a second of one address."},
-	{key: "limit-rpm", scope: scopeLocation, risk: riskLow, verdict: later, text: "Requests a minute of one address."},
-	{key: "limit-burst-multiplier", scope: scopeLocation, risk: riskLow, verdict: later, text: "How many times that may come at once."},
-	{key: "limit-connections", scope: scopeLocation, risk: riskLow, verdict: later, text: "Requests of one address at a time."},
-	{key: "limit-allowlist", aliases: []string{"limit-whitelist"}, scope: scopeLocation, risk: riskLow, verdict: later,
-		text: "Addresses and networks without these limits."},
-	{key: "limit-rate", scope: scopeLocation, risk: riskLow, verdict: later, text: "KiB a second of one response."},
-	{key: "limit-rate-after", scope: scopeLocation, risk: riskLow, verdict: later, text: "… after so many KiB."},
+var laterFirewall = []annotation{
 	{key: "enable-modsecurity", scope: scopeLocation, risk: riskLow, verdict: later, effect: deny,
 		note: "`true` answers 503; `false` lets the Ingress be served where the ConfigMap asks for it",
 		text: "A web application firewall.",
@@ -181,12 +132,6 @@ var laterLimits = []annotation{
 	{key: "modsecurity-transaction-id", scope: scopeLocation, risk: riskHigh, verdict: later, text: "… and this id in its log."},
 }
 
-var laterMirrors = []annotation{
-	{key: "mirror-target", scope: scopeIngress, risk: riskHigh, verdict: later, text: "Sends copies of requests there."},
-	{key: "mirror-request-body", scope: scopeIngress, risk: riskLow, verdict: later, text: "… with their bodies."},
-	{key: "mirror-host", scope: scopeIngress, risk: riskHigh, verdict: later, text: "… under this Host."},
-}
-
 var laterObservability = []annotation{
 	{key: "enable-opentelemetry", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"false"}, text: "Traces."},
 	{key: "opentelemetry-trust-incoming-span", scope: scopeLocation, risk: riskLow, verdict: later, text: "… that go on with the client's span."},
@@ -197,8 +142,11 @@ var laterObservability = []annotation{
 var needlessAnnotations = []annotation{
 	{key: "client-body-buffer-size", scope: scopeLocation, risk: riskLow, verdict: noEffect,
 		note: "the ConfigMap's key of that name bounds the memory", text: "Memory for a request's body before it goes to disk."},
-	{key: "proxy-buffer-size", scope: scopeLocation, risk: riskLow, verdict: noEffect,
-		note: "response heads may have 64 KiB (sluice-response-header-max)", text: "Room for a response's head."},
+	{key: "proxy-buffering", scope: scopeLocation, risk: riskLow, verdict: noEffect,
+		note: "responses are streamed with bounded buffers", text: "Whether responses are buffered for slow clients."},
+	{key: "proxy-buffer-size", scope: scopeLocation, risk: riskLow, verdict: differs,
+		note: "Every response's head may have 64 KiB, so a smaller number means nothing; a larger one is a Problem: to allow more is the ConfigMap's sluice-response-header-max.",
+		text: "Room for a response's head.", parse: parseBufferSize},
 	{key: "proxy-buffers-number", scope: scopeLocation, risk: riskLow, verdict: noEffect, text: "Buffers of a response."},
 	{key: "proxy-busy-buffers-size", scope: scopeLocation, risk: riskLow, verdict: noEffect, text: "… that may be on their way to the client."},
 	{key: "proxy-max-temp-file-size", scope: scopeLocation, risk: riskLow, verdict: noEffect,
@@ -230,6 +178,9 @@ var refusedAnnotations = []annotation{
 		note: "put a FastCGI gateway into the application's pods", text: "FastCGI's index file."},
 	{key: "fastcgi-params-configmap", scope: scopeLocation, risk: riskMedium, verdict: refused,
 		note: "put a FastCGI gateway into the application's pods", text: "FastCGI's parameters."},
+	{key: "proxy-http-version", scope: scopeLocation, risk: riskLow, verdict: refused, idle: []string{"1.1"},
+		note: "backends are spoken to in HTTP/1.1, which every server of HTTP/1.0 that is worth the name understands",
+		text: "The HTTP version towards backends."},
 	{key: "secure-backends", scope: scopeLocation, risk: riskLow, verdict: refused, idle: []string{"false"},
 		note: "ingress-nginx dropped it; write backend-protocol: HTTPS", text: "TLS to backends."},
 	{key: "session-cookie-hash", scope: scopeIngress, risk: riskLow, verdict: refused,
@@ -244,4 +195,13 @@ var refusedAnnotations = []annotation{
 	{key: "global-rate-limit-key", scope: scopeLocation, risk: riskLow, verdict: later, note: "ingress-nginx dropped it", text: "… its key."},
 	{key: "global-rate-limit-ignored-cidrs", scope: scopeLocation, risk: riskLow, verdict: later, note: "ingress-nginx dropped it",
 		text: "… and who is free of it."},
+}
+
+// parseBufferSize tells who asks for a larger head than is allowed that this is not the place.
+func parseBufferSize(_ *dialect, value string) error {
+	n, err := parseSize(value, 0, bodyMax)
+	if err == nil && n > int64(wire.DefaultResponseLimits.Head) {
+		return fmt.Errorf("heads of more than %s are allowed by the ConfigMap's sluice-response-header-max only", sizeText(int64(wire.DefaultResponseLimits.Head)))
+	}
+	return err
 }

@@ -27,6 +27,7 @@ const (
 	placeDefault                     // spec.defaultBackend
 	placeAnnotation                  // the default-backend annotation
 	placeFlag                        // --default-backend-service
+	placeMirror                      // the mirror-target annotation
 )
 
 // backend is the field of the place's backend, with a sub-field such as ".name" where it has any.
@@ -36,6 +37,8 @@ func (p place) backend(prefix, sub string) string {
 		return "spec.defaultBackend.service" + sub
 	case placeAnnotation:
 		return annotationField(prefix + "/" + keyDefaultBackend)
+	case placeMirror:
+		return annotationField(prefix + "/mirror-target")
 	case placeFlag:
 		return "--default-backend-service"
 	}

@@ -21,6 +21,7 @@ const (
 	fieldsMax   = 10_000             // fields of a head
 	triesMax    = 100                // proxy-next-upstream-tries
 	requestsMax = 1 << 30            // requests of one connection
+	streamsMax  = 1000               // HTTP/2 streams that one connection may have open
 	countMax    = 1 << 24            // connections, handshakes
 	hstsAgeMax  = 10 * 365 * 24 * time.Hour
 )
@@ -114,8 +115,7 @@ func parsePrefixes(fallback, value string) (string, error) {
 var (
 	algorithms    = map[string]upstream.Algorithm{"round_robin": upstream.RoundRobin, "ewma": upstream.EWMA}
 	ownAlgorithms = map[string]upstream.Algorithm{
-		"round_robin": upstream.RoundRobin, "ewma": upstream.EWMA, "least_conn": upstream.LeastConnections}
-	laterAlgorithms = []string{"chash", "chashsubset", "sticky_balanced", "sticky_persistent"}
+		"round_robin": upstream.RoundRobin, "ewma": upstream.EWMA, "least_conn": upstream.LeastConnections, "random_two": upstream.RandomOfTwo}
 )
 
 // splitList takes a comma-separated list apart; empty items are nothing.

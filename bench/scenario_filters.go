@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+// Rows with filters on the route. A proxy that leaves one out would look fast, so each is looked for first: the
+// rewrite by the answer that only the rewritten path has, the log by its line, CORS by its field, the limit by a
+// route that allows one request a second.
+
+const (
+	filtersConns   = 64
+	filteredSmall  = "/api" + pathSmall
+	filteredBulk   = "/api" + pathBulk
+	limitedBurst   = 40 // requests at once on a route that allows few
+	filtersOrigin  = "https://app.example"
+	logAppearLimit = 3 * time.Second
+)
+
+func noFilters(c candidate) error {
+	if !c.filters {
+		return fmt.Errorf("no configuration with filters is written for %s", c.name)
+	}
+	return nil
+}
+
+func filtersRewrite(ctx context.Context, r *rig, p *running) (measurement, error) {
+	if err := errors.Join(checkRewrite(ctx, p, hostRewrite), checkLog(ctx, p)); err != nil {
+		return measurement{}, err
+	}
+	return r.measure(ctx, p, load{address: p.plain, host: hostRewrite, path: filteredSmall, conns: filtersConns}, loadKept, r.origin.plain)
+}
+
+func filtersChain(ctx context.Context, r *rig, p *running) (measurement, error) {
+	for _, check := range []func() error{
+		func() error { return checkRewrite(ctx, p, hostChain) },
+		func() error { return checkLog(ctx, p) },
+		func() error { return checkCORS(ctx, p) },
+		func() error { return checkLimit(ctx, p) },
+	} {
+		if err := check(); err != nil {
+			return measurement{}, err
+		}
+	}
+	return r.measure(ctx, p, load{address: p.plain, host: hostChain, path: filteredSmall, conns: filtersConns}, loadKept, r.origin.plain)
+}
+
+// checkRewrite asks for a path that is the origin's large answer only once it is rewritten.
+func checkRewrite(ctx context.Context, p *running, host string) error {
+	answer, body, err := ask(ctx, p, host, filteredBulk)
+	switch {
+	case err != nil:
+		return err
+	case answer.StatusCode != http.StatusOK:
+		return lacking{fmt.Sprintf("no rewrite: status %d", answer.StatusCode)}
+	case body != sizeBulk:
+		return lacking{fmt.Sprintf("no rewrite: %s was answered with %d bytes", filteredBulk, body)}
+	}
+	return nil
+}
+
+// checkLog looks for the line of the request that checkRewrite made.
+func checkLog(ctx context.Context, p *running) error {
+	for end := time.Now().Add(logAppearLimit); time.Now().Before(end); {
+		text, err := os.ReadFile(p.deployment.AccessLog())
+		if err == nil && bytes.Contains(text, []byte(filteredBulk)) {
+			return nil
+		}
+		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return lacking{"no access log: its line did not come"}
+}
+
+func checkCORS(ctx context.Context, p *running) error {
+	answer, _, err := ask(ctx, p, hostChain, filteredSmall)
+	if err != nil {
+		return err
+	}
+	if got := answer.Header.Get("Access-Control-Allow-Origin"); got != filtersOrigin {
+		return lacking{fmt.Sprintf("no CORS: Access-Control-Allow-Origin is %q", got)}
+	}
+	return nil
+}
+
+func checkLimit(ctx context.Context, p *running) error {
+	for range limitedBurst {
+		answer, _, err := ask(ctx, p, hostLimited, pathSmall)
+		if err != nil {
+			return err
+		}
+		if s := answer.StatusCode; s == http.StatusTooManyRequests || s == http.StatusServiceUnavailable {
+			return nil
+		}
+	}
+	return lacking{fmt.Sprintf("no rate limit: %d requests at once passed where one a second may", limitedBurst)}
+}
+
+// ask makes one request with an Origin and reads its answer.
+func ask(ctx context.Context, p *running, host, path string) (*http.Response, int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.plain+path, nil)
+	if err != nil {
+		return nil, 0, err
+	}
+	request.Host = host
+	request.Header.Set("Origin", filtersOrigin)
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{}).DialContext}
+	answer, err := transport.RoundTrip(request)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer answer.Body.Close()
+	n, err := io.Copy(io.Discard, answer.Body)
+	return answer, n, err
+}

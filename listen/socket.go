@@ -1,0 +1,207 @@
+// Package listen opens the process's listening sockets in such a way that a port can change hands without a client's
+// notice. There are two ways, and both lose no connection:
+//
+//   - Two processes share the port (SO_REUSEPORT), each with a socket and a queue of its own. The new one Claims the
+//     port: from then on the kernel gives it every new connection. The old one StepsAside: it goes on accepting until
+//     nothing comes any more, and closes then (share.go).
+//   - A process starts its Successor and passes it the very sockets, by descriptor (succeed.go).
+//
+// It accepts nothing itself: who accepts asks Expected about every connection.
+package listen
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options say what is to be opened.
+type Options struct {
+	Name    string       // under which the socket is passed on to a successor
+	Address string       // HOST:PORT, or unix:///PATH
+	Share   bool         // other processes of the same user may listen on the same port (TCP only)
+	Legacy  *Inheritance // what a predecessor left; nil: nothing
+}
+
+// Socket is one listening socket. Open makes it, Close ends it; all methods may be called from any goroutine.
+type Socket struct {
+	Name string
+
+	inner    net.Listener
+	file     *os.File // a duplicate, for those who accept by system call
+	fd       int      // file's descriptor; asking file again would make it blocking
+	shared   bool
+	kept     atomic.Bool // another process has this very socket, too: its state is not ours alone
+	expected atomic.Pointer[arrival]
+}
+
+// unixScheme begins the address of a socket in the file system.
+const unixScheme = "unix://"
+
+// UnixPath tells the path of a socket in the file system from HOST:PORT.
+func UnixPath(address string) (path string, ok bool) { return strings.CutPrefix(address, unixScheme) }
+
+// Open binds an address, or takes what a predecessor left under the name.
+func Open(o Options) (*Socket, error) {
+	s := &Socket{Name: o.Name, shared: o.Share}
+	var err error
+	if file := o.Legacy.take(o.Name); file != nil {
+		s.inner, err = net.FileListener(file)
+		_ = file.Close()
+		s.shared = err == nil && sharesPort(s.inner)
+	} else {
+		s.inner, err = bind(o)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", o.Address, err)
+	}
+	if u, ok := s.inner.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false) // the path may be a successor's by then
+	}
+	if s.file, err = s.inner.(interface{ File() (*os.File, error) }).File(); err != nil {
+		_ = s.inner.Close()
+		return nil, fmt.Errorf("listen on %s: %w", o.Address, err)
+	}
+	s.fd = int(s.file.Fd())
+	if err := syscall.SetNonblock(s.fd, true); err != nil { // Fd made the duplicate blocking
+		_ = s.Close()
+		return nil, fmt.Errorf("listen on %s: %w", o.Address, err)
+	}
+	return s, nil
+}
+
+func bind(o Options) (net.Listener, error) {
+	if path, ok := UnixPath(o.Address); ok {
+		return bindUnix(path)
+	}
+	var c net.ListenConfig
+	c.SetMultipathTCP(false) // Go's default; its sockets take neither the filter of TurnAway nor the program of Claim
+	if o.Share {
+		c.Control = func(_, _ string, raw syscall.RawConn) (err error) {
+			if e := raw.Control(func(fd uintptr) {
+				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+			}); e != nil {
+				return e
+			}
+			return err
+		}
+	}
+	return c.Listen(noContext, "tcp", o.Address)
+}
+
+// bindUnix makes a socket that only its owner may use. A path that a process left which is no more is taken over.
+func bindUnix(path string) (net.Listener, error) {
+	ln, err := net.Listen("unix", path)
+	if errors.Is(err, syscall.EADDRINUSE) && abandoned(path) {
+		if err = os.Remove(path); err == nil {
+			ln, err = net.Listen("unix", path)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = ln.Close()
+		return nil, err
+	}
+	return ln, nil
+}
+
+// abandoned tells whether nobody listens at a path that is a socket.
+func abandoned(path string) bool {
+	if info, err := os.Lstat(path); err != nil || info.Mode()&os.ModeSocket == 0 {
+		return false
+	}
+	conn, err := net.Dial("unix", path)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// sharesPort tells whether a socket was opened with Share.
+func sharesPort(ln net.Listener) (yes bool) {
+	raw, err := ln.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return false
+	}
+	_ = raw.Control(func(fd uintptr) {
+		v, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT)
+		yes = err == nil && v == 1
+	})
+	return yes
+}
+
+// FD is the descriptor that accepts. It is non-blocking, and valid until Close.
+func (s *Socket) FD() int { return s.fd }
+
+// Addr is where the socket listens; invalid for a path.
+func (s *Socket) Addr() netip.AddrPort {
+	if a, ok := s.inner.Addr().(*net.TCPAddr); ok {
+		return a.AddrPort()
+	}
+	return netip.AddrPort{}
+}
+
+// String is the address as a log shows it, and as HTTP clients take it.
+func (s *Socket) String() string {
+	if a := s.Addr(); a.IsValid() {
+		return a.String()
+	}
+	return unixScheme + s.inner.Addr().String()
+}
+
+// Close ends listening. What a shared socket's queue holds is reset: StepAside first.
+func (s *Socket) Close() error {
+	_ = s.file.Close()
+	return s.inner.Close()
+}
+
+// Listener is for servers that accept by themselves: it hides the connections that Expected is asked about.
+func (s *Socket) Listener() net.Listener { return listener{s.inner, s} }
+
+type listener struct {
+	net.Listener
+	socket *Socket
+}
+
+// Accept implements net.Listener.
+func (l listener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if a, ok := c.RemoteAddr().(*net.TCPAddr); !ok || !l.socket.Expected(a.AddrPort()) {
+			return c, nil
+		}
+		_ = c.Close()
+	}
+}
+
+// TurnAway has the kernel drop connections that have yet to begin. Those that are half-way arrive, and can be taken:
+// what stands in the queue of a port that closes is reset, although its client may have sent a request already. Who is
+// dropped tries again by itself, a second later. A socket that a successor has, too, is left alone.
+func (s *Socket) TurnAway() error {
+	if s.kept.Load() {
+		return nil
+	}
+	program := unix.SockFprog{Len: uint16(len(beginnings)), Filter: &beginnings[0]}
+	return unix.SetsockoptSockFprog(s.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program)
+}
+
+// beginnings is a socket filter that drops a segment with SYN and without ACK, and lets all others in.
+var beginnings = []unix.SockFilter{
+	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13}, // the TCP header's flags
+	{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0x12},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: 0, Jf: 1, K: 0x02},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 0xffffffff},
+}

@@ -1,0 +1,80 @@
+package sni
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluiceproxy/sluice/fastpath"
+)
+
+// Acceptor lets netpoll's poller stay with the ports while connections come in quick succession. Between two events the
+// poller asks for more, gives its turn to Go's scheduler and then sleeps: three system calls and a wake-up of other
+// threads for each connection, more than all else that accepting costs
+// (docs/decisions/0010-accepting-in-a-row.md). So whoever was called for one connection waits for the next one himself,
+// on an epoll instance with the ports of all doors, and goes back to netpoll when it becomes quiet. All doors of a process
+// share one; the zero value is ready.
+type Acceptor struct {
+	waiting atomic.Bool // somebody waits already
+
+	mu    sync.Mutex // while connections are taken, and while ports change
+	ep    int        // 0: there was no descriptor for it, and nobody stays
+	ports map[int32]*listener
+}
+
+const (
+	acceptWait = 20 * time.Millisecond // no connection for so long is quiet
+	acceptStay = 8 * time.Millisecond  // after so long netpoll has its turn in any case
+)
+
+// add has ln's connections taken too.
+func (a *Acceptor) add(ln *listener) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ports == nil {
+		a.ports = map[int32]*listener{}
+		if ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
+			a.ep = ep
+		}
+	}
+	a.ports[int32(ln.fd)] = ln
+	_ = unix.EpollCtl(a.ep, unix.EPOLL_CTL_ADD, ln.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(ln.fd)}) // else netpoll alone tells
+}
+
+// remove comes before ln is closed. Nobody takes a connection of it afterwards.
+func (a *Acceptor) remove(ln *listener) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ports[int32(ln.fd)] == ln {
+		delete(a.ports, int32(ln.fd))
+		_ = unix.EpollCtl(a.ep, unix.EPOLL_CTL_DEL, ln.fd, nil) // fails only for a descriptor that is not there
+	}
+}
+
+// stay takes the connections of all doors until it is quiet. On netpoll's poller.
+func (a *Acceptor) stay() {
+	if a.ep == 0 || !a.waiting.CompareAndSwap(false, true) {
+		return
+	}
+	defer a.waiting.Store(false)
+	var events [8]unix.EpollEvent
+	for began := time.Now(); time.Since(began) < acceptStay; {
+		n := fastpath.EpollWaitBriefly(a.ep, events[:], acceptWait)
+		if n == 0 {
+			return
+		}
+		a.take(events[:n])
+	}
+}
+
+func (a *Acceptor) take(events []unix.EpollEvent) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := range events {
+		if ln := a.ports[events[i].Fd]; ln != nil {
+			ln.take()
+		}
+	}
+}
