@@ -37,8 +37,8 @@ type Cluster struct {
 // clusterSource watches the objects of a cluster.
 //
 //	reflector ──► feed: trimmed, kept ──► noticed ── 5 ms without another, 50 ms at most ──► state ──► apply
-//	  one for each kind, and for each object                                                  └── Secrets that have
-//	  that a flag names elsewhere                                                                  just been named
+//	  one for each kind, and for each object                                                  └── Secrets and ConfigMaps
+//	  that a flag names elsewhere                                                                  that have just been named
 type clusterSource struct {
 	Cluster
 	log      *slog.Logger
@@ -49,14 +49,16 @@ type clusterSource struct {
 	classes    *feed[*networkingv1.IngressClass]
 	services   []*feed[*corev1.Service]
 	slices     []*feed[*discoveryv1.EndpointSlice]
-	secrets    []*secretFeed
-	configMaps []*feed[*corev1.ConfigMap]
+	secrets    []*namedFeed[*corev1.Secret]
+	configMaps []*namedFeed[*corev1.ConfigMap]
 	namespaces *feed[*corev1.Namespace] // nil: no selector
 	status     *statusWriter            // nil: none is written
 
 	wake   chan struct{}
 	rescan chan struct{}
 	first  oldest // event that no state holds yet
+
+	settings *corev1.ConfigMap // of --configmap, as its names were learnt last; nil: none
 }
 
 func openCluster(s Spec, log *slog.Logger) (Source, error) {
@@ -91,9 +93,9 @@ func (c *clusterSource) makeFeeds() {
 	if c.selector != nil {
 		c.namespaces = newFeed("Namespaces", lister(core, "namespaces", "", "", ""), &corev1.Namespace{}, trimNamespace, c.notice)
 	}
-	if o, ok := parseName(c.ConfigMap); ok {
-		c.configMaps = append(c.configMaps, newFeed("ConfigMap "+c.ConfigMap,
-			lister(core, "configmaps", o.namespace, byName(o), ""), &corev1.ConfigMap{}, trimConfigMap, c.notice))
+	c.addConfigMaps("ConfigMaps", c.Namespace, "")
+	if o, ok := parseName(c.ConfigMap); ok && c.elsewhere(o) {
+		c.addConfigMaps("ConfigMap "+c.ConfigMap, o.namespace, byName(o))
 	}
 	if o, ok := parseName(c.DefaultCertificate); ok && c.elsewhere(o) {
 		c.addSecrets("Secret "+c.DefaultCertificate, o.namespace, byName(o))
@@ -107,12 +109,15 @@ func (c *clusterSource) makeFeeds() {
 }
 
 func (c *clusterSource) addSecrets(what, namespace, fieldSelector string) {
-	s := &secretFeed{client: c.clients.core, log: c.log, fixed: map[name]bool{}}
-	if o, ok := parseName(c.DefaultCertificate); ok {
-		s.fixed[o] = true
-	}
-	s.feed = newFeed(what, lister(c.clients.core.RESTClient(), "secrets", namespace, fieldSelector, ""), &corev1.Secret{}, s.trimSecret, c.notice)
+	s := newNamedFeed(c, secretData, getSecret(c.clients.core), c.DefaultCertificate)
+	s.feed = newFeed(what, lister(c.clients.core.RESTClient(), "secrets", namespace, fieldSelector, ""), &corev1.Secret{}, s.trimmer(trimSecret), c.notice)
 	c.secrets = append(c.secrets, s)
+}
+
+func (c *clusterSource) addConfigMaps(what, namespace, fieldSelector string) {
+	s := newNamedFeed(c, configMapData, getConfigMap(c.clients.core), c.ConfigMap)
+	s.feed = newFeed(what, lister(c.clients.core.RESTClient(), "configmaps", namespace, fieldSelector, ""), &corev1.ConfigMap{}, s.trimmer(trimConfigMap), c.notice)
+	c.configMaps = append(c.configMaps, s)
 }
 
 // elsewhere tells whether an object stands where the feeds of whole kinds do not look.
@@ -195,20 +200,19 @@ func (c *clusterSource) Run(ctx context.Context, apply func(*State)) error {
 			c.gather(ctx)
 		}
 		if complete := c.tell(ctx, apply); !complete {
-			retry.Reset(secretsRetry)
+			retry.Reset(namedRetry)
 		}
 	}
 }
 
-// start runs all feeds and waits until they have listed. Secrets come after Ingresses, so that it is known which of them
-// are named. false: ctx has ended.
+// start runs all feeds and waits until they have listed. Secrets and ConfigMaps come after Ingresses, so that it is known
+// which of them are named. false: ctx has ended.
 func (c *clusterSource) start(ctx context.Context) bool {
 	var synced []<-chan struct{}
 	begin(ctx, c.log, &synced, c.ingresses)
 	begin(ctx, c.log, &synced, c.classes)
 	begin(ctx, c.log, &synced, c.services...)
 	begin(ctx, c.log, &synced, c.slices...)
-	begin(ctx, c.log, &synced, c.configMaps...)
 	if c.namespaces != nil {
 		begin(ctx, c.log, &synced, c.namespaces)
 	}
@@ -216,10 +220,9 @@ func (c *clusterSource) start(ctx context.Context) bool {
 		return false
 	}
 	list, _ := c.ingresses.take()
-	for _, s := range c.secrets {
-		s.reference(list)
-		begin(ctx, c.log, &synced, s.feed)
-	}
+	c.reference(list)
+	begin(ctx, c.log, &synced, feedsOf(c.secrets)...)
+	begin(ctx, c.log, &synced, feedsOf(c.configMaps)...)
 	for _, one := range synced {
 		if !await(ctx, one) {
 			return false
@@ -264,33 +267,59 @@ func (c *clusterSource) gather(ctx context.Context) {
 	}
 }
 
-// tell applies the present state. false: Secrets that it names are still to be fetched.
+// tell applies the present state. false: Secrets or ConfigMaps that it names are still to be fetched.
 func (c *clusterSource) tell(ctx context.Context, apply func(*State)) (complete bool) {
 	since := c.first.take() // before the feeds are read: what comes between is in this state and counted again
 	s := &State{Since: since}
 	o := &s.Objects
 	var changed bool
-	if o.Ingresses, changed = c.ingresses.take(); changed {
-		for _, one := range c.secrets {
-			one.reference(o.Ingresses)
-		}
+	if o.Ingresses, changed = c.ingresses.take(); changed || c.settingsNow() != c.settings {
+		c.reference(o.Ingresses)
 	}
 	complete = true
 	for _, one := range c.secrets {
 		complete = one.complete(ctx) && complete
 	}
-	o.IngressClasses, _ = c.classes.take()
-	o.Services, o.EndpointSlices, o.ConfigMaps = all(c.services), all(c.slices), all(c.configMaps)
-	var secretFeeds []*feed[*corev1.Secret]
-	for _, one := range c.secrets {
-		secretFeeds = append(secretFeeds, one.feed)
+	for _, one := range c.configMaps {
+		complete = one.complete(ctx) && complete
 	}
-	o.Secrets = all(secretFeeds)
+	o.IngressClasses, _ = c.classes.take()
+	o.Services, o.EndpointSlices = all(c.services), all(c.slices)
+	o.Secrets, o.ConfigMaps = all(feedsOf(c.secrets)), all(feedsOf(c.configMaps))
 	if c.namespaces != nil {
 		c.selectNamespaces(o)
 	}
 	apply(s)
 	return complete
+}
+
+// reference tells the feeds which Secrets and ConfigMaps are named.
+func (c *clusterSource) reference(list []*networkingv1.Ingress) {
+	c.settings = c.settingsNow()
+	for _, s := range c.secrets {
+		s.reference(secretsOf(list))
+	}
+	for _, s := range c.configMaps {
+		s.reference(configMapsOf(list, c.settings))
+	}
+}
+
+// settingsNow is the ConfigMap of --configmap; nil: it is not there.
+func (c *clusterSource) settingsNow() *corev1.ConfigMap {
+	n, _ := parseName(c.ConfigMap)
+	for _, f := range c.configMaps {
+		if e, ok := f.get(n); ok {
+			return e.object
+		}
+	}
+	return nil
+}
+
+func feedsOf[T clusterObject](list []*namedFeed[T]) (feeds []*feed[T]) {
+	for _, f := range list {
+		feeds = append(feeds, f.feed)
+	}
+	return feeds
 }
 
 // all joins the lists of several feeds.
@@ -318,7 +347,8 @@ func (c *clusterSource) Load() (*State, error) {
 	return state, nil
 }
 
-// selectNamespaces leaves the objects of namespaces whose labels are selected, and those that flags name.
+// selectNamespaces leaves the objects of namespaces whose labels are selected, and those that flags name. Secrets and
+// ConfigMaps may stand elsewhere, too, if they are named: translate knows whether that is allowed.
 func (c *clusterSource) selectNamespaces(o *translate.Objects) {
 	list, _ := c.namespaces.take()
 	selected := make(map[string]bool, len(list))
@@ -327,18 +357,18 @@ func (c *clusterSource) selectNamespaces(o *translate.Objects) {
 			selected[n.Name] = true
 		}
 	}
-	fixed := map[name]bool{}
-	for _, flag := range []string{c.ConfigMap, c.DefaultCertificate, c.DefaultBackend} {
-		if n, ok := parseName(flag); ok {
-			fixed[n] = true
-		}
-	}
+	backend, _ := parseName(c.DefaultBackend)
 	o.Ingresses = keep(o.Ingresses, func(i *networkingv1.Ingress) bool { return selected[i.Namespace] })
-	o.Services = keep(o.Services, func(s *corev1.Service) bool { return selected[s.Namespace] || fixed[nameOf(s)] })
-	o.Secrets = keep(o.Secrets, func(s *corev1.Secret) bool { return selected[s.Namespace] || fixed[nameOf(s)] })
+	o.Services = keep(o.Services, func(s *corev1.Service) bool { return selected[s.Namespace] || nameOf(s) == backend })
+	o.Secrets = keep(o.Secrets, func(s *corev1.Secret) bool { return selected[s.Namespace] || isNamed(c.secrets, nameOf(s)) })
+	o.ConfigMaps = keep(o.ConfigMaps, func(m *corev1.ConfigMap) bool { return selected[m.Namespace] || isNamed(c.configMaps, nameOf(m)) })
 	o.EndpointSlices = keep(o.EndpointSlices, func(s *discoveryv1.EndpointSlice) bool {
-		return selected[s.Namespace] || fixed[name{s.Namespace, s.Labels[discoveryv1.LabelServiceName]}]
+		return selected[s.Namespace] || backend == name{s.Namespace, s.Labels[discoveryv1.LabelServiceName]}
 	})
+}
+
+func isNamed[T clusterObject](feeds []*namedFeed[T], n name) bool {
+	return slices.ContainsFunc(feeds, func(f *namedFeed[T]) bool { return f.isNamed(n) })
 }
 
 func keep[T any](list []T, wanted func(T) bool) []T {

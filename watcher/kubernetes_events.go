@@ -156,13 +156,9 @@ func (c *clusterSource) uid(o route.Object) types.UID {
 	case "EndpointSlice":
 		return uidIn(n, c.slices...)
 	case "ConfigMap":
-		return uidIn(n, c.configMaps...)
+		return uidIn(n, feedsOf(c.configMaps)...)
 	case "Secret":
-		for _, s := range c.secrets {
-			if uid := uidIn(n, s.feed); uid != "" {
-				return uid
-			}
-		}
+		return uidIn(n, feedsOf(c.secrets)...)
 	}
 	return ""
 }

@@ -278,6 +278,58 @@ func TestClusterSecrets(t *testing.T) {
 	expect("infra/default=3", "shop/named=1", "shop/other=4")
 }
 
+func aConfigMap(namespace, name, value string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Data: map[string]string{"X-A": value},
+		BinaryData: map[string][]byte{"b": []byte(value)}}
+}
+
+func expectConfigMaps(w *watching, want ...string) {
+	w.Helper()
+	w.until(fmt.Sprint(want), func(s *State) bool {
+		var list []string
+		for _, o := range s.Objects.ConfigMaps {
+			list = append(list, o.Namespace+"/"+o.Name+"="+o.Data["X-A"])
+		}
+		return slices.Equal(list, want)
+	})
+}
+
+// The data of a ConfigMap is kept while an annotation, another ConfigMap's key or a flag names it, in every namespace, and
+// read when it is named late.
+func TestClusterConfigMaps(t *testing.T) {
+	a := newFakeAPI(t)
+	settings := aConfigMap("infra", "settings", "s")
+	settings.Data["add-headers"] = "infra/added"
+	named := anIngress("shop", "web")
+	named.Annotations = map[string]string{"nginx.ingress.kubernetes.io/custom-headers": "fields", "nginx.ingress.kubernetes.io/auth-proxy-set-headers": "infra/auth"}
+	a.put(settings, named, aConfigMap("infra", "added", "1"), aConfigMap("infra", "auth", "2"), aConfigMap("infra", "other", "3"),
+		aConfigMap("infra", "set", "4"), aConfigMap("shop", "fields", "5"), aConfigMap("shop", "late", "6"))
+	w := startWatching(t, a, Cluster{ConfigMap: "infra/settings"})
+	expectConfigMaps(w, "infra/added=1", "infra/auth=2", "infra/other=", "infra/set=", "infra/settings=s", "shop/fields=5", "shop/late=")
+	for _, o := range w.last.Objects.ConfigMaps {
+		if o.BinaryData != nil {
+			t.Errorf("%s is kept with data that nobody reads", o.Name)
+		}
+	}
+
+	settings.Data["proxy-set-headers"] = "infra/set"
+	a.put(settings)
+	expectConfigMaps(w, "infra/added=1", "infra/auth=2", "infra/other=", "infra/set=4", "infra/settings=s", "shop/fields=5", "shop/late=")
+	late := anIngress("shop", "late")
+	late.Annotations = map[string]string{"nginx.ingress.kubernetes.io/custom-headers": "late"}
+	a.put(late)
+	expectConfigMaps(w, "infra/added=1", "infra/auth=2", "infra/other=", "infra/set=4", "infra/settings=s", "shop/fields=5", "shop/late=6")
+	for _, s := range w.collected() {
+		if len(s.Objects.Ingresses) == 2 && s.Objects.ConfigMaps[6].Data == nil {
+			t.Error("a state has the Ingress without the ConfigMap that it names")
+		}
+	}
+	a.put(aConfigMap("shop", "late", "7"))
+	expectConfigMaps(w, "infra/added=1", "infra/auth=2", "infra/other=", "infra/set=4", "infra/settings=s", "shop/fields=5", "shop/late=7")
+	a.remove(named)
+	expectConfigMaps(w, "infra/added=1", "infra/auth=", "infra/other=", "infra/set=4", "infra/settings=s", "shop/fields=", "shop/late=7")
+}
+
 // collected are the states that nobody has looked at, and the last one.
 func (w *watching) collected() []*State {
 	list := []*State{w.last}
@@ -324,13 +376,20 @@ func TestClusterNamespaceSelector(t *testing.T) {
 	namespace := func(name, team string) *corev1.Namespace {
 		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"team": team}}}
 	}
-	a.put(namespace("shop", "web"), namespace("other", "db"), anIngress("shop", "web"), anIngress("other", "web"), aService("other", "web"),
-		aSecret("infra", "default", "3"))
+	web := anIngress("shop", "web") // names what stands in a namespace that is not selected
+	web.Annotations = map[string]string{"nginx.ingress.kubernetes.io/proxy-ssl-secret": "infra/ca", "nginx.ingress.kubernetes.io/custom-headers": "infra/fields"}
+	a.put(namespace("shop", "web"), namespace("other", "db"), web, anIngress("other", "web"), aService("other", "web"),
+		aSecret("infra", "default", "3"), aSecret("infra", "ca", "4"), aSecret("infra", "unnamed", "5"),
+		aConfigMap("infra", "fields", "6"), aConfigMap("infra", "unnamed", "7"))
 	w := startWatching(t, a, Cluster{NamespaceSelector: "team=web", DefaultCertificate: "infra/default"})
 	s := w.until("one Ingress", ingresses(1))
-	if s.Objects.Ingresses[0].Namespace != "shop" || len(s.Objects.Services) != 0 || len(s.Objects.Secrets) != 1 {
+	if s.Objects.Ingresses[0].Namespace != "shop" || len(s.Objects.Services) != 0 {
 		t.Errorf("the state has %s", contents(s))
 	}
+	if o := s.Objects.Secrets; len(o) != 2 || string(o[0].Data["tls.crt"]) != "4" || string(o[1].Data["tls.crt"]) != "3" {
+		t.Errorf("the state has %s", contents(s))
+	}
+	expectConfigMaps(w, "infra/fields=6")
 	a.put(namespace("other", "web"))
 	w.until("both", ingresses(2))
 	a.put(namespace("shop", "db"))

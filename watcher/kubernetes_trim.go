@@ -77,7 +77,10 @@ func trimSlice(o *discoveryv1.EndpointSlice) {
 	}
 }
 
-func trimConfigMap(o *corev1.ConfigMap) { trimMeta(&o.ObjectMeta, nil) }
+func trimConfigMap(o *corev1.ConfigMap) {
+	trimMeta(&o.ObjectMeta, nil)
+	o.BinaryData = nil
+}
 
 func trimNamespace(o *corev1.Namespace) {
 	labels := o.Labels

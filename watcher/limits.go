@@ -41,8 +41,8 @@ const (
 	contactTold       = 30 * time.Second // how often the log says that the API server is silent
 	gatherQuiet       = 5 * time.Millisecond
 	gatherMax         = 50 * time.Millisecond // a state waits so long for the end of a burst of events
-	secretsTimeout    = 2 * time.Second       // a state waits so long for Secrets that have just been named
-	secretsRetry      = time.Second
+	namedTimeout      = 2 * time.Second       // a state waits so long for Secrets and ConfigMaps that have just been named
+	namedRetry        = time.Second
 	fetchesMax        = 16
 	loadTimeout       = time.Minute // of `sluice lint`
 )
