@@ -9,6 +9,7 @@ const (
 	halfwayWait  = 100 * time.Millisecond // who is connecting when accepting ends has so long to arrive
 	drainPoll    = 20 * time.Millisecond  // how often a drain looks whether it is over
 	newcomerWait = 3 * time.Second        // who was accepted in the last moment has so long for a TLS handshake and a request
+	leaveTimeout = 5 * time.Second        // how long a drain waits for a cluster to be told
 	stopTimeout  = 5 * time.Second        // how long closing one part may take when everything is over
 )
 
@@ -47,12 +48,20 @@ func (p *proxy) drain(ctx context.Context) error {
 	}
 }
 
+// leave takes this proxy's addresses out of what a cluster is told, so that nobody is sent here who can be sent elsewhere.
+func (p *proxy) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
+	p.controller.Leave(ctx)
+}
+
 // leavePorts sees to it that nothing is lost when the ports close; false: there is no time for that.
 func (p *proxy) leavePorts(ctx context.Context) bool {
 	if p.succeeded.Load() { // the successor has the very sockets, and what stands in their queues
 		p.closeAdmin(ctx)
 		return true
 	}
+	p.leave(ctx)
 	go p.leaveMetrics(ctx)
 	if !sleep(ctx, p.gracePeriod) {
 		return false

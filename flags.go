@@ -12,6 +12,9 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
+
 	"github.com/sluiceproxy/sluice/listen"
 )
 
@@ -42,6 +45,18 @@ type options struct {
 	disableCatchAll     bool
 	disableExternalName bool
 
+	watchNamespace string
+	watchSelector  string
+
+	updateStatus           bool
+	updateStatusOnShutdown bool
+	publishService         string
+	publishAddresses       []string
+	reportInternalIP       bool
+	electionID             string
+	electionTTL            time.Duration
+	noElection             bool
+
 	defaultCertificate string
 	passthrough        bool
 
@@ -66,6 +81,7 @@ func defaultOptions() options {
 	return options{
 		httpPort: 80, httpsPort: 443, adminAddress: "127.0.0.1:10254",
 		ingressClass: "nginx", controllerClass: "k8s.io/ingress-nginx", annotationsPrefix: "nginx.ingress.kubernetes.io",
+		updateStatus: true, updateStatusOnShutdown: true, electionID: "sluice-leader", electionTTL: 30 * time.Second,
 		workPermits: 2,
 	}
 }
@@ -86,7 +102,7 @@ var table = []option{
 			o.manifests = append(o.manifests, v)
 			return notEmpty(v, "a directory")
 		}},
-	{"", "kubeconfig", "FILE", "watch the cluster that FILE names (default $KUBECONFIG, else the cluster that this runs in); not in this version yet",
+	{"", "kubeconfig", "FILE", "watch the cluster that FILE names (default $KUBECONFIG, else the cluster that this runs in)",
 		func(o *options, v string) error { o.kubeconfig = v; return notEmpty(v, "a file") }},
 
 	{"Listeners", "bind-address", "IP", "the one address of HTTP and HTTPS (default all, of both families)",
@@ -125,8 +141,29 @@ var table = []option{
 		func(o *options, v string) error { o.annotationsPrefix = v; return checkPrefix(v) }},
 	{"", "disable-catch-all", "", "refuse Ingresses that are nothing but a default backend",
 		func(o *options, v string) error { return setBool(&o.disableCatchAll, v) }},
+	{"", "watch-namespace", "NAMESPACE", "the objects of one namespace, of a cluster (default: of all)",
+		func(o *options, v string) error { o.watchNamespace = v; return nil }},
+	{"", "watch-namespace-selector", "LABELS", "the objects of namespaces whose labels are selected, as team=web or stage!=test, of a cluster (default: of all)",
+		func(o *options, v string) error { o.watchSelector = v; return checkSelector(v) }},
 	{"", "disable-svc-external-name", "", "refuse Services of type ExternalName",
 		func(o *options, v string) error { return setBool(&o.disableExternalName, v) }},
+
+	{"What a cluster is told", "update-status", "", "write addresses to the status of Ingresses, and Events for what is wrong with objects (default true)",
+		func(o *options, v string) error { return setBool(&o.updateStatus, v) }},
+	{"", "publish-service", "NAMESPACE/NAME", "the addresses of this Service (default: those of the nodes whose proxies are ready)",
+		func(o *options, v string) error { o.publishService = v; return checkKey(v) }},
+	{"", "publish-status-address", "ADDRESS", "these addresses or names, separated by commas; may be repeated",
+		func(o *options, v string) error { return addAddresses(&o.publishAddresses, v) }},
+	{"", "report-node-internal-ip-address", "", "the nodes' internal addresses (default: the external ones, where there are any)",
+		func(o *options, v string) error { return setBool(&o.reportInternalIP, v) }},
+	{"", "update-status-on-shutdown", "", "the last proxy takes its addresses out again when it ends (default true)",
+		func(o *options, v string) error { return setBool(&o.updateStatusOnShutdown, v) }},
+	{"", "election-id", "NAME", "Lease by which replicas agree on who writes, in $POD_NAMESPACE (default sluice-leader)",
+		func(o *options, v string) error { o.electionID = v; return notEmpty(v, "a Lease") }},
+	{"", "election-ttl", "DURATION", "how long a leader that is silent stays the leader (default 30s)",
+		func(o *options, v string) (err error) { o.electionTTL, err = parseTTL(v); return err }},
+	{"", "disable-leader-election", "", "every replica writes: for a single one",
+		func(o *options, v string) error { return setBool(&o.noElection, v) }},
 
 	{"TLS", "default-ssl-certificate", "NAMESPACE/NAME", "Secret shown for names without one (default: self-signed, made at start)",
 		func(o *options, v string) error { o.defaultCertificate = v; return checkKey(v) }},
@@ -324,6 +361,27 @@ func parseSeconds(v string) (time.Duration, error) {
 	return d, nil
 }
 
+// parseTTL reads how long a Lease lasts, which its object holds in whole seconds.
+func parseTTL(v string) (time.Duration, error) {
+	d, err := parseSeconds(v)
+	if err != nil || d < 2*time.Second || d%time.Second != 0 {
+		return 0, errors.New("give a number of whole seconds, from 2 up to a day")
+	}
+	return d, nil
+}
+
+// addAddresses reads what a status holds: addresses and DNS names.
+func addAddresses(to *[]string, v string) error {
+	for one := range strings.SplitSeq(v, ",") {
+		one = strings.TrimSpace(one)
+		if _, err := netip.ParseAddr(one); err != nil && len(validation.IsDNS1123Subdomain(one)) > 0 {
+			return errors.New("give IP addresses or DNS names, separated by commas")
+		}
+		*to = append(*to, one)
+	}
+	return nil
+}
+
 func parseAddr(v string) (netip.Addr, error) {
 	if v == "" {
 		return netip.Addr{}, nil
@@ -345,6 +403,13 @@ func checkAddress(v string) error {
 	}
 	if _, err = parsePort(port); err != nil {
 		return fmt.Errorf("the port: %w", err)
+	}
+	return nil
+}
+
+func checkSelector(v string) error {
+	if _, err := labels.Parse(v); err != nil {
+		return errors.New("give labels, as team=web or stage!=test, separated by commas")
 	}
 	return nil
 }

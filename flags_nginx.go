@@ -11,39 +11,29 @@ type nginxFlag struct {
 
 // What the rows below have in common.
 const (
-	noNginx     = "there is no nginx, and nothing of the kind to set"
-	withCluster = "it means something with a cluster only, which this version cannot watch yet"
-	notYet      = "this version does not do that yet"
-	ownBuckets  = "the metrics' buckets are fixed"
-	byOwnLog    = "--log-format and --log-level decide what is logged"
+	noNginx    = "there is no nginx, and nothing of the kind to set"
+	byConfig   = "the kubeconfig tells how the cluster is reached"
+	notYet     = "this version does not do that yet"
+	ownBuckets = "the metrics' buckets are fixed"
+	byOwnLog   = "--log-format and --log-level decide what is logged"
 )
 
 // nginxFlags is the table of them.
 var nginxFlags = []nginxFlag{
-	{"apiserver-host", "URL", withCluster},
-	{"certificate-authority", "FILE", withCluster},
-	{"root-ca-file", "FILE", withCluster},
-	{"watch-namespace", "NAMESPACE", withCluster},
-	{"watch-namespace-selector", "SELECTOR", withCluster},
+	{"apiserver-host", "URL", byConfig},
+	{"certificate-authority", "FILE", byConfig},
+	{"root-ca-file", "FILE", byConfig},
 	{"sync-period", "DURATION", "changes are followed as they come"},
 	{"sync-rate-limit", "N", "changes are followed as they come, several at once"},
 	{"enable-topology-aware-routing", "", notYet},
-	{"disable-sync-events", "", withCluster},
+	{"disable-sync-events", "", "no Event tells of a sync; Events are for what is wrong"},
 
-	{"publish-service", "NAMESPACE/NAME", withCluster},
-	{"publish-status-address", "ADDRESS", withCluster},
-	{"report-node-internal-ip-address", "", withCluster},
-	{"update-status", "", withCluster},
-	{"update-status-on-shutdown", "", withCluster},
-	{"status-update-interval", "SECONDS", withCluster},
-	{"election-id", "NAME", withCluster},
-	{"election-ttl", "DURATION", withCluster},
-	{"disable-leader-election", "", withCluster},
+	{"status-update-interval", "SECONDS", "statuses are written when they change"},
 
-	{"validating-webhook", "ADDRESS", withCluster},
-	{"validating-webhook-certificate", "FILE", withCluster},
-	{"validating-webhook-key", "FILE", withCluster},
-	{"disable-full-test", "", withCluster},
+	{"validating-webhook", "ADDRESS", notYet},
+	{"validating-webhook-certificate", "FILE", notYet},
+	{"validating-webhook-key", "FILE", notYet},
+	{"disable-full-test", "", notYet},
 	{"enable-annotation-validation", "", "annotations are always checked"},
 	{"deep-inspect", "", "there are no snippets to inspect"},
 

@@ -56,8 +56,17 @@ func TestFlags(t *testing.T) {
 		{"--metrics-per-host --metrics-own-names --profiling", func(o *options) { o.metricsPerHost, o.ownMetricNames, o.profiling = true, true, true }},
 		{"-h", func(o *options) { o.help = true }},
 		{"--dir=d", func(o *options) { o.demoDir = "d" }},
-		{"--election-id=x --update-status", func(o *options) {
-			o.ignored = []string{"--election-id does nothing here: " + withCluster, "--update-status does nothing here: " + withCluster}
+		{"--watch-namespace=a", func(o *options) { o.watchNamespace = "a" }},
+		{"--watch-namespace-selector=a=b,c!=d", func(o *options) { o.watchSelector = "a=b,c!=d" }},
+		{"--update-status=false --update-status-on-shutdown=false", func(o *options) { o.updateStatus, o.updateStatusOnShutdown = false, false }},
+		{"--publish-service=a/b --report-node-internal-ip-address", func(o *options) { o.publishService, o.reportInternalIP = "a/b", true }},
+		{"--publish-status-address=1.2.3.4,lb.example --publish-status-address=::1", func(o *options) { o.publishAddresses = []string{"1.2.3.4", "lb.example", "::1"} }},
+		{"--election-id=x --election-ttl=5s --disable-leader-election", func(o *options) {
+			o.electionID, o.electionTTL, o.noElection = "x", 5*time.Second, true
+		}},
+		{"--disable-sync-events --apiserver-host=x", func(o *options) {
+			o.ignored = []string{"--disable-sync-events does nothing here: no Event tells of a sync; Events are for what is wrong",
+				"--apiserver-host does nothing here: " + byConfig}
 		}},
 	} {
 		want, got := defaultOptions(), defaultOptions()
@@ -109,6 +118,10 @@ func TestFlagMistakes(t *testing.T) {
 		"--log-level=loud":                "--log-level=loud: give one of debug, info, warn, error",
 		"-v=x":                            "--v=x: give a number from 0 to 10",
 		"--election-id":                   "--election-id needs a value: --election-id=NAME",
+		"--election-ttl=1":                "--election-ttl=1: give a number of whole seconds, from 2 up to a day",
+		"--publish-status-address=a_b":    "--publish-status-address=a_b: give IP addresses or DNS names, separated by commas",
+		"--watch-namespace-selector=a,,b": "--watch-namespace-selector=a,,b: give labels, as team=web or stage!=test, separated by commas",
+		"--publish-service=lb":            "--publish-service=lb: give NAMESPACE/NAME",
 	} {
 		o := defaultOptions()
 		err := parseFlags(&o, strings.Fields(args), table)

@@ -54,8 +54,10 @@ func TestExitStatuses(t *testing.T) {
 	}{
 		{"no source", nil, nil, 2, "--manifests=DIR, or --kubeconfig=FILE (or $KUBECONFIG)"},
 		{"two sources", []string{"--manifests=" + dir, "--kubeconfig=x"}, nil, 2, "two sources"},
-		{"a cluster", []string{"--kubeconfig=x"}, nil, 1, "cannot watch a cluster yet: give it manifests"},
-		{"a cluster by environment", nil, []string{"KUBECONFIG=x"}, 1, "cannot watch a cluster yet"},
+		{"a cluster", []string{"--kubeconfig=x"}, nil, 1, "kubeconfig x: stat x: no such file"},
+		{"a cluster by environment", nil, []string{"KUBECONFIG=x"}, 1, "kubeconfig x: stat x: no such file"},
+		{"clusters by environment", nil, []string{"KUBECONFIG=x:y"}, 1, "kubeconfig x:y: "},
+		{"two ways to name namespaces", []string{"--kubeconfig=x", "--watch-namespace=a", "--watch-namespace-selector=b"}, nil, 2, "two ways"},
 		{"unknown flag", []string{"--htp-port=80"}, nil, 2, "unknown flag --htp-port: did you mean --http-port?"},
 		{"bad value", []string{"--http-port=http"}, nil, 2, "--http-port=http: give a number from 0 to 65535"},
 		{"unknown command", []string{"serve"}, nil, 2, "unknown command serve"},

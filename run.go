@@ -50,6 +50,8 @@ type proxy struct {
 	lonely    atomic.Bool         // this process ends, and nobody else has its shared ports
 
 	adminOpened string
+	adminPort   atomic.Uint32 // 0: not open, or a path
+	metricsPort atomic.Uint32
 	bound       netip.Addr // of the doors; invalid: all addresses
 	serving     func()     // called once the doors are open; nil: nobody wants to know
 
@@ -121,7 +123,7 @@ func (p *proxy) newController() (*watcher.Controller, error) {
 	if err != nil {
 		return nil, err
 	}
-	backends := &upstream.Env{Loops: p.loops, Work: p.work, AllowCIDRs: p.allowBackends, Log: p.log}
+	backends := &upstream.Env{Loops: p.loops, Work: p.work, AllowCIDRs: p.allowBackends, Log: p.log, OwnPorts: p.ownPorts}
 	return watcher.NewController(watcher.ControllerConfig{
 		Source:     p.source,
 		Translator: func() watcher.Translator { return translate.New(translateOptions(&p.options)) },
@@ -137,6 +139,20 @@ func (p *proxy) newController() (*watcher.Controller, error) {
 		Journal: &p.applies,
 		Log:     p.log,
 	}), nil
+}
+
+// ownPorts are those on which this process listens. Any goroutine may ask.
+func (p *proxy) ownPorts() []uint16 {
+	return []uint16{uint16(p.httpPort), uint16(p.httpsPort), uint16(p.adminPort.Load()), uint16(p.metricsPort.Load())}
+}
+
+// portOf is the port of HOST:PORT; 0: there is none.
+func portOf(address string) uint32 {
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return 0
+	}
+	return uint32(at.Port())
 }
 
 // start opens everything. Ports are bound once the first snapshot is in place, so that an open port serves.
@@ -201,6 +217,7 @@ func (p *proxy) openAdmin() (err error) {
 	if err != nil {
 		return fmt.Errorf("%w: choose another --admin-address, or --admin-address= for none", err)
 	}
+	p.adminPort.Store(portOf(p.adminOpened))
 	p.log.Info("the admin page is open", "address", p.adminOpened)
 	return nil
 }
@@ -214,6 +231,7 @@ func (p *proxy) openMetrics() error {
 	if err != nil {
 		return fmt.Errorf("%w: choose another --metrics-address", err)
 	}
+	p.metricsPort.Store(portOf(opened))
 	p.log.Info("metrics are open", "address", opened)
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"os"
 
@@ -9,8 +10,9 @@ import (
 )
 
 var (
-	errTwoSources = usage{errors.New("--manifests and --kubeconfig are two sources: give one of them")}
-	errNoSource   = usage{errors.New("nothing to serve: give --manifests=DIR, or --kubeconfig=FILE (or $KUBECONFIG) for a cluster, " +
+	errTwoSources    = usage{errors.New("--manifests and --kubeconfig are two sources: give one of them")}
+	errTwoNamespaces = usage{errors.New("--watch-namespace and --watch-namespace-selector are two ways to name namespaces: give one of them")}
+	errNoSource      = usage{errors.New("nothing to serve: give --manifests=DIR, or --kubeconfig=FILE (or $KUBECONFIG) for a cluster, " +
 		"or run inside one; `sluice demo` serves an example")}
 )
 
@@ -23,18 +25,61 @@ func sourceOf(o *options) (watcher.Spec, error) {
 		if o.kubeconfig != "" {
 			return watcher.Spec{}, errTwoSources
 		}
+		o.ignored = append(o.ignored, clusterOnly(o)...)
 		return watcher.Spec{Scheme: "file", Paths: o.manifests}, nil
 	}
-	if o.kubeconfig != "" {
-		return watcher.Spec{Scheme: "kubernetes", Paths: []string{o.kubeconfig}}, nil
+	if o.watchNamespace != "" && o.watchSelector != "" {
+		return watcher.Spec{}, errTwoNamespaces
 	}
-	if path := os.Getenv("KUBECONFIG"); path != "" {
-		return watcher.Spec{Scheme: "kubernetes", Paths: []string{path}}, nil
+	kubeconfig := cmp.Or(o.kubeconfig, os.Getenv("KUBECONFIG"))
+	if kubeconfig == "" {
+		if _, err := os.Stat(serviceAccountToken); err != nil || os.Getenv("KUBERNETES_SERVICE_HOST") == "" {
+			return watcher.Spec{}, errNoSource
+		}
 	}
-	if _, err := os.Stat(serviceAccountToken); err == nil && os.Getenv("KUBERNETES_SERVICE_HOST") != "" {
-		return watcher.Spec{Scheme: "kubernetes"}, nil
+	return watcher.Spec{Scheme: "kubernetes", Cluster: clusterOf(o, kubeconfig)}, nil
+}
+
+// clusterOnly names the flags that were given and mean something with a cluster only.
+func clusterOnly(o *options) (list []string) {
+	for _, f := range []struct {
+		name  string
+		given bool
+	}{
+		{"watch-namespace", o.watchNamespace != ""}, {"watch-namespace-selector", o.watchSelector != ""},
+		{"publish-service", o.publishService != ""}, {"publish-status-address", o.publishAddresses != nil},
+		{"report-node-internal-ip-address", o.reportInternalIP}, {"disable-leader-election", o.noElection},
+	} {
+		if f.given {
+			list = append(list, "--"+f.name+" does nothing here: manifests are read, and no cluster is watched")
+		}
 	}
-	return watcher.Spec{}, errNoSource
+	return list
+}
+
+// clusterOf is what the flags say about a cluster.
+func clusterOf(o *options, kubeconfig string) watcher.Cluster {
+	return watcher.Cluster{
+		Kubeconfig:         kubeconfig,
+		Namespace:          o.watchNamespace,
+		NamespaceSelector:  o.watchSelector,
+		AnnotationsPrefix:  o.annotationsPrefix,
+		ConfigMap:          o.configMap,
+		DefaultCertificate: o.defaultCertificate,
+		DefaultBackend:     o.defaultBackend,
+		Status: watcher.Status{
+			Off:              !o.updateStatus,
+			PublishService:   o.publishService,
+			PublishAddresses: o.publishAddresses,
+			InternalIP:       o.reportInternalIP,
+			KeepOnShutdown:   !o.updateStatusOnShutdown,
+			ElectionID:       o.electionID,
+			ElectionTTL:      o.electionTTL,
+			NoElection:       o.noElection,
+			Pod:              os.Getenv("POD_NAME"),
+			PodNamespace:     os.Getenv("POD_NAMESPACE"),
+		},
+	}
 }
 
 // translateOptions are the flags that decide what objects mean.

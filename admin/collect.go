@@ -100,7 +100,9 @@ func (s scrape) configuration() {
 	if a.applied > 0 {
 		s.gauge(s.snapshotAge, s.options.Now().Sub(a.last).Seconds())
 	}
-	s.histogram(s.applyDuration, applyBuckets[:], a.counts[:], a.applied, a.total)
+	s.histogram(s.applyDuration, applyBuckets[:], a.took.counts[:], a.took.number, a.took.total)
+	s.histogram(s.changeLatency, applyBuckets[:], a.routes.counts[:], a.routes.number, a.routes.total, "routes")
+	s.histogram(s.changeLatency, applyBuckets[:], a.endpoints.counts[:], a.endpoints.number, a.endpoints.total, "endpoints")
 	s.count(s.applies, a.applied, "applied")
 	s.count(s.applies, a.failed, "failed")
 	if s.nginxReloads == nil {

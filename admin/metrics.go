@@ -22,6 +22,7 @@ type metrics struct {
 	// the configuration
 	snapshotAge   *prometheus.Desc
 	applyDuration *prometheus.Desc
+	changeLatency *prometheus.Desc
 	applies       *prometheus.Desc
 	problems      *prometheus.Desc
 
@@ -137,6 +138,7 @@ func (m *metrics) nameConfiguration() {
 	m.buildInfo = m.own("build_info", "What runs: always 1.", "version", "goversion")
 	m.snapshotAge = m.own("snapshot_age_seconds", "Time since the last configuration was put in place.")
 	m.applyDuration = m.own("apply_duration_seconds", "Time from a configuration's delivery by its source until it was in place.")
+	m.changeLatency = m.own("change_latency_seconds", "Time from a change's event at the cluster's API server until it served; endpoints need no compile.", "kind")
 	m.applies = m.own("applies_total", "Configurations by what became of them: applied, failed.", "result")
 	m.problems = m.own("problems", "Objects and fields of the configuration that are not taken, or not wholly, by the kind of the object; /debug/problems tells which.", "kind")
 }

@@ -83,8 +83,27 @@ type applySums struct {
 	hash            uint64
 	last            time.Time // of the last one that succeeded
 	lastFailed      bool
-	counts          [len(applyBuckets)]uint64 // not cumulative; what is above all bounds is in none
-	total           time.Duration
+	took            latencies
+	routes          latencies // from a change's event at the source until it served
+	endpoints       latencies // … for changes of endpoints alone
+}
+
+// latencies are the sums of a histogram.
+type latencies struct {
+	counts [len(applyBuckets)]uint64 // not cumulative; what is above all bounds is in none
+	number uint64
+	total  time.Duration
+}
+
+func (l *latencies) add(took time.Duration) {
+	l.number++
+	l.total += took
+	for i, bound := range applyBuckets {
+		if took <= bound {
+			l.counts[i]++
+			return
+		}
+	}
 }
 
 // applyBuckets are the upper bounds of the apply latency's histogram.
@@ -100,13 +119,19 @@ func (a *Applies) Applied(now time.Time, took time.Duration, hash uint64) {
 	s := &a.sum
 	s.applied++
 	s.hash, s.last, s.lastFailed = hash, now, false
-	s.total += took
-	for i, bound := range applyBuckets {
-		if took <= bound {
-			s.counts[i]++
-			return
-		}
+	s.took.add(took)
+}
+
+// Followed notes how long a change took from its event at the source until it was in place; endpointsOnly: it needed no
+// compile.
+func (a *Applies) Followed(took time.Duration, endpointsOnly bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if endpointsOnly {
+		a.sum.endpoints.add(took)
+		return
 	}
+	a.sum.routes.add(took)
 }
 
 // Failed notes that a configuration was not put in place at all.

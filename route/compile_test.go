@@ -210,6 +210,21 @@ func TestHostProblems(t *testing.T) {
 	}
 }
 
+// TestCanariesOfAPath: those beyond the limit get nothing, and say so; the path is served.
+func TestCanariesOfAPath(t *testing.T) {
+	h := host("shop.example", rules("Prefix", "/")...)
+	for range l7.CanariesMax + 2 {
+		h.Rules[0].Canaries = append(h.Rules[0].Canaries, Canary{Owner: shop, Cluster: "web"})
+	}
+	s, problems := Compile(config(h), nil, newTestEnv().Env)
+	if n := len(problems); n == 0 || !strings.Contains(texts(problems)[0], fmt.Sprint("at most ", l7.CanariesMax)) {
+		t.Errorf("problems %q", texts(problems))
+	}
+	if n := len(at(s, "shop.example", "/x").Canaries); n != l7.CanariesMax {
+		t.Errorf("the path has %d canaries", n)
+	}
+}
+
 func TestClusterProblems(t *testing.T) {
 	c := config(host("shop.example", rules("Prefix", "/")...))
 	second := service("web")

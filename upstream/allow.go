@@ -3,6 +3,7 @@ package upstream
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -21,8 +22,9 @@ var (
 	}
 )
 
-// refuse tells why an address may not be dialled; "" when it may. It is asked after every resolution.
-func (env *Env) refuse(to netip.AddrPort, allowLoopback bool) string {
+// refuse tells why an address may not be dialled; "" when it may. It is asked after every resolution. A pod may have the
+// node's own address (hostNetwork), but not a port of this process.
+func (env *Env) refuse(to netip.AddrPort, allowLoopback, pod bool) string {
 	if to.Port() == 0 {
 		return "port 0 cannot be dialled"
 	}
@@ -35,8 +37,14 @@ func (env *Env) refuse(to netip.AddrPort, allowLoopback bool) string {
 	if reason := refuseRange(a, allowLoopback); reason != "" {
 		return reason
 	}
-	if !a.IsLoopback() && env.isOwn(a.WithZone("")) {
+	if a.IsLoopback() || !env.isOwn(a.WithZone("")) {
+		return ""
+	}
+	switch {
+	case !pod:
 		return "it is an address of this node itself; --allow-backend-cidr can allow it"
+	case env.OwnPorts != nil && slices.Contains(env.OwnPorts(), to.Port()):
+		return "it is a port of this proxy itself; --allow-backend-cidr can allow it"
 	}
 	return ""
 }

@@ -47,13 +47,37 @@ func TestRefuse(t *testing.T) {
 		{"[::ffff:10.9.0.2]:80", true, "this node"},
 		{"[2001:db8::9]:80", true, "this node"},
 	} {
-		got := env.refuse(netip.MustParseAddrPort(tt.addr), tt.loopback)
+		got := env.refuse(netip.MustParseAddrPort(tt.addr), tt.loopback, false)
 		if tt.because == "" && got != "" || tt.because != "" && !strings.Contains(got, tt.because) {
 			t.Errorf("%s, loopback allowed %v: refused %q, want %q", tt.addr, tt.loopback, got, tt.because)
 		}
 	}
-	if got := env.refuse(netip.AddrPort{}, true); got == "" {
+	if got := env.refuse(netip.AddrPort{}, true, true); got == "" {
 		t.Error("no address at all is not refused")
+	}
+}
+
+// A pod may have the node's address, but neither a port of this process nor what no pod has.
+func TestRefusePod(t *testing.T) {
+	env := &Env{
+		OwnAddresses: func() ([]netip.Addr, error) { return own("10.9.0.2"), nil },
+		OwnPorts:     func() []uint16 { return []uint16{80, 443, 10254} },
+	}
+	for addr, because := range map[string]string{
+		"10.9.0.2:8080":           "",
+		"10.9.0.2:80":             "port of this proxy",
+		"10.9.0.2:10254":          "port of this proxy",
+		"[::ffff:10.9.0.2]:10254": "port of this proxy",
+		"10.9.0.3:80":             "",
+		"127.0.0.1:8080":          "loopback",
+		"[::1]:8080":              "loopback",
+		"169.254.169.254:80":      "link-local",
+		"0.0.0.0:8080":            "unspecified",
+	} {
+		got := env.refuse(netip.MustParseAddrPort(addr), false, true)
+		if because == "" && got != "" || because != "" && !strings.Contains(got, because) {
+			t.Errorf("%s: refused %q, want %q", addr, got, because)
+		}
 	}
 }
 
@@ -71,7 +95,7 @@ func TestRefuseInterfaces(t *testing.T) {
 		t.Skip("this machine shows no interface addresses:", err)
 	}
 	for _, a := range list {
-		if reason := (&Env{}).refuse(netip.AddrPortFrom(a, 80), false); reason == "" {
+		if reason := (&Env{}).refuse(netip.AddrPortFrom(a, 80), false, false); reason == "" {
 			t.Errorf("%v is not refused", a)
 		}
 	}
@@ -88,7 +112,7 @@ func TestOwnAddressesLost(t *testing.T) {
 		return own("10.9.0.2"), nil
 	}
 	for range 2 {
-		if env.refuse(netip.MustParseAddrPort("10.9.0.2:80"), false) == "" {
+		if env.refuse(netip.MustParseAddrPort("10.9.0.2:80"), false, false) == "" {
 			t.Fatal("an own address is not refused")
 		}
 		fail, env.ownAge = true, env.ownAge.Add(-2*ownAddressesFresh)

@@ -174,6 +174,7 @@ type Address struct {
 	Name        string         // DNS name to resolve off the loops (ExternalName), with Port
 	Port        uint16
 	Terminating bool // serving but draining: used only while no other endpoint is ready
+	Pod         bool // the endpoint controller names it for a pod, so it may be the node's own address
 }
 
 // wanted is an address that may be dialled.
@@ -206,7 +207,7 @@ func (b *builder) add(a Address) {
 
 func (b *builder) addOne(a Address) {
 	addr := netip.AddrPortFrom(a.Addr.Addr().Unmap(), a.Addr.Port())
-	if reason := b.c.env.refuse(addr, b.c.settings.AllowLoopback); reason != "" {
+	if reason := b.c.env.refuse(addr, b.c.settings.AllowLoopback, a.Pod); reason != "" {
 		b.refused = append(b.refused, Refusal{Address: a, Reason: reason})
 		return
 	}

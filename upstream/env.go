@@ -20,6 +20,9 @@ type Env struct {
 	// OwnAddresses are the node's addresses; nil: those of its interfaces.
 	OwnAddresses func() ([]netip.Addr, error)
 
+	// OwnPorts are those on which this process itself listens: on the node's own address they are no pod's. nil: none.
+	OwnPorts func() []uint16
+
 	mu     sync.Mutex
 	own    map[netip.Addr]bool
 	ownAge time.Time

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	networkingv1 "k8s.io/api/networking/v1"
+
 	"github.com/sluiceproxy/sluice/route"
 	"github.com/sluiceproxy/sluice/watcher/translate"
 )
@@ -21,9 +23,10 @@ type Controller struct {
 	pending   atomic.Pointer[State]
 	wake      chan struct{}
 	ready     chan struct{}
-	current   *State                // that was applied last
-	state     atomic.Pointer[State] // the same, for others
-	config    *route.Config         // … and what it was translated to
+	current   *State                  // that was applied last
+	state     atomic.Pointer[State]   // the same, for others
+	config    *route.Config           // … what it was translated to
+	taken     []*networkingv1.Ingress // … and its Ingresses that are ours
 	process   atomic.Pointer[translate.Process]
 	own       atomic.Pointer[[]route.Problem] // of the source and of translate, with their places
 	announced map[route.Problem]bool          // problems that the log has told
@@ -43,7 +46,8 @@ type ControllerConfig struct {
 // Translator turns objects into a Config; translate.Translator is the one outside tests. It is called by one goroutine.
 type Translator interface {
 	Translate(*translate.Objects) (*route.Config, []route.Problem)
-	Process() *translate.Process // of the last Translate
+	Process() *translate.Process    // of the last Translate
+	Taken() []*networkingv1.Ingress // … its Ingresses that are ours, in no order
 }
 
 // Permits bounds how much is computed beside the traffic; fastpath.Work does.
@@ -52,6 +56,8 @@ type Permits interface{ Do(func()) }
 // Journal hears how applying states goes; admin.Applies does.
 type Journal interface {
 	Applied(now time.Time, took time.Duration, id uint64)
+	// Followed tells how long a change took from its event at the source until it was in place.
+	Followed(took time.Duration, endpointsOnly bool)
 	Failed()
 }
 
@@ -104,8 +110,18 @@ func (k *Controller) Run(ctx context.Context) error {
 	}
 }
 
-// take receives a state from the source.
+// Leave tells a source that shows in its objects who serves them that this process is about to stop.
+func (k *Controller) Leave(ctx context.Context) {
+	if r, ok := k.Source.(Reporter); ok {
+		r.Leave(ctx)
+	}
+}
+
+// take receives a state from the source. One that is skipped for it leaves its events to it.
 func (k *Controller) take(s *State) {
+	if skipped := k.pending.Swap(nil); skipped != nil && !skipped.Since.IsZero() {
+		s.Since = skipped.Since
+	}
 	k.pending.Store(s)
 	select {
 	case k.wake <- struct{}{}:
@@ -171,7 +187,7 @@ func (k *Controller) put(s *State, began time.Time) {
 		next, _ := route.Compile(&config, k.Store.Load(), k.Env) // its problems are in Store.Problems
 		k.Store.Swap(next)
 	}
-	k.current, k.config = s, &config
+	k.current, k.config, k.taken = s, &config, k.translator.Taken()
 	k.state.Store(s)
 	k.process.Store(k.translator.Process())
 	own := append(slices.Clone(s.Problems), located(problems, s)...)
@@ -182,7 +198,11 @@ func (k *Controller) put(s *State, began time.Time) {
 // report tells journal and log that a state is in place.
 func (k *Controller) report(id uint64, took time.Duration, endpointsOf int, only bool) {
 	if k.Journal != nil {
-		k.Journal.Applied(time.Now(), took, id)
+		now := time.Now()
+		k.Journal.Applied(now, took, id)
+		if since := k.current.Since; !since.IsZero() {
+			k.Journal.Followed(now.Sub(since), only)
+		}
 	}
 	if only {
 		k.Log.Debug("endpoints applied", "clusters", endpointsOf, "took", took)

@@ -56,7 +56,8 @@ func (f *fakeTranslator) Translate(o *translate.Objects) (*route.Config, []route
 	f.process = &translate.Process{HelloBytesMax: len(o.Ingresses)}
 	return a.config, a.problems
 }
-func (f *fakeTranslator) Process() *translate.Process { return f.process }
+func (f *fakeTranslator) Process() *translate.Process    { return f.process }
+func (f *fakeTranslator) Taken() []*networkingv1.Ingress { return nil }
 
 // gate is a permit that a test holds back.
 type gate struct{ entered, pass chan struct{} }
@@ -85,6 +86,8 @@ func (j *journal) Applied(_ time.Time, took time.Duration, id uint64) {
 	}
 	j.change <- struct{}{}
 }
+
+func (j *journal) Followed(time.Duration, bool) {}
 
 func (j *journal) Failed() {
 	j.mu.Lock()

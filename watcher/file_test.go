@@ -529,7 +529,7 @@ func TestFileLoad(t *testing.T) {
 }
 
 func TestOpen(t *testing.T) {
-	for scheme, want := range map[string]string{"kubernetes": "--manifests", "consul": "file, kubernetes", "file": "no directory"} {
+	for scheme, want := range map[string]string{"kubernetes": "the cluster that this runs in", "consul": "file, kubernetes", "file": "no directory"} {
 		if _, err := Open(Spec{Scheme: scheme}, slog.Default()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Open %s without paths: %v, want %q", scheme, err, want)
 		}

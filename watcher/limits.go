@@ -29,3 +29,32 @@ const (
 
 // problemsLoggedMax bounds the lines that one change of the state writes about problems.
 const problemsLoggedMax = 200
+
+// How a cluster is watched.
+const (
+	requestsPerSecond = 200.0 // towards the API server; lists and watches are few, statuses may be many
+	requestsBurst     = 400
+	retryFirst        = 200 * time.Millisecond // pause after a list or watch that failed
+	retryMax          = 5 * time.Second        // … doubles up to
+	retrySteps        = 6
+	retryForget       = 30 * time.Second // a watch that lasted so long was a good one
+	contactTold       = 30 * time.Second // how often the log says that the API server is silent
+	gatherQuiet       = 5 * time.Millisecond
+	gatherMax         = 50 * time.Millisecond // a state waits so long for the end of a burst of events
+	namedTimeout      = 2 * time.Second       // a state waits so long for Secrets and ConfigMaps that have just been named
+	namedRetry        = time.Second
+	fetchesMax        = 16
+	loadTimeout       = time.Minute // of `sluice lint`
+)
+
+// What is written to a cluster.
+const (
+	statusQuiet      = 50 * time.Millisecond // several reasons to write become one
+	statusTick       = time.Minute
+	statusRetry      = 5 * time.Second
+	statusWriters    = 8 // patches under way
+	eventsPerSecond  = 5
+	eventsBurst      = 50
+	eventsWaitingMax = 1_000
+	eventMessageMax  = 1_000 // the API takes 1,024 bytes
+)

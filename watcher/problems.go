@@ -32,7 +32,11 @@ func (k *Controller) announce() {
 		broken[p] = true
 	}
 	lines := 0
-	for _, p := range located(k.Problems(), k.current) {
+	problems := located(k.Problems(), k.current)
+	if r, ok := k.Source.(Reporter); ok {
+		r.Report(Outcome{State: k.current, Taken: k.taken, Problems: problems})
+	}
+	for _, p := range problems {
 		if now[p] {
 			continue
 		}

@@ -135,12 +135,14 @@ func (e *endpoints) add(s *discoveryv1.EndpointSlice, p servicePort) {
 		return
 	}
 	ports := slicePorts(s, p)
+	controlled := e.controlled(s)
 	for i := range s.Endpoints {
 		endpoint := &s.Endpoints[i]
 		usable, terminating := condition(endpoint.Conditions)
 		if !usable {
 			continue
 		}
+		pod := controlled && endpoint.TargetRef != nil && endpoint.TargetRef.Kind == "Pod"
 		for j, text := range endpoint.Addresses {
 			a, err := netip.ParseAddr(text)
 			if err != nil || a.Zone() != "" {
@@ -148,10 +150,19 @@ func (e *endpoints) add(s *discoveryv1.EndpointSlice, p servicePort) {
 				continue
 			}
 			for _, port := range ports {
-				e.list = append(e.list, upstream.Address{Addr: netip.AddrPortFrom(a.Unmap(), port), Terminating: terminating})
+				e.list = append(e.list, upstream.Address{Addr: netip.AddrPortFrom(a.Unmap(), port), Terminating: terminating, Pod: pod})
 			}
 		}
 	}
+}
+
+// endpointSliceController is who manages the slices of Services with a selector.
+const endpointSliceController = "endpointslice-controller.k8s.io"
+
+// controlled tells whether a slice is the endpoint controller's. Who writes one by hand may set its label, too; but where
+// the Service has a selector, the controller takes it for its own and makes it say what the pods say.
+func (e *endpoints) controlled(s *discoveryv1.EndpointSlice) bool {
+	return len(e.service.Spec.Selector) > 0 && s.Labels[discoveryv1.LabelManagedBy] == endpointSliceController
 }
 
 func (e *endpoints) refuse(s *discoveryv1.EndpointSlice, field, format string, args ...any) {
@@ -210,10 +221,10 @@ func appendPort(ports []uint16, number *int32, p servicePort) []uint16 {
 }
 
 func compareAddresses(a, b upstream.Address) int {
-	return cmp.Or(a.Addr.Compare(b.Addr), boolCompare(a.Terminating, b.Terminating))
+	return cmp.Or(a.Addr.Compare(b.Addr), boolCompare(b.Pod, a.Pod), boolCompare(a.Terminating, b.Terminating))
 }
 
-// boolCompare puts false first: of an endpoint named twice the one that is ready counts.
+// boolCompare puts false first: of an endpoint named twice a pod's counts, then the one that is ready.
 func boolCompare(a, b bool) int {
 	switch {
 	case a == b:

@@ -287,6 +287,9 @@ func renderCluster(c *route.Cluster) goldenCluster {
 		if a.Terminating {
 			text += " terminating"
 		}
+		if a.Pod {
+			text += " pod"
+		}
 		out.Endpoints = append(out.Endpoints, text)
 	}
 	return out

@@ -19,6 +19,7 @@ type fragment struct {
 	ing      *networkingv1.Ingress
 	owner    route.Object
 	dialect  dialect
+	mine     bool // it is ours to serve
 	dropped  bool // an annotation forbids to serve it
 	hosts    []hostRules
 	uses     []use           // one for each cluster

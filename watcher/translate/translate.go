@@ -86,6 +86,17 @@ func (t *Translator) Process() *Process {
 	return t.config.process
 }
 
+// Taken are the Ingresses of the last Translate that are ours to serve, in no order. Those that an annotation forbids to
+// serve are not among them.
+func (t *Translator) Taken() (list []*networkingv1.Ingress) {
+	for _, f := range t.fragments {
+		if f.mine && !f.dropped {
+			list = append(list, f.ing)
+		}
+	}
+	return list
+}
+
 // readIngresses parses the Ingresses that are new or changed, and marks the hosts and clusters that they touch or touched.
 // renewed: what they are parsed with changed, so all are parsed.
 func (t *Translator) readIngresses(list []*networkingv1.Ingress, renewed bool) {
@@ -104,7 +115,7 @@ func (t *Translator) readIngresses(list []*networkingv1.Ingress, renewed bool) {
 			continue
 		}
 		mine, problems := t.accepts(ing)
-		f := &fragment{ing: ing, owner: route.Object{Kind: "Ingress", Namespace: ing.Namespace, Name: ing.Name}, problems: problems}
+		f := &fragment{ing: ing, mine: mine, owner: route.Object{Kind: "Ingress", Namespace: ing.Namespace, Name: ing.Name}, problems: problems}
 		if mine {
 			t.parse(f)
 		}
