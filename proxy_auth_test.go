@@ -391,7 +391,7 @@ func TestBackendTLSOnTheWire(t *testing.T) {
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	s.StartTLS()
 	t.Cleanup(s.Close)
-	port := portOf(t, s.URL)
+	port := portOfURL(t, s.URL)
 	certificate, key, err := issue(t, "proxy.internal").pem()
 	if err != nil {
 		t.Fatal(err)

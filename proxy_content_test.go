@@ -19,10 +19,10 @@ func application(t testing.TB, serve http.HandlerFunc) int {
 	t.Helper()
 	s := httptest.NewServer(serve)
 	t.Cleanup(s.Close)
-	return portOf(t, s.URL)
+	return portOfURL(t, s.URL)
 }
 
-func portOf(t testing.TB, address string) int {
+func portOfURL(t testing.TB, address string) int {
 	t.Helper()
 	u, err := url.Parse(address)
 	if err != nil {
