@@ -21,7 +21,6 @@ import (
 type reference struct {
 	name    string
 	address string
-	keeps   bool // it keeps a connection after the answer to a Host without a route
 }
 
 const nginxReference = `daemon off; master_process off; worker_processes 1; pid %[1]s/pid; error_log %[1]s/log crit;

@@ -3,10 +3,10 @@ package l7
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -185,10 +185,12 @@ func (c *h2client) wantEnd(code h2.ErrCode) {
 	}
 }
 
-// transport is a foreign client over connections of the rig's.
-func (r *rig) transport() *h2.Transport {
+// transport is a foreign client, net/http's, over connections of the rig's.
+func (r *rig) transport() *http.Transport {
 	var mu sync.Mutex
-	return &h2.Transport{AllowHTTP: true, DialTLSContext: func(context.Context, string, string, *tls.Config) (net.Conn, error) {
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Transport{Protocols: protocols, DialContext: func(context.Context, string, string) (net.Conn, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		c := r.dial()

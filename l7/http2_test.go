@@ -100,7 +100,7 @@ func TestH2Statuses(t *testing.T) {
 	c.want(id, "200", "GET / ")
 }
 
-// TestH2Foreign: golang.org/x/net's client sees through the proxy what it would see without: bodies of all sizes, both
+// TestH2Foreign: net/http's client sees through the proxy what it would see without: bodies of all sizes, both
 // ways, at once.
 func TestH2Foreign(t *testing.T) {
 	r := newRig(t, func(r *rig) { r.route.Policy.BodyMax = 0 })
