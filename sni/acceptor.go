@@ -26,7 +26,7 @@ type Acceptor struct {
 
 const (
 	acceptWait = 4 * time.Millisecond // no connection for so long is quiet
-	acceptStay = 8 * time.Millisecond  // after so long netpoll has its turn in any case
+	acceptStay = 8 * time.Millisecond // after so long netpoll has its turn in any case
 )
 
 // add has ln's connections taken too.
