@@ -242,7 +242,7 @@ func TestH2WindowHeld(t *testing.T) {
 	c := r.dialH2(h2.Setting{ID: h2.SettingInitialWindowSize, Val: 0})
 	c.open(1, h2Head, true)
 	c.wantReset(1, h2.ErrCodeCancel)
-	r.route.Cluster = nil // an answer of our own has to wait alike
+	r.on(func() { r.route.Cluster = nil }) // an answer of our own has to wait alike
 	c.open(3, h2Head, true)
 	c.wantReset(3, h2.ErrCodeCancel)
 	r.on(func() { r.route.Cluster = r.cluster })
