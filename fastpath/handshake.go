@@ -120,7 +120,7 @@ func (hs *handshake) step() {
 		t.finish()
 		return
 	}
-	if len(hs.feed) == 0 && t.c.c.flags&flagReadable != 0 {
+	if t.c.c.flags&flagReadable != 0 {
 		t.feedSocket() // reading had stopped at feedBytesMax
 	}
 }

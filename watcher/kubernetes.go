@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -61,8 +62,11 @@ type clusterSource struct {
 	settings *corev1.ConfigMap // of --configmap, as its names were learnt last; nil: none
 }
 
+// clientLog: client-go has one log for the whole process, which must not change while anybody writes to it.
+var clientLog sync.Once
+
 func openCluster(s Spec, log *slog.Logger) (Source, error) {
-	klog.SetSlogLogger(log.With("from", "client-go"))
+	clientLog.Do(func() { klog.SetSlogLogger(log.With("from", "client-go")) })
 	c := &clusterSource{Cluster: s.Cluster, log: log, wake: make(chan struct{}, 1), rescan: make(chan struct{}, 1)}
 	if c.NamespaceSelector != "" {
 		selector, err := labels.Parse(c.NamespaceSelector)
