@@ -43,12 +43,12 @@ func openListener(d *Door, o listen.Options) (*listener, error) {
 		_ = socket.Close()
 		return nil, fmt.Errorf("listen on %s: %w", o.Address, err)
 	}
-	d.Acceptor.add(ln)
 	return ln, nil
 }
 
 // serve starts accepting.
 func (ln *listener) serve() {
+	ln.door.Acceptor.add(ln) // the door is whole now: who stays for another one's connections takes its own, too
 	go func() {
 		if err := ln.events.Serve(ln); err != nil {
 			slog.Error("a listener stopped: restart the process", "address", ln.addr, "error", err)
