@@ -56,6 +56,7 @@ const (
 	flagOut      // epoll watches for EPOLLOUT too
 	flagPanicked // closed by a panic: its owner may still hold it, so the value is not used again
 	flagGather   // output waits for the end of the batch of events
+	flagAhead    // input may be received before the owner's turn
 )
 
 // Conn is a non-blocking stream socket owned by one loop.
@@ -69,6 +70,9 @@ type Conn struct {
 
 	in  []byte // unread input: a view of loop.read while loop.reader == c, else of own
 	own []byte // buffer that holds stashed input
+
+	aheadAt, aheadLeft int32 // input in loop.ahead that was received before c's turn
+
 	out []byte // staged output (plain text if tls != nil)
 	tls *tlsState
 
@@ -210,6 +214,9 @@ func (c *Conn) ended() *Error {
 
 // recv reads from the socket into dst and keeps the readiness.
 func (c *Conn) recv(dst []byte) (int, *Error) {
+	if c.aheadLeft > 0 {
+		return c.takeAhead(dst), nil
+	}
 	n, e := recv(c.fd, dst, 0)
 	switch {
 	case e == 0 && n > 0:

@@ -76,6 +76,11 @@ func frames(rng *rand.Rand, n int) (wire, content []byte) {
 // TestInterleavedInput: many connections of one loop, each segmented at random and always with something unread, while the
 // shared buffer is overwritten after every turn. Everyone gets exactly their own bytes.
 func TestInterleavedInput(t *testing.T) {
+	t.Run("as asked for", func(t *testing.T) { testInterleaved(t, false) })
+	t.Run("received ahead", func(t *testing.T) { testInterleaved(t, true) })
+}
+
+func testInterleaved(t *testing.T, ahead bool) {
 	l := startLoop(t)
 	rng := rand.New(rand.NewPCG(3, 4))
 	const conns = 20
@@ -84,7 +89,9 @@ func TestInterleavedInput(t *testing.T) {
 	var wires, contents [conns][]byte
 	for i := range conns {
 		readers[i] = &framer{rng: rand.New(rand.NewPCG(5, uint64(i)))}
-		_, peers[i] = adopt(t, l, readers[i])
+		c, peer := adopt(t, l, readers[i])
+		on(t, l, func() { c.ReadAhead(ahead) })
+		peers[i] = peer
 		wires[i], contents[i] = frames(rng, 300_000)
 	}
 	for open := conns; open > 0; {

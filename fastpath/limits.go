@@ -4,19 +4,21 @@ import "time"
 
 // Everything here that input can stretch has its maximum in this block.
 const (
-	readBufferBytes  = 64 << 10  // the loop's shared read buffer; also the most that one turn of a connection reads
-	inputBytesMax    = 128 << 10 // unread input that a connection may hold (an incomplete head up to its own limit)
-	outputBytesMax   = 64 << 10  // staged output; Room is what is left of it
-	outputFlushBytes = 32 << 10  // staged output that is sent without waiting for the turn's end
-	directWriteBytes = 8 << 10   // writes from this size on are sent without staging when nothing is staged
-	feedBytesMax     = 64 << 10  // TLS records queued for a handshake
-	pipeBytes        = 256 << 10 // capacity asked for a splice pipe
-	pipesIdleMax     = 64        // empty pipes a loop keeps
-	buffersIdleMax   = 256       // empty buffers of each class that a loop keeps
-	connsIdleMax     = 1024      // closed Conn values that a loop keeps for reuse
-	flushBatch       = 32        // connections with staged output after which it is sent; sends in a row wake their peers less often
-	eventsPerWait    = 256       // events taken from one epoll_wait
-	lingerBytesMax   = 64 << 10  // bytes drained from a peer whose connection was ended by an error
+	readBufferBytes  = 64 << 10         // the loop's shared read buffer; also the most that one turn of a connection reads
+	aheadBytes       = 16 << 10         // received for a connection before its turn, at most
+	aheadStride      = aheadBytes + 192 // not a power of two: the places' first bytes would share the same lines of the cache
+	inputBytesMax    = 128 << 10        // unread input that a connection may hold (an incomplete head up to its own limit)
+	outputBytesMax   = 64 << 10         // staged output; Room is what is left of it
+	outputFlushBytes = 32 << 10         // staged output that is sent without waiting for the turn's end
+	directWriteBytes = 8 << 10          // writes from this size on are sent without staging when nothing is staged
+	feedBytesMax     = 64 << 10         // TLS records queued for a handshake
+	pipeBytes        = 256 << 10        // capacity asked for a splice pipe
+	pipesIdleMax     = 64               // empty pipes a loop keeps
+	buffersIdleMax   = 256              // empty buffers of each class that a loop keeps
+	connsIdleMax     = 1024             // closed Conn values that a loop keeps for reuse
+	flushBatch       = 32               // connections with staged output after which it is sent; sends in a row wake their peers less often
+	eventsPerWait    = 256              // events taken from one epoll_wait
+	lingerBytesMax   = 64 << 10         // bytes drained from a peer whose connection was ended by an error
 	lingerTimeout    = time.Second
 	// what such a peer has for the output that still waits for it, before lingerTimeout begins
 	lingerSendTimeout = 30 * time.Second

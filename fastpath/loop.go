@@ -33,6 +33,7 @@ type Loop struct {
 	wallAt int64            // loop time
 	clock  func() time.Time // tells the time of day
 
+	ahead   []byte    // places for input that is received before its connection's turn, one for each event of a batch
 	read    []byte    // the shared read buffer
 	reader  *Conn     // whose unread input may be a view of read
 	records []byte    // the shared buffer for TLS records from sockets
@@ -111,6 +112,7 @@ func NewLoop(id int) (*Loop, error) {
 	}
 	l := &Loop{ID: id, ep: ep, wakeFD: wake,
 		events:  make([]unix.EpollEvent, eventsPerWait),
+		ahead:   make([]byte, flushBatch*aheadStride),
 		read:    make([]byte, readBufferBytes),
 		records: make([]byte, readBufferBytes),
 	}
@@ -159,10 +161,9 @@ func (l *Loop) round(ms int) {
 	l.Stats.Turns.Store(l.Stats.Turns.Load() + 1)
 	l.Stats.Events.Store(l.Stats.Events.Load() + uint64(n))
 	l.announce(l.events[:n])
-	for i := range l.events[:n] {
-		l.dispatch(&l.events[i])
+	for i := 0; i < n; i += flushBatch {
+		l.lead(l.events[i:min(i+flushBatch, n)])
 	}
-	l.flushDirty()
 	if l.queued.Load() {
 		l.runPosted()
 	}
@@ -211,7 +212,7 @@ func (l *Loop) announce(events []unix.EpollEvent) {
 		if e.Events&^unix.EPOLLOUT == 0 || e.Fd == int32(l.wakeFD) {
 			continue
 		}
-		if c := l.conns[e.Fd]; c != nil && c.gen == e.Pad {
+		if c := l.at(e); c != nil {
 			c.flags |= flagReadable
 		}
 	}
@@ -282,19 +283,42 @@ func (l *Loop) closeAll() {
 	_ = unix.Close(l.wakeFD)
 }
 
+// lead leads a batch of events: input is received in a row, then everybody has a turn, then the output is sent in a row.
+func (l *Loop) lead(events []unix.EpollEvent) {
+	l.readAhead(events)
+	for i := range events {
+		l.dispatch(&events[i])
+	}
+	l.flushDirty()
+	if l.poison {
+		overwrite(l.ahead)
+	}
+}
+
 // dispatch leads one event to its connection's handler.
 func (l *Loop) dispatch(e *unix.EpollEvent) {
 	if e.Fd == int32(l.wakeFD) {
 		return // it is edge-triggered, so it need not be read: each write is an event
 	}
-	c := l.conns[e.Fd]
-	if c == nil || c.gen != e.Pad {
+	c := l.at(e)
+	if c == nil {
 		return // closed earlier in this batch
 	}
 	l.turn(c, e.Events)
+	if c.aheadLeft > 0 {
+		c.keepAhead()
+	}
 	if l.reclaim(); len(l.dirty) >= flushBatch {
 		l.flushDirty()
 	}
+}
+
+// at is the connection that an event is about; nil: it was closed earlier in this batch.
+func (l *Loop) at(e *unix.EpollEvent) *Conn {
+	if c := l.conns[e.Fd]; c != nil && c.gen == e.Pad {
+		return c
+	}
+	return nil
 }
 
 // turn tells a connection what happened to it. A panic ends that connection only.
@@ -443,11 +467,16 @@ func (l *Loop) lend(c *Conn) {
 		l.reader.stash()
 	}
 	if l.reader != c && l.poison {
-		for i := range l.read {
-			l.read[i] = 0xdb
-		}
+		overwrite(l.read)
 	}
 	l.reader = c
+}
+
+// overwrite makes views that outlived their buffer show in tests.
+func overwrite(b []byte) {
+	for i := range b {
+		b[i] = 0xdb
+	}
 }
 
 // runReady gives another turn to those that asked for one.
@@ -531,7 +560,7 @@ func (l *Loop) drop(c *Conn) {
 	if l.reader == c {
 		l.reader = nil
 	}
-	c.in = nil
+	c.in, c.aheadLeft = nil, 0
 	c.retire()
 	c.releaseOut()
 	c.flags = c.flags&^flagReadable | flagClosed

@@ -228,6 +228,19 @@ func (t *tlsState) flush(b []byte) {
 	c.finishWriting()
 }
 
+// keep saves records behind those that wait already.
+func (t *tlsState) keep(b []byte) {
+	l := t.loop
+	if l.opener == t {
+		l.lendRecords(nil)
+	}
+	own := append(append(l.buffers.get(len(t.view)+len(b)), t.view...), b...)
+	if t.own != nil {
+		l.buffers.put(t.own)
+	}
+	t.view, t.own, t.drained = own, own, false
+}
+
 func (t *tlsState) seal(b []byte) {
 	if _, err := t.conn.Write(b); err != nil {
 		t.c.c.fail()
@@ -254,9 +267,7 @@ func (l *Loop) lendRecords(t *tlsState) {
 		}
 	}
 	if l.poison && l.opener != t {
-		for i := range l.records {
-			l.records[i] = 0xdb
-		}
+		overwrite(l.records)
 	}
 	l.opener = t
 }

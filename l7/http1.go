@@ -230,6 +230,7 @@ const h2PrefaceKnown = len("PRI * HTTP/2")
 
 // idle sets the deadline of a connection that waits for a head.
 func (h *http1) idle() {
+	h.c.ReadAhead(true)
 	now := h.c.Loop().Now()
 	switch {
 	case len(h.c.Buffered()) > 0:
@@ -337,6 +338,7 @@ func (h *http1) open() *Exchange {
 	h.settings = h.local.srv.Router.Settings()
 	h.scanned, h.headDue, h.waiting, h.stalled = 0, false, false, false
 	h.served++
+	h.c.ReadAhead(false)
 	x := h.local.exchange()
 	x.client, x.Settings = h, h.settings
 	x.Remote, x.Local, x.TLS, x.Server = h.c.Remote(), h.accepted.Local, h.tls, h.accepted.Server

@@ -53,6 +53,7 @@ func (s *session) Send(r *wire.Request) *fastpath.Error {
 	s.outEnded = s.out == wire.FramingNone || s.out == wire.FramingLength && s.outLeft == 0
 	s.sent, s.received = s.conn.Sent(), s.conn.Received()
 	s.requests++
+	s.conn.ReadAhead(true)
 	s.conn.Write(b)
 	p.keep(b)
 	return nil
@@ -178,6 +179,7 @@ func (s *session) takeHead(res *wire.Response, head []byte, a *wire.Arena) *fast
 	if s.switched = res.Status == 101; s.switched && !res.SwitchesTo(s.upgrade) {
 		return ErrSwitched
 	}
+	s.conn.ReadAhead(false)
 	s.head, s.arena, s.hint = true, a, res.KeepAliveHint
 	s.in, s.inLeft = res.Framing, res.ContentLength
 	s.inEnded = s.in == wire.FramingNone
