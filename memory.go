@@ -16,9 +16,12 @@ const (
 	// once in that many bytes of garbage, not once in the few megabytes that a proxy holds.
 	ballastBytes = 32 << 20
 
-	memoryTick  = 100 * time.Millisecond // how often garbage is looked at
-	quietBytes  = 256 << 10              // less new garbage than this in a tick is quiet
-	garbageKept = 4 << 20                // less garbage than this is not worth a collection
+	memoryTick = 100 * time.Millisecond // how often garbage is looked at
+	quietBytes = 256 << 10              // less new garbage than this in a tick is quiet
+
+	// Collecting costs as much as there is alive, so what can be given back, garbage and what the last collection left
+	// free, has to be worth that: this part of what lives, and as many ticks' new garbage.
+	livePart, ticksKept = 32, 16
 )
 
 // keepMemory holds the ballast, and gives memory back in quiet moments, until ctx ends.
@@ -27,7 +30,8 @@ func keepMemory(ctx context.Context) {
 	defer runtime.KeepAlive(ballast)
 	ticker := time.NewTicker(memoryTick)
 	defer ticker.Stop()
-	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"}}
 	var allocated uint64
 	for {
 		select {
@@ -36,9 +40,10 @@ func keepMemory(ctx context.Context) {
 		case <-ticker.C:
 		}
 		metrics.Read(sample)
-		objects, live, total := sample[0].Value.Uint64(), sample[1].Value.Uint64(), sample[2].Value.Uint64()
-		quiet := total-allocated < quietBytes
-		if allocated = total; quiet && objects > live+garbageKept {
+		objects, live, total, free := sample[0].Value.Uint64(), sample[1].Value.Uint64(), sample[2].Value.Uint64(), sample[3].Value.Uint64()
+		fresh := total - allocated
+		allocated = total
+		if fresh < quietBytes && objects+free > live+max(live/livePart, ticksKept*fresh) {
 			debug.FreeOSMemory() // collects first
 		}
 	}
