@@ -60,8 +60,8 @@ test: bin/helm bin/kustomize # tests of deploy/ run them; built here, since a fi
 
 # Not part of CI, and not proven yet: the first build takes long, and these tests have not run as a whole.
 .PHONY: test-cluster
-test-cluster: kube-bin ## tests against a real control plane, which is built first (TESTFLAGS='-v -run FollowsChanges')
-	SLUICE_KUBE=required $(GO) test -tags cluster -count 1 -timeout 30m $(TESTFLAGS) ./clustertest
+test-cluster: kube-bin bin/helm ## tests against a real control plane, which is built first (TESTFLAGS='-v -run FollowsChanges')
+	SLUICE_KUBE=required $(GO) test -tags cluster -count 1 -timeout 15m -parallel 8 $(TESTFLAGS) ./clustertest
 
 .PHONY: test-short
 test-short: ## the tests that need no long load

@@ -13,9 +13,10 @@ import (
 // (docs/decisions/0040-pods-on-the-nodes-own-address.md).
 func TestNodesOwnAddress(t *testing.T) {
 	cluster(t)
+	t.Parallel()
 	p := startProxy(t)
 	namespace := newNamespace(t)
-	port := freePorts(t, 1)[0]
+	port := freePorts(1)[0]
 	pods := strings.NewReplacer("    spec:\n      containers:", "    spec:\n      hostNetwork: true\n      containers:",
 		"image: echo\n", "image: echo\n        args: [--port="+port+"]\n", "        ports: [{name: http, containerPort: 8080}]\n", "",
 		"tcpSocket: {port: 8080}", "tcpSocket: {port: "+port+"}", "targetPort: 8080", "targetPort: "+port).Replace(echoApp("host", 1))

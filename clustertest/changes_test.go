@@ -138,13 +138,14 @@ func TestFollowsChanges(t *testing.T) {
 // What is wrong with an Ingress stands beside it as Events, and the rest of it serves.
 func TestEventsOfProblems(t *testing.T) {
 	cluster(t)
+	t.Parallel()
 	p := startProxy(t, "--publish-status-address="+nodeAddress)
 	namespace := newNamespace(t)
 	manifest := strings.Replace(p.ingress("web", "  rules:\n"+rule("events.example", "/", "nobody")), "metadata: {",
 		`metadata: {annotations: {nginx.ingress.kubernetes.io/server-snippet: "return 200;", nginx.ingress.kubernetes.io/proxy-body-size: nonsense}, `, 1)
-	apply(t, namespace, manifest)
+	apply(t, namespace, manifest+p.ingress("alone", "  rules:\n"+rule("alone.example", "/", "nobody")))
 	eventually(t, "there are three Events", func() (bool, string) {
-		events := kubectl(t, "get", "events", "-n", namespace, "--field-selector=involvedObject.name=web", "-o", "jsonpath={range .items[*]}{.reason} {.message}{\"\\n\"}{end}")
+		events := kubectl(t, "get", "events", "-n", namespace, "-o", "jsonpath={range .items[*]}{.reason} {.message}{\"\\n\"}{end}")
 		return strings.Contains(events, "AnnotationProblem metadata.annotations[nginx.ingress.kubernetes.io/server-snippet]") &&
 			strings.Contains(events, "AnnotationProblem metadata.annotations[nginx.ingress.kubernetes.io/proxy-body-size]") &&
 			strings.Contains(events, "nobody does not exist"), events

@@ -20,6 +20,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // nodeAddress is the external address of the cluster's one node, on lo of the network namespace.
@@ -57,10 +60,13 @@ func enter() error {
 		return err
 	}
 	program := func(name string) string { return filepath.Join(bin, name) }
-	for _, name := range []string{"controlplane", "localkubelet", "kubectl", "echo"} {
+	for _, name := range []string{"controlplane", "localkubelet", "kubectl", "echo", "helm"} {
 		if _, err := os.Stat(program(name)); err != nil {
 			return fmt.Errorf("bin/%s is not there: make test-cluster builds it (the first time takes long)", name)
 		}
+	}
+	if err := namespacesWork(); err != nil {
+		return err
 	}
 	sluice := os.Getenv("SLUICE_BIN")
 	if sluice == "" {
@@ -80,8 +86,25 @@ func enter() error {
 	kubelet := strings.Join([]string{program("localkubelet"), "--external-ip", nodeAddress, "--image", "echo=" + program("echo"),
 		"--image", "sluice=" + sluice}, " ")
 	argv := append([]string{program("controlplane"), "--netns", "--addr", nodeAddress + "/32", "--kubelet", kubelet, "--", self}, os.Args[1:]...)
-	env := append(os.Environ(), "SLUICE_BIN="+sluice, "PATH="+bin+":"+os.Getenv("PATH"))
-	return syscall.Exec(argv[0], argv, env)
+	for name, value := range map[string]string{"SLUICE_BIN": sluice, "PATH": bin + ":" + os.Getenv("PATH")} {
+		if err := os.Setenv(name, value); err != nil {
+			return err
+		}
+	}
+	return syscall.Exec(argv[0], argv, os.Environ())
+}
+
+// namespacesWork tells whether a network and its mounts can be made here.
+func namespacesWork() error {
+	cmd := exec.Command("true")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
+	if os.Getuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+	}
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("a network namespace cannot be made here: it takes root, or user namespaces for everybody: %w", err)
+	}
+	return nil
 }
 
 // cluster skips a test that cannot run.
@@ -128,8 +151,11 @@ var serial atomic.Int64
 func newNamespace(t testing.TB) string {
 	t.Helper()
 	n := fmt.Sprintf("t%d-%d", os.Getpid(), serial.Add(1))
-	kubectl(t, "create", "namespace", n)
-	t.Cleanup(func() { _, _ = tryKubectl("", "delete", "namespace", n, "--wait=false") })
+	namespaces := api().core.Namespaces()
+	if _, err := namespaces.Create(context.Background(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: n}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = namespaces.Delete(context.Background(), n, metav1.DeleteOptions{}) })
 	return n
 }
 

@@ -14,6 +14,7 @@ import (
 // A Deployment is scaled 3→1→5 and rolled by the real controllers while requests go on: none fails.
 func TestRolloutUnderLoad(t *testing.T) {
 	cluster(t)
+	t.Parallel()
 	p := startProxy(t)
 	namespace := newNamespace(t)
 	apply(t, namespace, echoApp("web", 3)+p.ingress("web", "  rules:\n"+rule("web.example", "/", "web")))
@@ -100,9 +101,9 @@ func TestAPIServerOutage(t *testing.T) {
 // Sluice starts before the API server: it says so, is not ready, and works when the server is there.
 func TestStartsBeforeTheAPIServer(t *testing.T) {
 	cluster(t)
-	kubeconfig := account(t)
+	a := newAccount(t)
 	server(t, "kill", "kube-apiserver")
-	p := launch(t, kubeconfig, "blind")
+	p := launch(t, a)
 	eventually(t, "the log tells", func() (bool, string) {
 		return strings.Contains(p.logs(), "nothing is served before it has"), p.logs()
 	})
@@ -117,14 +118,9 @@ func TestStartsBeforeTheAPIServer(t *testing.T) {
 // right throughout.
 func TestTwoReplicas(t *testing.T) {
 	cluster(t)
-	account(t) // the rights
-	namespace := newNamespace(t)
-	kubectl(t, "create", "serviceaccount", "-n", namespace, "sluice")
-	kubectl(t, "create", "clusterrolebinding", namespace, "--clusterrole=sluice", "--serviceaccount="+namespace+":sluice")
-	t.Cleanup(func() { kubectl(t, "delete", "clusterrolebinding", namespace) })
-	kubectl(t, "apply", "-n", namespace, "-f", "testdata/rbac.yaml")
-	kubectl(t, "create", "rolebinding", "-n", namespace, "sluice", "--role=sluice", "--serviceaccount="+namespace+":sluice")
-	class := "class-" + namespace
+	t.Parallel()
+	namespace := newAccount(t).namespace
+	class := namespace
 	apply(t, namespace, fmt.Sprintf(`---
 apiVersion: apps/v1
 kind: Deployment
@@ -140,7 +136,7 @@ spec:
       containers:
       - name: sluice
         image: sluice
-        args: [--ingress-class=%s, --election-ttl=3, --admin-address=:10254, --loops=1]
+        args: [--ingress-class=%s, --controller-class=example.org/%[1]s, --election-id=sluice, --election-ttl=3, --admin-address=:10254, --loops=1]
         env:
         - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
         - {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
@@ -169,7 +165,7 @@ spec:
 // leaderOf is the pod that the Lease names.
 func leaderOf(t testing.TB, namespace string) string {
 	t.Helper()
-	holder := kubectl(t, "get", "lease", "-n", namespace, "sluice-leader", "-o", "jsonpath={.spec.holderIdentity}")
+	holder := kubectl(t, "get", "lease", "-n", namespace, "sluice", "-o", "jsonpath={.spec.holderIdentity}")
 	pod, _, _ := strings.Cut(holder, "_")
 	return pod
 }

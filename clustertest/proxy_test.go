@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,58 +34,27 @@ type proxy struct {
 	*http.Client
 }
 
-var rightsOnce sync.Once
-
-// account makes a ServiceAccount with Sluice's rights and answers a kubeconfig of it.
-func account(t testing.TB) string {
-	t.Helper()
-	const namespace, name = "default", "sluice"
-	rightsOnce.Do(func() {
-		kubectl(t, "apply", "-n", namespace, "-f", "testdata/rbac.yaml")
-		kubectl(t, "create", "serviceaccount", "-n", namespace, name)
-		kubectl(t, "create", "clusterrolebinding", name, "--clusterrole=sluice", "--serviceaccount="+namespace+":"+name)
-		kubectl(t, "create", "rolebinding", "-n", namespace, name, "--role=sluice", "--serviceaccount="+namespace+":"+name)
-	})
-	token := kubectl(t, "create", "token", "-n", namespace, name, "--duration=8h")
-	server := kubectl(t, "config", "view", "--raw", "-o", "jsonpath={.clusters[0].cluster.server}")
-	ca := kubectl(t, "config", "view", "--raw", "-o", "jsonpath={.clusters[0].cluster.certificate-authority-data}")
-	file := filepath.Join(t.TempDir(), "kubeconfig")
-	text := fmt.Sprintf(`{apiVersion: v1, kind: Config, current-context: c,
-clusters: [{name: c, cluster: {server: %q, certificate-authority-data: %s}}],
-users: [{name: u, user: {token: %s}}],
-contexts: [{name: c, context: {cluster: c, user: u, namespace: %s}}]}`, server, ca, token, namespace)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
-}
-
 // startProxy starts Sluice for an ingress class of its own and waits until it is ready.
 func startProxy(t testing.TB, flags ...string) *proxy {
 	t.Helper()
-	return launchProxy(t, fmt.Sprintf("class-%d-%d", os.Getpid(), serial.Add(1)), flags...)
-}
-
-func launchProxy(t testing.TB, class string, flags ...string) *proxy {
-	t.Helper()
-	p := launch(t, account(t), class, flags...)
+	p := launch(t, newAccount(t), flags...)
 	eventually(t, "Sluice is ready", func() (bool, string) { return p.ready(), p.logs() })
 	return p
 }
 
-// launch starts Sluice and does not wait.
-func launch(t testing.TB, kubeconfig, class string, flags ...string) *proxy {
+// launch starts Sluice as an account and does not wait.
+func launch(t testing.TB, a account, flags ...string) *proxy {
 	t.Helper()
-	p := &proxy{TB: t, class: class, ended: make(chan struct{})}
-	ports := freePorts(t, 3)
-	p.http, p.https, p.admin = "127.0.0.1:"+ports[0], "127.0.0.1:"+ports[1], "127.0.0.1:"+ports[2]
+	p := &proxy{TB: t, class: a.namespace, ended: make(chan struct{})}
+	at := freePorts(3)
+	p.http, p.https, p.admin = "127.0.0.1:"+at[0], "127.0.0.1:"+at[1], "127.0.0.1:"+at[2]
 	var err error
 	if p.log, err = os.Create(filepath.Join(t.TempDir(), "sluice.log")); err != nil {
 		t.Fatal(err)
 	}
-	p.cmd = exec.Command(os.Getenv("SLUICE_BIN"), append([]string{"--kubeconfig=" + kubeconfig, "--ingress-class=" + p.class,
-		"--controller-class=example.org/" + p.class, "--election-id=" + p.class, "--election-ttl=3", "--log-level=debug", "--loops=1",
-		"--http-port=" + ports[0], "--https-port=" + ports[1], "--admin-address=" + p.admin}, flags...)...)
+	p.cmd = exec.Command(os.Getenv("SLUICE_BIN"), append([]string{"--kubeconfig=" + a.kubeconfig, "--ingress-class=" + p.class,
+		"--controller-class=" + controllerOf(p.class), "--election-id=sluice", "--election-ttl=3", "--log-level=debug", "--loops=1",
+		"--http-port=" + at[0], "--https-port=" + at[1], "--admin-address=" + p.admin}, flags...)...)
 	p.cmd.Stderr = p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -136,7 +106,7 @@ func (p *proxy) logs() string {
 // newClient is a client whose connections go to the proxy, whatever the URL says.
 func (p *proxy) newClient() *http.Client {
 	return &http.Client{
-		Timeout:       30 * time.Second,
+		Timeout:       patience,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -151,9 +121,16 @@ func (p *proxy) newClient() *http.Client {
 	}
 }
 
+// lookTimeout is how long a look at what is served may take: the answer may wait for a backend that has just gone.
+const lookTimeout = time.Second
+
 // ask sends a request.
-func (p *proxy) ask(method, url string) (reply, error) {
-	req, err := http.NewRequest(method, url, nil)
+func (p *proxy) ask(method, url string) (reply, error) { return p.askWithin(patience, method, url) }
+
+func (p *proxy) askWithin(limit time.Duration, method, url string) (reply, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
 		return reply{}, err
 	}
@@ -168,7 +145,7 @@ func (p *proxy) ask(method, url string) (reply, error) {
 func (p *proxy) serves(url string, wanted func(reply) bool) time.Duration {
 	p.Helper()
 	return eventually(p, url+" is answered as wanted", func() (bool, string) {
-		r, err := p.ask(http.MethodGet, url)
+		r, err := p.askWithin(lookTimeout, http.MethodGet, url)
 		if err != nil {
 			return false, err.Error()
 		}
@@ -249,16 +226,13 @@ func (p *proxy) load(url string, connections int) (stop func() (requests, failed
 	}
 }
 
-func freePorts(t testing.TB, n int) (ports []string) {
-	t.Helper()
+// ports counts up from a range that neither the kernel nor anybody else in the network namespace hands out.
+var ports atomic.Int64
+
+func freePorts(n int) (list []string) {
+	const first = 20_000
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		_, port, _ := net.SplitHostPort(l.Addr().String())
-		ports = append(ports, port)
+		list = append(list, strconv.FormatInt(first+ports.Add(1), 10))
 	}
-	return ports
+	return list
 }

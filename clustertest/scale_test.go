@@ -20,11 +20,6 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
-	discoveryclient "k8s.io/client-go/kubernetes/typed/discovery/v1"
-	networkingclient "k8s.io/client-go/kubernetes/typed/networking/v1"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 func readAll(t testing.TB, resp *http.Response) string {
@@ -40,34 +35,8 @@ func readAll(t testing.TB, resp *http.Response) string {
 // crowd makes many objects, fast.
 type crowd struct {
 	testing.TB
-	namespace  string
-	core       *coreclient.CoreV1Client
-	networking *networkingclient.NetworkingV1Client
-	discovery  *discoveryclient.DiscoveryV1Client
-}
-
-func newCrowd(t testing.TB) *crowd {
-	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.QPS = -1
-	config.ContentType = "application/vnd.kubernetes.protobuf"
-	one, err := rest.HTTPClientFor(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &crowd{TB: t, namespace: newNamespace(t)}
-	var errs [3]error
-	c.core, errs[0] = coreclient.NewForConfigAndClient(config, one)
-	c.networking, errs[1] = networkingclient.NewForConfigAndClient(config, one)
-	c.discovery, errs[2] = discoveryclient.NewForConfigAndClient(config, one)
-	for _, err := range errs {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	return c
+	*admin
+	namespace string
 }
 
 // make creates n times an Ingress, a Service, and a slice of so many endpoints, which are never dialled but for the first.
@@ -141,16 +110,18 @@ func TestScale(t *testing.T) {
 	if n == 0 {
 		t.Skip("a measurement: SLUICE_SCALE=10000 go test -run Scale -v ./clustertest, or make scale")
 	}
-	c := newCrowd(t)
+	c := &crowd{t, api(), newNamespace(t)}
 	apply(t, c.namespace, echoApp("real", 1))
 	rolledOut(t, c.namespace, "deployment/real")
 	real := kubectl(t, "get", "pods", "-n", c.namespace, "-l", "app=real", "-o", "jsonpath={.items[0].status.podIP}")
 	began := time.Now()
-	c.make(n, 10, "scale", real)
+	a := newAccount(t)
+	c.make(n, 10, a.namespace, real)
 	t.Logf("%d Ingresses, Services and EndpointSlices of 10 endpoints made in %v", n, time.Since(began).Round(time.Second))
 
 	began = time.Now()
-	p := launchProxy(t, "scale", "--log-level=info")
+	p := launch(t, a, "--log-level=info")
+	eventually(t, "Sluice is ready", func() (bool, string) { return p.ready(), p.logs() })
 	t.Logf("ready in            %8.2f s", time.Since(began).Seconds())
 	p.serves("http://web-00000.example/", from("real"))
 	t.Logf("RSS when ready      %8.1f MiB (VmHWM %.1f)", p.memory("VmRSS:"), p.memory("VmHWM:"))

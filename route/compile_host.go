@@ -157,7 +157,7 @@ func (k *compiler) hostCertificate() {
 // compileTrie leads paths to the host's routes as nginx's locations would.
 func (k *compiler) compileTrie() {
 	h, v, l := k.host.Host, k.host.source, &k.locations
-	l.arrange(v.Rules, k.host.usable)
+	l.arrange(v.Rules, k.host.usable, v.IgnoreSlash)
 	k.lost(l.lost)
 	entries := l.entries
 	for _, m := range l.moved {

@@ -29,6 +29,7 @@ type DescribedHost struct {
 	Certificate *DescribedPair  `json:"certificate,omitempty"` // absent: the wildcard host's, or the default
 	Passthrough string          `json:"passthrough,omitempty"`
 	RegexMode   bool            `json:"regexMode,omitempty"`
+	IgnoreSlash bool            `json:"ignoreSlash,omitempty"`
 	Filters     []string        `json:"filters,omitempty"`
 	Rules       []DescribedRule `json:"rules"` // in the Config's order, not that of their tries
 }
@@ -112,6 +113,7 @@ func (h *Host) describe() DescribedHost {
 		Certificate: describePair(v.Certificate, h.Certificate),
 		Passthrough: v.Passthrough,
 		RegexMode:   v.RegexMode,
+		IgnoreSlash: v.IgnoreSlash,
 		Filters:     describeFilters(v.Filters),
 		Rules:       make([]DescribedRule, len(v.Rules)),
 	}

@@ -18,6 +18,9 @@
 //	ImplementationSpecific "/foo"  takes whatever begins with /foo: /foobar too
 //	any type, "/foo/"              answers 301 to /foo/ for /foo, when no rule has the path /foo itself
 //
+// A host that ignores the slash (VirtualHost.IgnoreSlash) has no such 301: there Prefix "/foo/" takes /foo as well, as the
+// Ingress API says, and the other types do not.
+//
 // The longest path text that takes a request wins. On equal text: Exact for the path itself; between Prefix and
 // ImplementationSpecific the one that stands first (the oldest); of two rules of the same text and type the first, and
 // the second is a Problem. When a Prefix stands before an ImplementationSpecific of the same text, the latter still has

@@ -25,7 +25,7 @@ type redirect struct {
 type lost struct{ rule, winner int }
 
 // arrange fills l from those rules that usable names. What it fills is good until the next call.
-func (l *locations) arrange(rules []Rule, usable []int) {
+func (l *locations) arrange(rules []Rule, usable []int, ignoreSlash bool) {
 	l.entries, l.moved, l.lost, l.spilled = l.entries[:0], l.moved[:0], l.lost[:0], l.spilled[:0]
 	l.order = append(l.order[:0], usable...)
 	slices.SortStableFunc(l.order, func(a, b int) int { return cmp.Compare(rules[a].Path, rules[b].Path) })
@@ -37,7 +37,11 @@ func (l *locations) arrange(rules []Rule, usable []int) {
 		l.add(rules[order[0]].Path, l.firsts(rules, order[:same]))
 		order = order[same:]
 	}
-	l.addRedirects()
+	if ignoreSlash {
+		l.addSlashless(rules)
+	} else {
+		l.addRedirects()
+	}
 	l.addSpilled()
 }
 
@@ -89,14 +93,30 @@ func (l *locations) add(text string, first [Implementation + 1]int) {
 // has such a path, and the redirect would lead to itself.
 func (l *locations) addRedirects() {
 	for _, e := range l.entries {
-		short, ok := strings.CutSuffix(e.text, "/")
-		if !ok || short == "" || strings.HasSuffix(short, "/") {
-			continue
-		}
-		if _, taken := find(l.entries, short); !taken {
+		if short, ok := l.slashless(e); ok {
 			l.moved = append(l.moved, redirect{text: short, rule: e.here})
 		}
 	}
+}
+
+// addSlashless is addRedirects for a host that ignores the slash at the end of a Prefix, as the API has it: the Prefix takes
+// the path without.
+func (l *locations) addSlashless(rules []Rule) {
+	for _, e := range l.entries {
+		if short, ok := l.slashless(e); ok && e.below != none && rules[e.below].Type == Prefix {
+			l.spilled = append(l.spilled, entry{text: short, here: e.below, below: none})
+		}
+	}
+}
+
+// slashless is the text without the slash at its end; false: it has none, or another rule has that text.
+func (l *locations) slashless(e entry) (string, bool) {
+	short, ok := strings.CutSuffix(e.text, "/")
+	if !ok || short == "" || strings.HasSuffix(short, "/") {
+		return "", false
+	}
+	_, taken := find(l.entries, short)
+	return short, !taken
 }
 
 // addSpilled adds what a Prefix takes beyond its slash, unless a rule with the slash in its path has it.

@@ -119,6 +119,19 @@ func TestHost(t *testing.T) {
 	}
 }
 
+// TestIgnoreSlash: a Prefix with a slash at its end takes the path without, unless a rule has that path.
+func TestIgnoreSlash(t *testing.T) {
+	v := host("shop.example", rules("Prefix", "/foo/", "Exact", "/exact/", "Impl", "/impl/", "Prefix", "/both/", "Impl", "/both", "Prefix", "/")...)
+	v.IgnoreSlash = true
+	h := compiled(t, config(v), nil, newTestEnv()).Host([]byte("shop.example"))
+	for path, want := range map[string]string{"/foo": "0", "/foo/": "0", "/foo/a": "0", "/foobar": "5", "/exact": "5", "/exact/": "1", "/impl": "5",
+		"/impl/x": "2", "/both": "4", "/both/": "3", "/": "5"} {
+		if got := led(h.Match([]byte(path))); got != want {
+			t.Errorf("%q leads to %q, want %q", path, got, want)
+		}
+	}
+}
+
 // naive is the matcher that everybody understands: a loop over all rules. It answers as led does.
 func naive(v *VirtualHost, path string) string {
 	if v.RegexMode {
@@ -136,8 +149,15 @@ func naive(v *VirtualHost, path string) string {
 	}
 	if best == none || v.Rules[best].Path != path {
 		for i := range v.Rules {
-			if r := &v.Rules[i]; checkPath(r) == "" && r.Path == path+"/" && path != "" && !strings.HasSuffix(path, "/") {
+			r := &v.Rules[i]
+			switch {
+			case checkPath(r) != "" || r.Path != path+"/" || path == "" || strings.HasSuffix(path, "/"):
+			case !v.IgnoreSlash:
 				return "301 " + string(escapePath(r.Path))
+			case r.Type == Prefix:
+				return strconv.Itoa(i)
+			case r.Type == Implementation: // it has what goes on, and the Prefix after it nothing
+				path = ""
 			}
 		}
 	}
@@ -205,11 +225,13 @@ func FuzzMatch(f *testing.F) {
 			v.Rules = append(v.Rules, Rule{Owner: shop, Type: PathType(line[0] % 3), Path: p, Cluster: "web", Service: strconv.Itoa(len(v.Rules))})
 			paths = append(paths, p, p+"/", p+"x", strings.ToUpper(p), p+"/"+path, p[:len(p)/2], strings.TrimSuffix(p, "/"))
 		}
-		s, _ := Compile(config(v), nil, newTestEnv().Env)
-		h := s.Host([]byte("shop.example"))
-		for _, p := range paths {
-			if got, want := led(h.Match([]byte(p))), naive(v, p); got != want {
-				t.Errorf("%q leads to %q, want %q; rules %q", p, got, want, text)
+		for _, v.IgnoreSlash = range []bool{false, true} {
+			s, _ := Compile(config(v), nil, newTestEnv().Env)
+			h := s.Host([]byte("shop.example"))
+			for _, p := range paths {
+				if got, want := led(h.Match([]byte(p))), naive(v, p); got != want {
+					t.Errorf("%q leads to %q, want %q; IgnoreSlash is %v, rules %q", p, got, want, v.IgnoreSlash, text)
+				}
 			}
 		}
 	})

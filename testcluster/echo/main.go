@@ -5,6 +5,8 @@
 //	?sleep=300ms    waits before it answers
 //	?status=503     answers with that status
 //	?bytes=1000     answers with so many bytes instead
+//
+// A request with Upgrade becomes a tunnel that sends back what comes.
 package main
 
 import (
@@ -13,6 +15,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"net/http"
 	"os"
@@ -69,6 +72,10 @@ func serve(port int, name string) error {
 func echo(name string) http.HandlerFunc {
 	pod, namespace := os.Getenv("HOSTNAME"), os.Getenv("POD_NAMESPACE")
 	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "" {
+			echoTunnel(w)
+			return
+		}
 		q := r.URL.Query()
 		if d, err := time.ParseDuration(q.Get("sleep")); err == nil {
 			select {
@@ -91,6 +98,19 @@ func echo(name string) http.HandlerFunc {
 		w.Header().Set("Server", "echo")
 		w.WriteHeader(status)
 		_ = json.NewEncoder(w).Encode(answer{name, pod, namespace, r.Method, r.Host, r.RequestURI, r.Proto, r.Header})
+	}
+}
+
+// echoTunnel takes an upgrade, whatever the protocol, and sends back what comes until the client ends.
+func echoTunnel(w http.ResponseWriter) {
+	conn, both, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"); err == nil {
+		_, _ = io.Copy(conn, both)
 	}
 }
 

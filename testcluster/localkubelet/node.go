@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -40,6 +41,9 @@ func (k *kubelet) register(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if node, err = k.untaint(ctx, node); err != nil {
+		return err
+	}
 	now := metav1.Now()
 	s := &node.Status
 	s.Addresses = []corev1.NodeAddress{
@@ -55,6 +59,17 @@ func (k *kubelet) register(ctx context.Context) error {
 	s.DaemonEndpoints.KubeletEndpoint.Port = k.logPort
 	_, err = nodes.UpdateStatus(ctx, node, metav1.UpdateOptions{})
 	return err
+}
+
+// untaint takes away the taint with which the API server makes every Node, as the node lifecycle controller does once a
+// Node is ready: DaemonSets keep off a Node that has it.
+func (k *kubelet) untaint(ctx context.Context, node *corev1.Node) (*corev1.Node, error) {
+	kept := slices.DeleteFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.Key == corev1.TaintNodeNotReady })
+	if len(kept) == len(node.Spec.Taints) {
+		return node, nil
+	}
+	node.Spec.Taints = kept
+	return k.client.CoreV1().Nodes().Update(ctx, node, metav1.UpdateOptions{})
 }
 
 const graceDefault = 30 * time.Second

@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -16,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/kubernetes/third_party/forked/golang/expansion"
 )
 
 const (
@@ -165,7 +168,7 @@ func (p *pod) startContainer(ctx context.Context, c *corev1.Container, restarts 
 	if err != nil {
 		return nil, err
 	}
-	cmd, err := p.command(c, p.argv(c), env)
+	cmd, err := p.command(c, p.argv(c, env), env)
 	if err != nil {
 		return nil, err
 	}
@@ -193,14 +196,24 @@ func (p *pod) startContainer(ctx context.Context, c *corev1.Container, restarts 
 	return pr, nil
 }
 
-// argv is what a container runs: the image's program and arguments, or what the Pod says instead.
-func (p *pod) argv(c *corev1.Container) []string {
+// argv is what a container runs: the image's program and arguments, or what the Pod says instead, in which $(NAME) stands
+// for a variable of the container.
+func (p *pod) argv(c *corev1.Container, env []string) []string {
+	variables := map[string]string{}
+	for _, e := range env {
+		name, value, _ := strings.Cut(e, "=")
+		variables[name] = value
+	}
+	expand := expansion.MappingFuncFor(variables)
 	image := p.kubelet.images.find(c.Image)
 	argv := append([]string{"/" + filepath.Base(image[0])}, image[1:]...)
 	if len(c.Command) > 0 {
-		argv = c.Command
+		argv = nil
 	}
-	return append(append([]string{}, argv...), c.Args...)
+	for _, word := range append(slices.Clone(c.Command), c.Args...) {
+		argv = append(argv, expansion.Expand(word, expand))
+	}
+	return argv
 }
 
 func (p *pod) logTail(container string) []byte {

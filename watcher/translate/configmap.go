@@ -94,6 +94,7 @@ type defaults struct {
 	strictPaths strictness
 
 	implementationIsPrefix bool // sluice-implementation-specific: prefix
+	ignoreSlash            bool // sluice-trailing-slash: ignore
 }
 
 // strictness is what becomes of Exact and Prefix paths with characters that ingress-nginx's webhook refuses

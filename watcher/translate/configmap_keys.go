@@ -158,6 +158,11 @@ var routeKeys = []configKey{
 			"`prefix`: whole path elements. Coming from ingress-nginx, which makes Prefix of them, `prefix` changes nothing.",
 		parse: choice(map[string]bool{"string": false, "prefix": true},
 			func(c *configuration) *bool { return &c.defaults.implementationIsPrefix })},
+	{key: "sluice-trailing-slash", preset: "redirect", verdict: own,
+		text: "What a path `/foo/` does with requests for `/foo`, unless a rule has that path: `redirect`: 301 to `/foo/`, as nginx does, whatever the type; " +
+			"`ignore`: Prefix takes them and other types do not, as the Ingress API has it.",
+		parse: choice(map[string]bool{"redirect": false, "ignore": true},
+			func(c *configuration) *bool { return &c.defaults.ignoreSlash })},
 }
 
 // Backends.

@@ -184,6 +184,7 @@ type (
 		Certificate string       `json:"certificate,omitempty"`
 		Passthrough string       `json:"passthrough,omitempty"`
 		RegexMode   bool         `json:"regexMode,omitempty"`
+		IgnoreSlash bool         `json:"ignoreSlash,omitempty"`
 		Filters     []string     `json:"filters,omitempty"`
 		Rules       []goldenRule `json:"rules,omitempty"`
 	}
@@ -235,7 +236,7 @@ var usualHSTS = filter.HSTS{MaxAge: 31536000 * time.Second, IncludeSubdomains: t
 
 func renderHost(h *route.VirtualHost) goldenHost {
 	out := goldenHost{Name: h.Name, Owner: h.Owner.Namespace + "/" + h.Owner.Name, Certificate: certificateName(h.Certificate),
-		Passthrough: h.Passthrough, RegexMode: h.RegexMode}
+		Passthrough: h.Passthrough, RegexMode: h.RegexMode, IgnoreSlash: h.IgnoreSlash}
 	filters := h.Filters
 	if len(filters) > 0 && filters[0] == filter.Config(usualHSTS) {
 		filters = filters[1:]

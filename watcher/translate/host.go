@@ -117,7 +117,7 @@ func (t *Translator) rebuildHost(name string) (changed bool) {
 		}
 	}
 	if len(b.parts) > 0 {
-		b.out = &route.VirtualHost{Name: name, Owner: b.parts[0].owner}
+		b.out = &route.VirtualHost{Name: name, Owner: b.parts[0].owner, IgnoreSlash: t.config.defaults.ignoreSlash}
 		b.build()
 	} else {
 		h.tls = hostTLS{}
