@@ -51,7 +51,7 @@ func TestTLSScan(t *testing.T) {
 	c.Env = append(os.Environ(), "TERM=dumb")
 	var log bytes.Buffer
 	c.Stdout, c.Stderr = &log, &log
-	timer := time.AfterFunc(4*time.Minute, func() { _ = c.Process.Kill() })
+	timer := time.AfterFunc(8*time.Minute, func() { _ = c.Process.Kill() })
 	defer timer.Stop()
 	_ = c.Run() // its status counts what it found
 	b, err := os.ReadFile(out)
