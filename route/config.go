@@ -12,6 +12,7 @@ import (
 type Config struct {
 	Hosts              []*VirtualHost // one per name; order does not matter
 	Clusters           []*Cluster     // one per ID
+	Services           []*Service     // ports that are not HTTP's; one per protocol and port
 	DefaultCertificate *Certificate   // shown for names without one; nil: the self-signed one made at start
 	DefaultBackend     string         // cluster ID of --default-backend-service; "": 404
 	Settings           *l7.Settings   // nil: the defaults

@@ -18,6 +18,7 @@ type Description struct {
 	Certificate    *DescribedPair     `json:"defaultCertificate,omitempty"`
 	DefaultBackend string             `json:"defaultBackend,omitempty"`
 	Hosts          []DescribedHost    `json:"hosts"`
+	Services       []DescribedService `json:"services,omitempty"`
 	Clusters       []DescribedCluster `json:"clusters"`
 	Problems       []string           `json:"problems"`
 }
@@ -80,6 +81,9 @@ func (s *Snapshot) Describe() *Description {
 	}
 	for _, h := range s.hosts {
 		d.Hosts = append(d.Hosts, h.describe())
+	}
+	for _, service := range s.config.Services {
+		d.Services = append(d.Services, service.describe())
 	}
 	for _, c := range s.clusterList {
 		d.Clusters = append(d.Clusters, c.describe())

@@ -216,7 +216,8 @@ func (k *Controller) report(id uint64, took time.Duration, endpointsOf int, only
 // endpointChanges finds the clusters whose endpoints are others than before; only tells that nothing else changed.
 func endpointChanges(old, next *route.Config) (changes []*route.Cluster, only bool) {
 	if old == nil || old.DefaultCertificate != next.DefaultCertificate || old.DefaultBackend != next.DefaultBackend ||
-		old.Settings != next.Settings || !slices.Equal(old.Hosts, next.Hosts) || len(old.Clusters) != len(next.Clusters) {
+		old.Settings != next.Settings || !slices.Equal(old.Hosts, next.Hosts) || len(old.Clusters) != len(next.Clusters) ||
+		!slices.Equal(old.Services, next.Services) {
 		return nil, false
 	}
 	for i, c := range next.Clusters {
