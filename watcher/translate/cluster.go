@@ -209,6 +209,9 @@ func portNames(s *corev1.Service) string {
 	var names []string
 	for _, p := range s.Spec.Ports {
 		text := fmt.Sprint(p.Port)
+		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP {
+			text += "/" + string(p.Protocol)
+		}
 		if p.Name != "" {
 			text += " (" + p.Name + ")"
 		}
