@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -365,4 +366,64 @@ func TestTCPServicesUnderLoad(t *testing.T) {
 	}
 	stop.Store(true)
 	all.Wait()
+}
+
+// TestPassThroughProxyHeader: backends of a host that is passed through are told who the client is, before its hello.
+func TestPassThroughProxyHeader(t *testing.T) {
+	got := make(chan string, 1)
+	b := newRawBackend(t, func(c *net.TCPConn) {
+		all, _ := io.ReadAll(c)
+		got <- string(all)
+	})
+	hosts := ""
+	for _, version := range []string{"v1", "v2", "off"} {
+		hosts += site{name: "pass-" + version, host: version + ".example", ports: []int{b.port()},
+			annotations: map[string]string{"ssl-passthrough": "true", "sluice.dev/passthrough-proxy-protocol": version}}.yaml()
+	}
+	p := startProxy(t, hosts+configMapOf("use-proxy-protocol", "true"), configMapFlag)
+	for version, want := range map[string]string{"v1": proxyV1, "v2": proxyV2("203.0.113.9:5555", "192.0.2.1:443", ""), "off": ""} {
+		hello := string(helloOf(t, &tls.Config{ServerName: version + ".example"}))
+		conn, err := net.Dial("tcp", p.HTTPS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(conn, proxyV1+hello)
+		_ = conn.(*net.TCPConn).CloseWrite()
+		select {
+		case all := <-got:
+			if all != want+hello {
+				t.Errorf("%s: the backend got %.100q, want %q and the hello", version, all, want)
+			}
+		case <-time.After(callTimeout):
+			t.Fatalf("%s: the backend got nothing", version)
+		}
+		_ = conn.Close()
+	}
+}
+
+// TestTCPServiceIdle: a silent connection ends at proxy-stream-timeout, one that speaks now and then does not.
+func TestTCPServiceIdle(t *testing.T) {
+	one, port := named(t, "one"), freePort(t)
+	startProxy(t, serviceOf("one", one.port())+portMap("tcp", strconv.Itoa(port), "default/one:80")+
+		configMapOf("proxy-stream-timeout", "1s"), tcpFlag, configMapFlag)
+	silent, speaking := dialService(t, port, "one"), dialService(t, port, "one")
+	over := make(chan error, 1)
+	go func() {
+		_ = silent.SetDeadline(time.Now().Add(callTimeout))
+		_, err := silent.Read(make([]byte, 1))
+		over <- err
+	}()
+	for {
+		if err := speaking.echoes(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-over:
+			if err == nil || !strings.Contains(err.Error(), "reset") {
+				t.Errorf("the silent connection ends with %v, want a reset", err)
+			}
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 }

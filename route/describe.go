@@ -25,13 +25,14 @@ type Description struct {
 
 // DescribedHost is one host of a Description.
 type DescribedHost struct {
-	Name        string          `json:"name"` // "": the catch-all
-	Owner       string          `json:"owner"`
-	Certificate *DescribedPair  `json:"certificate,omitempty"` // absent: the wildcard host's, or the default
-	Passthrough string          `json:"passthrough,omitempty"`
-	RegexMode   bool            `json:"regexMode,omitempty"`
-	Filters     []string        `json:"filters,omitempty"`
-	Rules       []DescribedRule `json:"rules"` // in the Config's order, not that of their tries
+	Name             string          `json:"name"` // "": the catch-all
+	Owner            string          `json:"owner"`
+	Certificate      *DescribedPair  `json:"certificate,omitempty"` // absent: the wildcard host's, or the default
+	Passthrough      string          `json:"passthrough,omitempty"`
+	PassthroughProxy int             `json:"passthroughProxyProtocol,omitempty"` // version that its backends are sent
+	RegexMode        bool            `json:"regexMode,omitempty"`
+	Filters          []string        `json:"filters,omitempty"`
+	Rules            []DescribedRule `json:"rules"` // in the Config's order, not that of their tries
 }
 
 // DescribedRule is one rule of a DescribedHost.
@@ -111,13 +112,14 @@ func describePair(c *Certificate, pair *tls.Certificate) *DescribedPair {
 func (h *Host) describe() DescribedHost {
 	v := h.source
 	d := DescribedHost{
-		Name:        v.Name,
-		Owner:       v.Owner.text(),
-		Certificate: describePair(v.Certificate, h.Certificate),
-		Passthrough: v.Passthrough,
-		RegexMode:   v.RegexMode,
-		Filters:     describeFilters(v.Filters),
-		Rules:       make([]DescribedRule, len(v.Rules)),
+		Name:             v.Name,
+		Owner:            v.Owner.text(),
+		Certificate:      describePair(v.Certificate, h.Certificate),
+		Passthrough:      v.Passthrough,
+		PassthroughProxy: int(v.PassthroughProxy),
+		RegexMode:        v.RegexMode,
+		Filters:          describeFilters(v.Filters),
+		Rules:            make([]DescribedRule, len(v.Rules)),
 	}
 	for i := range v.Rules {
 		r := &v.Rules[i]

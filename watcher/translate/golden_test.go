@@ -180,13 +180,14 @@ type (
 		Problems           []string          `json:"problems,omitempty"`
 	}
 	goldenHost struct {
-		Name        string       `json:"name"`
-		Owner       string       `json:"owner"`
-		Certificate string       `json:"certificate,omitempty"`
-		Passthrough string       `json:"passthrough,omitempty"`
-		RegexMode   bool         `json:"regexMode,omitempty"`
-		Filters     []string     `json:"filters,omitempty"`
-		Rules       []goldenRule `json:"rules,omitempty"`
+		Name             string       `json:"name"`
+		Owner            string       `json:"owner"`
+		Certificate      string       `json:"certificate,omitempty"`
+		Passthrough      string       `json:"passthrough,omitempty"`
+		PassthroughProxy int          `json:"passthroughProxy,omitempty"`
+		RegexMode        bool         `json:"regexMode,omitempty"`
+		Filters          []string     `json:"filters,omitempty"`
+		Rules            []goldenRule `json:"rules,omitempty"`
 	}
 	goldenRule struct {
 		Path     string            `json:"path"`
@@ -249,7 +250,7 @@ var usualHSTS = filter.HSTS{MaxAge: 31536000 * time.Second, IncludeSubdomains: t
 
 func renderHost(h *route.VirtualHost) goldenHost {
 	out := goldenHost{Name: h.Name, Owner: h.Owner.Namespace + "/" + h.Owner.Name, Certificate: certificateName(h.Certificate),
-		Passthrough: h.Passthrough, RegexMode: h.RegexMode}
+		Passthrough: h.Passthrough, PassthroughProxy: int(h.PassthroughProxy), RegexMode: h.RegexMode}
 	filters := h.Filters
 	if len(filters) > 0 && filters[0] == filter.Config(usualHSTS) {
 		filters = filters[1:]
