@@ -3,6 +3,7 @@ package main
 import (
 	"sync/atomic"
 
+	"github.com/sluiceproxy/sluice/route"
 	"github.com/sluiceproxy/sluice/sni"
 	"github.com/sluiceproxy/sluice/watcher/translate"
 )
@@ -27,6 +28,23 @@ func (p *proxy) makeDoors() {
 		})
 		p.doors = append(p.doors, d)
 	}
+	p.services.make = func(name string, service func() *route.BoundService) *sni.Door {
+		return sni.NewDoor(sni.DoorConfig{
+			Loops: p.loops,
+			HTTP:  p.http,
+			Store: p.store,
+			Proxy: func() *sni.ProxyPolicy {
+				if b := service(); b == nil || !b.ProxyFrom {
+					return nil
+				}
+				return rules.of(p).trusted
+			},
+			Limits:   func() *sni.Limits { return rules.of(p).limits },
+			Acceptor: acceptor,
+			Census:   census,
+			Service:  service,
+		})
+	}
 }
 
 // doorRules are what the ConfigMap says to the doors, in their own words, as long as it says the same. Doors ask at every
@@ -36,7 +54,9 @@ type doorRules struct{ last atomic.Pointer[doorRule] }
 type doorRule struct {
 	said   *translate.Process
 	limits *sni.Limits
-	proxy  *sni.ProxyPolicy // nil: no PROXY headers
+	proxy  *sni.ProxyPolicy // of HTTP's ports; nil: no PROXY headers
+
+	trusted *sni.ProxyPolicy // of TCP services that ask for PROXY headers
 }
 
 func (r *doorRules) of(p *proxy) *doorRule {
@@ -52,8 +72,9 @@ func (r *doorRules) of(p *proxy) *doorRule {
 		ConnectionsMax: said.ConnectionsMax, ConnectionsSourceMax: said.ConnectionsSourceMax,
 		OpenFilesMax: openFilesMax(),
 	}}
+	rule.trusted = &sni.ProxyPolicy{Trusted: said.ProxyProtocol.Trusted}
 	if said.ProxyProtocol.Enabled {
-		rule.proxy = &sni.ProxyPolicy{Trusted: said.ProxyProtocol.Trusted}
+		rule.proxy = rule.trusted
 	}
 	r.last.Store(rule)
 	return rule

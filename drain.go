@@ -78,6 +78,9 @@ func (p *proxy) turnAway() {
 			p.log.Debug("clients that are connecting while a port closes may see a reset", "port", d.name, "error", err)
 		}
 	}
+	for _, d := range p.services.all() {
+		_ = d.TurnAway()
+	}
 }
 
 func (p *proxy) closeAdmin(ctx context.Context) {
@@ -101,13 +104,19 @@ func (p *proxy) closeDoors(ctx context.Context) {
 			p.log.Warn("a port did not close in time", "port", d.name, "error", err)
 		}
 	}
+	for _, d := range p.services.stop() {
+		if err := d.Close(ctx); err != nil {
+			p.log.Warn("a port did not close in time", "port", d.name, "error", err)
+		}
+	}
 }
 
 // idle tells whether no request and no tunnel is under way.
 func (p *proxy) idle() bool { return p.http.Idle() && p.passing() == 0 }
 
-// passing is how many pass-through tunnels are open.
+// passing is how many tunnels of pass-through and of services are open.
 func (p *proxy) passing() (n int64) {
+	n = p.services.passing()
 	for _, d := range p.doors {
 		n += d.Stats.Tunnels.Load()
 	}

@@ -40,6 +40,8 @@ type options struct {
 	classByName         bool
 	withoutClass        bool
 	configMap           string
+	tcpServices         string
+	udpServices         string
 	defaultBackend      string
 	annotationsPrefix   string
 	disableCatchAll     bool
@@ -135,6 +137,10 @@ var table = []option{
 		func(o *options, v string) error { return setBool(&o.withoutClass, v) }},
 	{"", "configmap", "NAMESPACE/NAME", "ConfigMap of global settings",
 		func(o *options, v string) error { o.configMap = v; return checkKey(v) }},
+	{"", "tcp-services-configmap", "NAMESPACE/NAME", "ConfigMap of TCP services: \"PORT\": NAMESPACE/SERVICE:PORT[:[PROXY][:[PROXY]]]",
+		func(o *options, v string) error { o.tcpServices = v; return checkKey(v) }},
+	{"", "udp-services-configmap", "NAMESPACE/NAME", "ConfigMap of UDP services: \"PORT\": NAMESPACE/SERVICE:PORT",
+		func(o *options, v string) error { o.udpServices = v; return checkKey(v) }},
 	{"", "default-backend-service", "NAMESPACE/NAME", "Service that answers what no Ingress does (default: 404)",
 		func(o *options, v string) error { o.defaultBackend = v; return checkKey(v) }},
 	{"", "annotations-prefix", "PREFIX", "what the annotations' names begin with (default nginx.ingress.kubernetes.io)",

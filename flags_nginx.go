@@ -37,9 +37,6 @@ var nginxFlags = []nginxFlag{
 	{"enable-annotation-validation", "", "annotations are always checked"},
 	{"deep-inspect", "", "there are no snippets to inspect"},
 
-	{"tcp-services-configmap", "NAMESPACE/NAME", notYet},
-	{"udp-services-configmap", "NAMESPACE/NAME", notYet},
-
 	{"enable-metrics", "", "metrics are served at the admin address; --admin-address= switches it off"},
 	{"metrics-per-undefined-host", "", "hosts that no Ingress names are not counted apart"},
 	{"report-status-classes", "", "statuses are counted one by one"},

@@ -42,7 +42,8 @@ type proxy struct {
 	access     *l7.AccessLog
 	applies    admin.Applies
 	admin      *admin.Server // nil: off
-	doors      []*door
+	doors      []*door       // of HTTP
+	services   *servicePorts
 
 	legacy    *listen.Inheritance // what a predecessor left; nil: nothing
 	program   string              // what SIGUSR2 starts; "": nothing
@@ -97,6 +98,7 @@ func newProxy(o options, log *slog.Logger, accessLog io.Writer) (*proxy, error) 
 	p.access = l7.NewAccessLog(accessLog, len(p.loops))
 	p.http = l7.NewServer(p.store, p.access, l7.NewStats(len(p.loops)))
 	p.http.Work = p.work
+	p.services = &servicePorts{proxy: p, open: map[string]*servicePort{}}
 	if p.controller, err = p.newController(); err != nil {
 		return nil, err
 	}
@@ -137,13 +139,20 @@ func (p *proxy) newController() (*watcher.Controller, error) {
 		},
 		Work:    p.work,
 		Journal: &p.applies,
+		Ports:   p.services,
 		Log:     p.log,
 	}), nil
 }
 
 // ownPorts are those on which this process listens. Any goroutine may ask.
 func (p *proxy) ownPorts() []uint16 {
-	return []uint16{uint16(p.httpPort), uint16(p.httpsPort), uint16(p.adminPort.Load()), uint16(p.metricsPort.Load())}
+	list := []uint16{uint16(p.httpPort), uint16(p.httpsPort), uint16(p.adminPort.Load()), uint16(p.metricsPort.Load())}
+	for b := range p.store.Load().Services() {
+		if b.Protocol == route.TCP {
+			list = append(list, b.Port)
+		}
+	}
+	return list
 }
 
 // portOf is the port of HOST:PORT; 0: there is none.
@@ -301,6 +310,7 @@ func (p *proxy) openDoors() error {
 			p.log.Warn("bind-address has changed: it takes effect when the process is started again, not by an upgrade", "port", d.name, "address", opened)
 		}
 	}
+	p.services.start()
 	if protocol := process.ProxyProtocol; protocol.Enabled && len(protocol.Trusted) == 0 {
 		p.log.Warn("every connection must begin with a PROXY header, whoever sends it: name the load balancers in proxy-real-ip-cidr")
 	}

@@ -67,6 +67,8 @@ func clusterOf(o *options, kubeconfig string) watcher.Cluster {
 		ConfigMap:          o.configMap,
 		DefaultCertificate: o.defaultCertificate,
 		DefaultBackend:     o.defaultBackend,
+		TCPServices:        o.tcpServices,
+		UDPServices:        o.udpServices,
 		Status: watcher.Status{
 			Off:              !o.updateStatus,
 			PublishService:   o.publishService,
@@ -92,10 +94,27 @@ func translateOptions(o *options) translate.Options {
 		DefaultBackendService:    o.defaultBackend,
 		DefaultSSLCertificate:    o.defaultCertificate,
 		ConfigMap:                o.configMap,
+		TCPServices:              o.tcpServices,
+		UDPServices:              o.udpServices,
+		OwnPorts:                 ownPorts(o),
 		EnableSSLPassthrough:     o.passthrough,
 		AnnotationsPrefix:        o.annotationsPrefix,
 		AllowLoopback:            len(o.manifests) > 0, // who writes files here may name what listens here
 		DisableCatchAll:          o.disableCatchAll,
 		DisableSVCExternalName:   o.disableExternalName,
 	}
+}
+
+// ownPorts are those that flags name for this process itself, with the flags.
+func ownPorts(o *options) (list []translate.OwnPort) {
+	for _, p := range []struct {
+		port int
+		flag string
+	}{{o.httpPort, "--http-port"}, {o.httpsPort, "--https-port"},
+		{int(portOf(o.adminAddress)), "--admin-address"}, {int(portOf(o.metricsAddress)), "--metrics-address"}} {
+		if p.port != 0 {
+			list = append(list, translate.OwnPort{Port: uint16(p.port), Flag: p.flag})
+		}
+	}
+	return list
 }

@@ -90,6 +90,9 @@ func (p *proxy) sockets() (list []*listen.Socket) {
 	if p.admin != nil {
 		list = append(list, p.admin.Sockets()...)
 	}
+	for _, d := range p.services.all() {
+		list = append(list, d.Socket())
+	}
 	return list
 }
 
@@ -97,6 +100,9 @@ func (p *proxy) sockets() (list []*listen.Socket) {
 func (p *proxy) claimPorts(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, d := range p.doors {
+		all.Go(func() { p.claim(ctx, d.Socket()) })
+	}
+	for _, d := range p.services.all() {
 		all.Go(func() { p.claim(ctx, d.Socket()) })
 	}
 	all.Wait()
@@ -140,6 +146,9 @@ func (p *proxy) stepAside(ctx context.Context) {
 				}
 			})
 		}
+	}
+	for _, d := range p.services.all() {
+		all.Go(func() { d.Socket().StepAside(ctx, d.Accepted) })
 	}
 	all.Wait()
 }

@@ -2,7 +2,9 @@ package main
 
 import (
 	"errors"
+	"iter"
 	"os"
+	"slices"
 
 	"github.com/sluiceproxy/sluice/admin"
 	"github.com/sluiceproxy/sluice/l7"
@@ -43,6 +45,7 @@ func (p *proxy) adminSources() admin.Sources {
 		Problems:     p.controller.Problems,
 		Snapshot:     func() any { return p.store.Load().Describe() },
 		Doors:        p.doorStats,
+		Services:     func() iter.Seq[*route.BoundService] { return p.store.Load().Services() },
 		Clusters:     p.clusters,
 		Certificates: p.certificates,
 		Explain:      p.explain,
@@ -80,7 +83,13 @@ func (p *proxy) portIs(well func() (bool, string)) func() (bool, string) {
 }
 
 func (p *proxy) doorStats() (list []admin.Door) {
-	for _, d := range p.doors {
+	doors := slices.Clone(p.doors)
+	for _, d := range p.services.all() {
+		if t, ok := d.portDoor.(tcpPort); ok {
+			doors = append(doors, &door{Door: t.Door, name: d.name})
+		}
+	}
+	for _, d := range doors {
 		s := &d.Stats
 		list = append(list, admin.Door{
 			Name:         d.name,

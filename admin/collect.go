@@ -35,6 +35,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	s.routes()
 	s.http()
 	s.doorCounts()
+	s.serviceCounts()
 	s.connections()
 	s.certificates()
 	s.clusters()
@@ -304,6 +305,22 @@ func (s scrape) doorCounts() {
 		s.count(s.passedThrough, d.Passed, d.Name)
 		s.count(s.passErrors, d.PassErrors, d.Name)
 		s.gauge(s.passingThrough, float64(d.Tunnels), d.Name)
+	}
+}
+
+func (s scrape) serviceCounts() {
+	if s.sources.Services == nil {
+		return
+	}
+	for b := range s.sources.Services() {
+		labels := []string{b.Protocol.String(), strconv.Itoa(int(b.Port)), b.Namespace, b.Service.Service}
+		s.count(s.serviceBegun, b.Stats.Begun.Load(), labels...)
+		s.gauge(s.serviceActive, float64(b.Stats.Active.Load()), labels...)
+		s.count(s.serviceFailed, b.Stats.Failed.Load(), labels...)
+		s.count(s.serviceDropped, b.Stats.Dropped.Load(), labels...)
+		s.count(s.serviceEvicted, b.Stats.Evicted.Load(), labels...)
+		s.count(s.serviceBytes, b.Stats.Received.Load(), append(labels, "received")...)
+		s.count(s.serviceBytes, b.Stats.Sent.Load(), append(labels, "sent")...)
 	}
 }
 

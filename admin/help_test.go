@@ -3,9 +3,11 @@ package admin
 import (
 	"context"
 	"io"
+	"iter"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -119,6 +121,12 @@ func full(t *testing.T) Sources {
 		Doors: func() []Door {
 			return []Door{{Name: "http", Accepted: 5, Refused: 1}, {Name: "https", Accepted: 7, Refused: 2, NoDescriptor: 1, SourceFull: 4, Full: 3,
 				Handshakes: 6, HandshakeErrors: 2, Overload: 1, Passed: 3, PassErrors: 1, Tunnels: 2}}
+		},
+		Services: func() iter.Seq[*route.BoundService] {
+			b := &route.BoundService{Service: &route.Service{Protocol: route.UDP, Port: 53, Namespace: "shop", Service: "dns"}, Stats: new(route.ServiceStats)}
+			b.Stats.Begun.Store(9)
+			b.Stats.Sent.Store(512)
+			return slices.Values([]*route.BoundService{b})
 		},
 		Clusters: func() []Cluster {
 			return []Cluster{{ID: "shop/front:80", Ready: 3, Ejected: 1, Unhealthy: 5, Terminating: 2, Refused: 4, Stats: upstream.Stats{Active: 5,

@@ -67,6 +67,14 @@ type metrics struct {
 	passingThrough    *prometheus.Desc
 	certificateEnd    *prometheus.Desc
 
+	// TCP and UDP services
+	serviceBegun   *prometheus.Desc
+	serviceActive  *prometheus.Desc
+	serviceFailed  *prometheus.Desc
+	serviceDropped *prometheus.Desc
+	serviceEvicted *prometheus.Desc
+	serviceBytes   *prometheus.Desc
+
 	// clusters
 	endpoints       *prometheus.Desc
 	sessions        *prometheus.Desc
@@ -114,6 +122,7 @@ func newMetrics(own bool, controller prometheus.Labels) *metrics {
 	m.nameConfiguration()
 	m.nameHTTP()
 	m.nameDoors()
+	m.nameServices()
 	m.nameClusters()
 	m.nameMachinery()
 	if own {
@@ -187,6 +196,16 @@ func (m *metrics) nameDoors() {
 	m.passedThrough = m.own("passthrough_connections_total", "Connections that were passed through by their server name.", "door")
 	m.passErrors = m.own("passthrough_errors_total", "Connections that could not be passed through: no endpoint could be reached.", "door")
 	m.passingThrough = m.own("passthrough_tunnels_active", "Passed-through connections that are open.", "door")
+}
+
+func (m *metrics) nameServices() {
+	labels := []string{"protocol", "port", "namespace", "service"}
+	m.serviceBegun = m.own("service_connections_total", "Connections of TCP services, and sessions of UDP services.", labels...)
+	m.serviceActive = m.own("service_connections_active", "Connections of TCP services, and sessions of UDP services, that are open.", labels...)
+	m.serviceFailed = m.own("service_errors_total", "Connections that reached no endpoint, and UDP sessions that an error ended.", labels...)
+	m.serviceDropped = m.own("service_datagrams_dropped_total", "Datagrams of UDP services that went nowhere.", labels...)
+	m.serviceEvicted = m.own("service_sessions_evicted_total", "UDP sessions that ended early to make room for others.", labels...)
+	m.serviceBytes = m.own("service_bytes_total", "Bytes by direction: received from clients, sent to them; of TCP, those of ended connections.", append(labels, "direction")...)
 }
 
 func (m *metrics) nameClusters() {

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"iter"
 	"sync"
 	"time"
 
@@ -28,6 +29,7 @@ type Sources struct {
 	Problems     func() []route.Problem
 	Snapshot     func() any // the compiled routes for people; encoded as JSON, so nothing secret may be in it
 	Doors        func() []Door
+	Services     func() iter.Seq[*route.BoundService] // TCP and UDP services
 	Clusters     func() []Cluster
 	Certificates func() []Certificate
 

@@ -72,6 +72,9 @@ func (t *Tunnel) Bytes() (ab, ba int64) {
 
 func (d *direction) bytes() int64 { return d.copied + d.spliced + d.splice.Moved() }
 
+// End is whom Join was told to tell of the tunnel's end.
+func (t *Tunnel) End() TunnelEnd { return t.end }
+
 // Close ends the tunnel now, with a reset to both sides: the drain limit is reached.
 func (t *Tunnel) Close() { t.abort(ErrTimeout) }
 

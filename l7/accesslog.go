@@ -81,19 +81,33 @@ func NewAccessLog(out io.Writer, loops int) *AccessLog {
 // Write appends r's line. It neither waits nor allocates.
 func (a *AccessLog) Write(loop int, r *Record) {
 	l := &a.loops[loop]
-	second := l.stamp.set(r.Now)
-	if l.filling == nil && !l.take(second) {
-		l.dropped.Inc()
+	b := l.begin(r.Now)
+	if b == nil {
 		return
 	}
-	b := l.filling
 	if r.Format == LogJSON {
 		b.b = appendJSON(b.b, r, &l.stamp)
 	} else {
 		b.b = appendText(b.b, r, &l.stamp)
 	}
+	a.endLine(l)
+}
+
+// begin gives the buffer for a line at the time of day now; nil: the writer is behind, and the line is counted as lost.
+func (l *logLoop) begin(now time.Time) *logBuffer {
+	second := l.stamp.set(now)
+	if l.filling == nil && !l.take(second) {
+		l.dropped.Inc()
+		return nil
+	}
+	return l.filling
+}
+
+// endLine follows once a line stands in the buffer.
+func (a *AccessLog) endLine(l *logLoop) {
+	b := l.filling
 	b.lines++
-	if len(b.b) > logBufferBytes || second != b.since {
+	if len(b.b) > logBufferBytes || l.stamp.second != b.since {
 		a.handOver(l)
 	}
 }
@@ -298,9 +312,7 @@ func appendCluster(b []byte, id *Identity, appendName func([]byte, string) []byt
 // appendJSON appends a line that is one JSON object. Its names are nginx's where nginx has one.
 func appendJSON(b []byte, r *Record, now *logStamp) []byte {
 	b = append(b, `{"time":"`...)
-	b = append(b, now.iso...)
-	b = append(b, '.', byte('0'+now.millis/100), byte('0'+now.millis/10%10), byte('0'+now.millis%10))
-	b = append(b, now.zone...)
+	b = appendISO(b, now)
 	b = append(b, `","remote_addr":"`...)
 	b = appendRemote(b, r.Remote, 0)
 	b = appendMember(b, `","remote_user":"`, r.User, logValueMax)

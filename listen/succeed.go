@@ -28,7 +28,7 @@ const firstPassed = 3 // after standard input, output and error
 
 // Bounds of a succession.
 const (
-	inheritedMax = 16
+	inheritedMax = 16 + 256        // TCP and UDP services included
 	killWait     = 5 * time.Second // for a successor that has to end
 )
 

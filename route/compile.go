@@ -35,6 +35,7 @@ func Compile(c *Config, previous *Snapshot, env Env) (*Snapshot, []Problem) {
 	k.readCertificates()
 	k.compileDefaults()
 	k.compileHosts()
+	k.compileServices()
 	k.next.identities.stats.sweep(k.next.Generation, k.statsInUse())
 	k.next.identities.states.sweep(k.next.Generation, k.ownersInUse())
 	k.next.identities.certificates.sweep(k.next.Generation, k.certificatesInUse())

@@ -12,6 +12,7 @@ import (
 type Config struct {
 	Hosts              []*VirtualHost // one per name; order does not matter
 	Clusters           []*Cluster     // one per ID
+	Services           []*Service     // ports that are not HTTP's; one per protocol and port
 	DefaultCertificate *Certificate   // shown for names without one; nil: the self-signed one made at start
 	DefaultBackend     string         // cluster ID of --default-backend-service; "": 404
 	Settings           *l7.Settings   // nil: the defaults
@@ -36,14 +37,15 @@ func (o Object) text() string {
 
 // VirtualHost is everything that one host name leads to.
 type VirtualHost struct {
-	Name        string          // lower case "shop.example", "*.shop.example" (one label), or "" for the catch-all
-	Certificate *Certificate    // nil: the default certificate
-	Passthrough string          // cluster ID for TLS pass-through by SNI; "": terminate
-	Owner       Object          // the Ingress that owns the host-scoped settings (the oldest)
-	RegexMode   bool            // every path is a case-insensitive regex anchored at its start (use-regex, rewrite-target)
-	IgnoreSlash bool            // a Prefix takes the path without its slash too, and nothing answers 301 (sluice-trailing-slash)
-	Filters     []filter.Config // host-scoped, before a rule's own (app-root)
-	Rules       []Rule          // any order; equal (Path, Type): the first one wins, translate has ordered them oldest first
+	Name             string          // lower case "shop.example", "*.shop.example" (one label), or "" for the catch-all
+	Certificate      *Certificate    // nil: the default certificate
+	Passthrough      string          // cluster ID for TLS pass-through by SNI; "": terminate
+	PassthroughProxy ProxyVersion    // that its backends are sent first
+	Owner            Object          // the Ingress that owns the host-scoped settings (the oldest)
+	RegexMode        bool            // every path is a case-insensitive regex anchored at its start (use-regex, rewrite-target)
+	IgnoreSlash      bool            // a Prefix takes the path without its slash too, and nothing answers 301 (sluice-trailing-slash)
+	Filters          []filter.Config // host-scoped, before a rule's own (app-root)
+	Rules            []Rule          // any order; equal (Path, Type): the first one wins, translate has ordered them oldest first
 }
 
 // PathType is how a rule's path matches. The order of tries is the room's (docs: package comment, FEATURES of Ingress v1).

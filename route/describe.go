@@ -18,20 +18,22 @@ type Description struct {
 	Certificate    *DescribedPair     `json:"defaultCertificate,omitempty"`
 	DefaultBackend string             `json:"defaultBackend,omitempty"`
 	Hosts          []DescribedHost    `json:"hosts"`
+	Services       []DescribedService `json:"services,omitempty"`
 	Clusters       []DescribedCluster `json:"clusters"`
 	Problems       []string           `json:"problems"`
 }
 
 // DescribedHost is one host of a Description.
 type DescribedHost struct {
-	Name        string          `json:"name"` // "": the catch-all
-	Owner       string          `json:"owner"`
-	Certificate *DescribedPair  `json:"certificate,omitempty"` // absent: the wildcard host's, or the default
-	Passthrough string          `json:"passthrough,omitempty"`
-	RegexMode   bool            `json:"regexMode,omitempty"`
-	IgnoreSlash bool            `json:"ignoreSlash,omitempty"`
-	Filters     []string        `json:"filters,omitempty"`
-	Rules       []DescribedRule `json:"rules"` // in the Config's order, not that of their tries
+	Name             string          `json:"name"` // "": the catch-all
+	Owner            string          `json:"owner"`
+	Certificate      *DescribedPair  `json:"certificate,omitempty"` // absent: the wildcard host's, or the default
+	Passthrough      string          `json:"passthrough,omitempty"`
+	PassthroughProxy int             `json:"passthroughProxyProtocol,omitempty"` // version that its backends are sent
+	RegexMode        bool            `json:"regexMode,omitempty"`
+	IgnoreSlash      bool            `json:"ignoreSlash,omitempty"`
+	Filters          []string        `json:"filters,omitempty"`
+	Rules            []DescribedRule `json:"rules"` // in the Config's order, not that of their tries
 }
 
 // DescribedRule is one rule of a DescribedHost.
@@ -82,6 +84,9 @@ func (s *Snapshot) Describe() *Description {
 	for _, h := range s.hosts {
 		d.Hosts = append(d.Hosts, h.describe())
 	}
+	for _, service := range s.config.Services {
+		d.Services = append(d.Services, service.describe())
+	}
 	for _, c := range s.clusterList {
 		d.Clusters = append(d.Clusters, c.describe())
 	}
@@ -108,14 +113,15 @@ func describePair(c *Certificate, pair *tls.Certificate) *DescribedPair {
 func (h *Host) describe() DescribedHost {
 	v := h.source
 	d := DescribedHost{
-		Name:        v.Name,
-		Owner:       v.Owner.text(),
-		Certificate: describePair(v.Certificate, h.Certificate),
-		Passthrough: v.Passthrough,
-		RegexMode:   v.RegexMode,
-		IgnoreSlash: v.IgnoreSlash,
-		Filters:     describeFilters(v.Filters),
-		Rules:       make([]DescribedRule, len(v.Rules)),
+		Name:             v.Name,
+		Owner:            v.Owner.text(),
+		Certificate:      describePair(v.Certificate, h.Certificate),
+		Passthrough:      v.Passthrough,
+		PassthroughProxy: int(v.PassthroughProxy),
+		RegexMode:        v.RegexMode,
+		IgnoreSlash:      v.IgnoreSlash,
+		Filters:          describeFilters(v.Filters),
+		Rules:            make([]DescribedRule, len(v.Rules)),
 	}
 	for i := range v.Rules {
 		r := &v.Rules[i]

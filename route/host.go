@@ -30,6 +30,9 @@ type Host struct {
 // Name is the host's name as configured: lower case, "*.shop.example", or "" for the catch-all.
 func (h *Host) Name() string { return h.source.Name }
 
+// PassthroughProxy is the version of the PROXY header that backends of a pass-through host get; 0: none.
+func (h *Host) PassthroughProxy() ProxyVersion { return h.source.PassthroughProxy }
+
 // CertificateOwner is the Secret of the host's own certificate.
 func (h *Host) CertificateOwner() Object {
 	if h.Certificate == nil {

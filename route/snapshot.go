@@ -25,6 +25,8 @@ type Snapshot struct {
 	clusterChanges  []*cluster     // new or changed against the Snapshot before: for Swap
 	clustersRemoved []*liveCluster // likewise
 
+	services map[serviceKey]*BoundService // ports that are not HTTP's
+
 	passthrough    bool             // some host is passed through
 	certificate    *tls.Certificate // the default
 	ownCertificate bool             // … is the Config's

@@ -20,6 +20,10 @@ type arrival struct {
 
 // greet waits for the first bytes, or goes straight to HTTP where nothing is to be decided.
 func (a *arrival) greet(c *fastpath.Conn) {
+	if a.door.Service != nil {
+		a.door.forward(c, a.accept)
+		return
+	}
 	if !a.door.TLS {
 		a.door.HTTP.Serve(c, a.accept)
 		return
@@ -83,7 +87,7 @@ func (a *arrival) decide(c *fastpath.Conn, b []byte) {
 		d.HTTP.RefuseHTTP1(c, a.accept)
 	case PassThrough:
 		a.wakeNormally(c)
-		d.passThrough(c, v.Host)
+		d.passThrough(c, v.Host, a.accept)
 	case Terminate:
 		a.wakeNormally(c)
 		a.terminate(c, v)

@@ -33,6 +33,10 @@ type DoorConfig struct {
 	TLS   bool                // the port speaks TLS; else plain HTTP
 	Proxy func() *ProxyPolicy // nil answer: no PROXY protocol on this port
 
+	// Service is what a TCP service's port leads to at present, asked once a connection; nil answer: nothing any more. nil:
+	// the port is HTTP's.
+	Service func() *route.BoundService
+
 	Limits   func() *Limits // asked at every step, so it is a mere load; nil: the defaults
 	Acceptor *Acceptor      // shared by all doors of the process
 	Census   *Census        // shared by all doors of the process; nil: one of its own
@@ -98,6 +102,21 @@ func (d *Door) TurnAway() error {
 	return d.listener.socket.TurnAway()
 }
 
+// EndTunnels closes the tunnels of this door's connections that are still open.
+func (d *Door) EndTunnels() {
+	for _, l := range d.Loops {
+		l.Post(func() {
+			l.Each(func(h fastpath.Handler) {
+				if t, ok := h.(*fastpath.Tunnel); ok {
+					if p, ok := t.End().(*passage); ok && p.door == d {
+						t.Close()
+					}
+				}
+			})
+		})
+	}
+}
+
 // Close stops accepting. Connections that are open go on.
 func (d *Door) Close(ctx context.Context) error {
 	if d.listener == nil {
@@ -149,7 +168,12 @@ func (d *Door) adopt(l *fastpath.Loop, fd int, remote netip.AddrPort) {
 	if policy == nil && !d.admitSource(c) {
 		return
 	}
-	if !d.TLS && policy == nil {
+	switch {
+	case policy != nil:
+	case d.Service != nil:
+		d.forward(c, d.accepted)
+		return
+	case !d.TLS:
 		d.HTTP.Serve(c, d.accepted)
 		return
 	}

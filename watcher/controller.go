@@ -40,6 +40,7 @@ type ControllerConfig struct {
 	Env        route.Env
 	Work       Permits
 	Journal    Journal // nil: nobody listens
+	Ports      Ports   // nil: no TCP and UDP services
 	Log        *slog.Logger
 }
 
@@ -52,6 +53,12 @@ type Translator interface {
 
 // Permits bounds how much is computed beside the traffic; fastpath.Work does.
 type Permits interface{ Do(func()) }
+
+// Ports opens and closes the ports of TCP and UDP services as snapshots ask.
+type Ports interface {
+	Follow(*route.Snapshot)    // once a state is in place; it does not wait for connections that are open
+	Problems() []route.Problem // why ports are not open; from any goroutine
+}
 
 // Journal hears how applying states goes; admin.Applies does.
 type Journal interface {
@@ -86,7 +93,11 @@ func (k *Controller) Process() *translate.Process { return k.process.Load() }
 
 // Problems are all that are known now. From any goroutine.
 func (k *Controller) Problems() []route.Problem {
-	return append(slices.Clone(*k.own.Load()), k.Store.Problems()...)
+	all := append(slices.Clone(*k.own.Load()), k.Store.Problems()...)
+	if state := k.state.Load(); k.Ports != nil && state != nil {
+		all = append(all, located(k.Ports.Problems(), state)...)
+	}
+	return all
 }
 
 // Run leads states to the store until ctx ends or the source gives up.
@@ -142,6 +153,9 @@ func (k *Controller) apply(s *State) {
 			k.Journal.Failed()
 		}
 		return
+	}
+	if k.Ports != nil {
+		k.Ports.Follow(k.Store.Load())
 	}
 	k.announce()
 	if k.isReady() {
@@ -216,7 +230,8 @@ func (k *Controller) report(id uint64, took time.Duration, endpointsOf int, only
 // endpointChanges finds the clusters whose endpoints are others than before; only tells that nothing else changed.
 func endpointChanges(old, next *route.Config) (changes []*route.Cluster, only bool) {
 	if old == nil || old.DefaultCertificate != next.DefaultCertificate || old.DefaultBackend != next.DefaultBackend ||
-		old.Settings != next.Settings || !slices.Equal(old.Hosts, next.Hosts) || len(old.Clusters) != len(next.Clusters) {
+		old.Settings != next.Settings || !slices.Equal(old.Hosts, next.Hosts) || len(old.Clusters) != len(next.Clusters) ||
+		!slices.Equal(old.Services, next.Services) {
 		return nil, false
 	}
 	for i, c := range next.Clusters {

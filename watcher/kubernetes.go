@@ -32,6 +32,8 @@ type Cluster struct {
 	ConfigMap          string // "namespace/name" of what flags name, which is watched wherever it stands; "": none
 	DefaultCertificate string
 	DefaultBackend     string
+	TCPServices        string
+	UDPServices        string
 	Status             Status
 }
 
@@ -98,8 +100,12 @@ func (c *clusterSource) makeFeeds() {
 		c.namespaces = newFeed("Namespaces", lister(core, "namespaces", "", "", ""), &corev1.Namespace{}, trimNamespace, c.notice)
 	}
 	c.addConfigMaps("ConfigMaps", c.Namespace, "")
-	if o, ok := parseName(c.ConfigMap); ok && c.elsewhere(o) {
-		c.addConfigMaps("ConfigMap "+c.ConfigMap, o.namespace, byName(o))
+	seen := map[string]bool{}
+	for _, flag := range []string{c.ConfigMap, c.TCPServices, c.UDPServices} {
+		if o, ok := parseName(flag); ok && c.elsewhere(o) && !seen[flag] {
+			seen[flag] = true
+			c.addConfigMaps("ConfigMap "+flag, o.namespace, byName(o))
+		}
 	}
 	if o, ok := parseName(c.DefaultCertificate); ok && c.elsewhere(o) {
 		c.addSecrets("Secret "+c.DefaultCertificate, o.namespace, byName(o))
@@ -119,7 +125,7 @@ func (c *clusterSource) addSecrets(what, namespace, fieldSelector string) {
 }
 
 func (c *clusterSource) addConfigMaps(what, namespace, fieldSelector string) {
-	s := newNamedFeed(c, configMapData, getConfigMap(c.clients.core), c.ConfigMap)
+	s := newNamedFeed(c, configMapData, getConfigMap(c.clients.core), c.ConfigMap, c.TCPServices, c.UDPServices)
 	s.feed = newFeed(what, lister(c.clients.core.RESTClient(), "configmaps", namespace, fieldSelector, ""), &corev1.ConfigMap{}, s.trimmer(trimConfigMap), c.notice)
 	c.configMaps = append(c.configMaps, s)
 }

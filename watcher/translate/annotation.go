@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluiceproxy/sluice/l7"
 	"github.com/sluiceproxy/sluice/l7/filter"
+	"github.com/sluiceproxy/sluice/route"
 	"github.com/sluiceproxy/sluice/upstream"
 )
 
@@ -148,11 +149,12 @@ type dialect struct {
 
 	allow, deny string // source ranges
 
-	https          bool // backend-protocol
-	passthrough    bool
-	defaultBackend string              // name of a Service; "": none
-	algorithm      *upstream.Algorithm // nil: the default; the first Ingress that names a backend decides
-	ownAlgorithm   bool                // … by our own key, which wins
+	https            bool // backend-protocol
+	passthrough      bool
+	passthroughProxy route.ProxyVersion  // passthrough-proxy-protocol
+	defaultBackend   string              // name of a Service; "": none
+	algorithm        *upstream.Algorithm // nil: the default; the first Ingress that names a backend decides
+	ownAlgorithm     bool                // … by our own key, which wins
 
 	cors          corsDialect
 	basic         basicDialect

@@ -19,23 +19,29 @@ type cluster struct {
 	service  key
 	port     string // name or number; "": the first one
 	https    bool
+	udp      bool
 	external external // the host of a URL, if one names the cluster
 	uses     []use
 	out      *route.Cluster // nil: not built yet
 }
 
-// A use is that an Ingress, or the flag --default-backend-service, names a cluster.
+// A use is that an Ingress, the flag --default-backend-service or a ConfigMap of TCP or UDP services names a cluster.
 type use struct {
-	fragment *fragment // nil: the flag
+	fragment *fragment // nil: the flag, or a ConfigMap
 	at       place     // the first place
 	id       string
 	service  key
 	port     string
 	https    bool
+	udp      bool
 	external external
-	canaryOf *host     // whose rule it is a canary of; nil: none
-	main     *fragment // … and whose Ingress has that rule
+	owner    route.Object // where there is no fragment: the ConfigMap that names it; zero: the Service is to blame
+	canaryOf *host        // whose rule it is a canary of; nil: none
+	main     *fragment    // … and whose Ingress has that rule
 }
+
+// udpVariant ends the IDs of clusters whose endpoints take datagrams.
+const udpVariant = "#udp"
 
 // clusterID is "namespace/service:port", and "#https" where backends speak TLS: those are other connections.
 func clusterID(service key, port string, https bool) string {
@@ -50,7 +56,7 @@ func clusterID(service key, port string, https bool) string {
 func (t *Translator) useCluster(u use) {
 	c := t.clusters[u.id]
 	if c == nil {
-		c = &cluster{id: u.id, service: u.service, port: u.port, https: u.https, external: u.external}
+		c = &cluster{id: u.id, service: u.service, port: u.port, https: u.https, udp: u.udp, external: u.external}
 		t.clusters[u.id] = c
 		if t.backends[u.service] == nil {
 			t.backends[u.service] = make(map[*cluster]struct{}, 1)
@@ -119,7 +125,7 @@ func (t *Translator) buildCluster(c *cluster) (*route.Cluster, []route.Problem) 
 // collectEndpoints gives a cluster its Service's endpoints, and what is wrong with them for those who use it.
 func (t *Translator) collectEndpoints(c *cluster, out *route.Cluster) (problems []route.Problem) {
 	out.Owner = route.Object{Kind: "Service", Namespace: c.service.namespace, Name: c.service.name}
-	e := endpoints{options: &t.options, service: t.services.by[c.service], slices: t.slices.of(c.service)}
+	e := endpoints{options: &t.options, protocol: c.protocol(), service: t.services.by[c.service], slices: t.slices.of(c.service)}
 	out.Endpoints, problems = t.viaService(c, &e, e.collect(c.port))
 	problems = append(e.problems, problems...)
 	if e.unusable == "" {
@@ -127,12 +133,22 @@ func (t *Translator) collectEndpoints(c *cluster, out *route.Cluster) (problems 
 	}
 	for _, u := range c.uses {
 		owner := out.Owner
-		if u.fragment != nil {
+		switch {
+		case u.fragment != nil:
 			owner = u.fragment.owner
+		case u.owner.Kind != "":
+			owner = u.owner
 		}
 		problems = append(problems, problem(owner, u.at.backend(t.options.AnnotationsPrefix, e.field), "Service %s %s", c.service, e.unusable))
 	}
 	return problems
+}
+
+func (c *cluster) protocol() corev1.Protocol {
+	if c.udp {
+		return corev1.ProtocolUDP
+	}
+	return corev1.ProtocolTCP
 }
 
 // clusterSettings are those that the oldest Ingress asks for which names the cluster. Others that ask for something else
@@ -152,6 +168,9 @@ func (t *Translator) clusterSettings(c *cluster) (upstream.Settings, []route.Pro
 		if oldest.dialect.headers.connectionClose {
 			s.RequestsMax = 1
 		}
+	}
+	if c.udp {
+		s.Check = upstream.Check{} // they connect
 	}
 	t.clusterAffinity(c, &s)
 	s.Keyed = slices.ContainsFunc(c.uses, func(u use) bool { return u.canaryOf != nil })
@@ -190,6 +209,9 @@ func portNames(s *corev1.Service) string {
 	var names []string
 	for _, p := range s.Spec.Ports {
 		text := fmt.Sprint(p.Port)
+		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP {
+			text += "/" + string(p.Protocol)
+		}
 		if p.Name != "" {
 			text += " (" + p.Name + ")"
 		}

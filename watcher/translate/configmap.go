@@ -32,7 +32,7 @@ type configKey struct {
 
 // configKeys is the table. Keys that begin with sluice- are ours.
 var configKeys = slices.Concat(
-	clientKeys, trustKeys, routeKeys, contentKeys, authKeys, backendKeys, logKeys, tlsKeys, processKeys, laterKeys, needlessKeys, refusedKeys)
+	clientKeys, trustKeys, routeKeys, contentKeys, authKeys, backendKeys, logKeys, tlsKeys, processKeys, streamKeys, laterKeys, needlessKeys, refusedKeys)
 
 var configRows = indexConfigKeys()
 
@@ -49,6 +49,7 @@ type configuration struct {
 	settings *l7.Settings
 	process  *Process
 	defaults defaults
+	streams  streams
 
 	realIP    []netip.Prefix // proxy-real-ip-cidr
 	realIPSet bool
@@ -109,7 +110,7 @@ const (
 )
 
 func newConfiguration() *configuration {
-	c := &configuration{settings: l7.DefaultSettings(), process: DefaultProcess()}
+	c := &configuration{settings: l7.DefaultSettings(), process: DefaultProcess(), streams: defaultStreams()}
 	c.hsts = filter.HSTS{MaxAge: 31536000 * time.Second, IncludeSubdomains: true}
 	c.defaults = defaults{
 		policy:       l7.DefaultPolicy(),
@@ -252,9 +253,7 @@ func (c *configuration) finish() {
 			s.TrustedPeers = privateNetworks
 		}
 	}
-	if c.process.ProxyProtocol.Enabled {
 		c.process.ProxyProtocol.Trusted = c.realIP
-	}
 	if c.logFormat != nil {
 		s.AccessLogFormat = *c.logFormat
 	}

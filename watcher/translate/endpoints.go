@@ -56,6 +56,7 @@ func (x *sliceIndex) of(service key) map[key]*discoveryv1.EndpointSlice { return
 // endpoints collects the addresses behind one port of a Service.
 type endpoints struct {
 	options  *Options
+	protocol corev1.Protocol
 	service  *corev1.Service // nil: there is none
 	slices   map[key]*discoveryv1.EndpointSlice
 	list     []upstream.Address
@@ -81,9 +82,9 @@ func (e *endpoints) collect(port string) []upstream.Address {
 		e.external(port)
 		return e.list
 	}
-	p, ok := findPort(s, port)
+	p, ok := findPort(s, port, e.protocol)
 	if !ok {
-		e.unusable, e.field = fmt.Sprintf("has no TCP port %s; its ports: %s", cmp.Or(port, "at all"), portNames(s)), ".port"
+		e.unusable, e.field = fmt.Sprintf("has no %s port %s; its ports: %s", e.protocol, cmp.Or(port, "at all"), portNames(s)), ".port"
 		return nil
 	}
 	for _, slice := range e.slices {
@@ -97,11 +98,11 @@ func (e *endpoints) collect(port string) []upstream.Address {
 
 // findPort looks for a port by number or name, then, as ingress-nginx does, by target port. "" is the first one. A
 // headless Service may have no ports at all: a number stands for itself then.
-func findPort(s *corev1.Service, port string) (servicePort, bool) {
+func findPort(s *corev1.Service, port string, protocol corev1.Protocol) (servicePort, bool) {
 	var byTarget *corev1.ServicePort
 	for i := range s.Spec.Ports {
 		p := &s.Spec.Ports[i]
-		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP {
+		if cmp.Or(p.Protocol, corev1.ProtocolTCP) != protocol {
 			continue
 		}
 		if port == "" || p.Name == port || strconv.Itoa(int(p.Port)) == port {
@@ -134,7 +135,7 @@ func (e *endpoints) add(s *discoveryv1.EndpointSlice, p servicePort) {
 		e.refuse(s, "addressType", "FQDN is not supported; use a Service of type ExternalName")
 		return
 	}
-	ports := slicePorts(s, p)
+	ports := slicePorts(s, p, e.protocol)
 	controlled := e.controlled(s)
 	for i := range s.Endpoints {
 		endpoint := &s.Endpoints[i]
@@ -184,13 +185,13 @@ func condition(c discoveryv1.EndpointConditions) (usable, terminating bool) {
 
 // slicePorts are the ports of a slice that stand for a Service's port: those of its name; of a Service's only port, which
 // needs no name, the slice's only port; else the number that the Service itself says.
-func slicePorts(s *discoveryv1.EndpointSlice, p servicePort) []uint16 {
+func slicePorts(s *discoveryv1.EndpointSlice, p servicePort, protocol corev1.Protocol) []uint16 {
 	var ports []uint16
 	var only *discoveryv1.EndpointPort
 	count := 0
 	for i := range s.Ports {
 		port := &s.Ports[i]
-		if port.Protocol != nil && *port.Protocol != corev1.ProtocolTCP {
+		if has := port.Protocol; has == nil && protocol != corev1.ProtocolTCP || has != nil && *has != protocol {
 			continue
 		}
 		count++

@@ -172,6 +172,7 @@ type (
 	goldenConfig struct {
 		Hosts              []goldenHost      `json:"hosts,omitempty"`
 		Clusters           []goldenCluster   `json:"clusters,omitempty"`
+		Services           []string          `json:"services,omitempty"`
 		DefaultBackend     string            `json:"defaultBackend,omitempty"`
 		DefaultCertificate string            `json:"defaultCertificate,omitempty"`
 		Settings           map[string]string `json:"settings,omitempty"`
@@ -179,14 +180,15 @@ type (
 		Problems           []string          `json:"problems,omitempty"`
 	}
 	goldenHost struct {
-		Name        string       `json:"name"`
-		Owner       string       `json:"owner"`
-		Certificate string       `json:"certificate,omitempty"`
-		Passthrough string       `json:"passthrough,omitempty"`
-		RegexMode   bool         `json:"regexMode,omitempty"`
-		IgnoreSlash bool         `json:"ignoreSlash,omitempty"`
-		Filters     []string     `json:"filters,omitempty"`
-		Rules       []goldenRule `json:"rules,omitempty"`
+		Name             string       `json:"name"`
+		Owner            string       `json:"owner"`
+		Certificate      string       `json:"certificate,omitempty"`
+		Passthrough      string       `json:"passthrough,omitempty"`
+		PassthroughProxy int          `json:"passthroughProxy,omitempty"`
+		RegexMode        bool         `json:"regexMode,omitempty"`
+		IgnoreSlash      bool         `json:"ignoreSlash,omitempty"`
+		Filters          []string     `json:"filters,omitempty"`
+		Rules            []goldenRule `json:"rules,omitempty"`
 	}
 	goldenRule struct {
 		Path     string            `json:"path"`
@@ -221,6 +223,19 @@ func render(t testing.TB, c *route.Config, p *Process, problems []route.Problem)
 	for _, cl := range c.Clusters {
 		out.Clusters = append(out.Clusters, renderCluster(cl))
 	}
+	for _, s := range c.Services {
+		usual := route.Service{Idle: 600 * time.Second, Tries: 3, RetryWithin: 600 * time.Second, Owner: s.Owner,
+			Namespace: s.Namespace, Service: s.Service, To: s.To}
+		if s.Protocol == route.UDP {
+			usual.Protocol, usual.Responses, usual.SessionsMax = route.UDP, 1, 4096
+		}
+		usual.Port, usual.Cluster = s.Port, s.Cluster
+		text := fmt.Sprintf("%s %d → %s (%s/%s port %s)", s.Protocol, s.Port, s.Cluster, s.Namespace, s.Service, s.To)
+		if d := differences(*s, usual); len(d) > 0 {
+			text += fmt.Sprintf(" %v", d)
+		}
+		out.Services = append(out.Services, text)
+	}
 	for _, p := range problems {
 		out.Problems = append(out.Problems, p.String())
 	}
@@ -236,7 +251,7 @@ var usualHSTS = filter.HSTS{MaxAge: 31536000 * time.Second, IncludeSubdomains: t
 
 func renderHost(h *route.VirtualHost) goldenHost {
 	out := goldenHost{Name: h.Name, Owner: h.Owner.Namespace + "/" + h.Owner.Name, Certificate: certificateName(h.Certificate),
-		Passthrough: h.Passthrough, RegexMode: h.RegexMode, IgnoreSlash: h.IgnoreSlash}
+		Passthrough: h.Passthrough, PassthroughProxy: int(h.PassthroughProxy), RegexMode: h.RegexMode, IgnoreSlash: h.IgnoreSlash}
 	filters := h.Filters
 	if len(filters) > 0 && filters[0] == filter.Config(usualHSTS) {
 		filters = filters[1:]

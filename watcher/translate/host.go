@@ -311,7 +311,7 @@ func (b *hostBuild) choosePassthrough() {
 		b.refuse(asks, field, "is ignored for host %q: it needs a rule with path /", b.host.name)
 		return
 	}
-	b.out.Passthrough = b.out.Rules[root].Cluster
+	b.out.Passthrough, b.out.PassthroughProxy = b.out.Rules[root].Cluster, asks.dialect.passthroughProxy
 	for i := range b.out.Rules {
 		if b.out.Rules[i].Path != "/" {
 			b.refuse(b.owners[i].fragment, b.places[i].field()+".path",

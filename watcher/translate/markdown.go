@@ -103,6 +103,7 @@ var configSections = []configSection{
 	{"Logs", logKeys},
 	{"TLS", tlsKeys},
 	{"Listeners and process", processKeys},
+	{"TCP and UDP services", streamKeys},
 	{"Not built yet", laterKeys},
 	{"Without effect", needlessKeys},
 	{"Refused", refusedKeys},

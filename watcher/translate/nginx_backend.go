@@ -67,7 +67,7 @@ func (t *Translator) viaService(c *cluster, e *endpoints, list []upstream.Addres
 	if f == nil || e.service == nil || e.unusable != "" || e.service.Spec.Type == corev1.ServiceTypeExternalName {
 		return list, nil
 	}
-	p, ok := findPort(e.service, c.port)
+	p, ok := findPort(e.service, c.port, e.protocol)
 	a, err := netip.ParseAddr(e.service.Spec.ClusterIP)
 	if !ok || err != nil || p.number < 1 {
 		return list, []route.Problem{problem(f.owner, annotationField(t.options.AnnotationsPrefix+"/service-upstream"),

@@ -1,5 +1,11 @@
 package translate
 
+import (
+	"fmt"
+
+	"github.com/sluiceproxy/sluice/route"
+)
+
 // TLS of clients.
 var tlsAnnotations = []annotation{
 	{
@@ -16,6 +22,18 @@ var tlsAnnotations = []annotation{
 				return &refusal{ignore, "needs --enable-ssl-passthrough: TLS ends at this proxy"}
 			}
 			d.passthrough = on
+			return nil
+		},
+	},
+	{
+		key: "passthrough-proxy-protocol", own: true, scope: scopeHost, risk: riskLow, verdict: own,
+		text: "With ssl-passthrough: v1 or v2 sends backends a PROXY header of that version before the client's own bytes; off (default) sends none.",
+		parse: func(d *dialect, value string) error {
+			version, ok := map[string]route.ProxyVersion{"off": 0, "v1": 1, "v2": 2}[value]
+			if !ok {
+				return fmt.Errorf("%q is not one of off, v1, v2", value)
+			}
+			d.passthroughProxy = version
 			return nil
 		},
 	},

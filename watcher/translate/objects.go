@@ -29,6 +29,9 @@ type Options struct {
 	DefaultBackendService    string // --default-backend-service, "namespace/name"; its first port
 	DefaultSSLCertificate    string // --default-ssl-certificate, "namespace/name"
 	ConfigMap                string // --configmap, "namespace/name"
+	TCPServices              string // --tcp-services-configmap, "namespace/name"
+	UDPServices              string // --udp-services-configmap, "namespace/name"
+	OwnPorts                 []OwnPort
 	EnableSSLPassthrough     bool   // --enable-ssl-passthrough
 	AnnotationsPrefix        string // --annotations-prefix; "nginx.ingress.kubernetes.io"
 	AllowLoopback            bool   // the source is trusted to name loopback endpoints: files are, a cluster is not

@@ -30,6 +30,8 @@ const (
 	placeAuth                        // the auth-url annotation
 	placeGlobalAuth                  // the ConfigMap's global-auth-url
 	placeMirror                      // the mirror-target annotation
+	placeTCP                         // an entry of --tcp-services-configmap; rule is its port
+	placeUDP                         // … of --udp-services-configmap
 )
 
 // backend is the field of the place's backend, with a sub-field such as ".name" where it has any.
@@ -45,6 +47,8 @@ func (p place) backend(prefix, sub string) string {
 		return "data[global-auth-url]"
 	case placeMirror:
 		return annotationField(prefix + "/mirror-target")
+	case placeTCP, placeUDP:
+		return fmt.Sprintf("data[%d]", p.rule)
 	case placeFlag:
 		return "--default-backend-service"
 	}

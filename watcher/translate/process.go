@@ -28,7 +28,7 @@ type Process struct {
 // ProxyProtocol is how listeners read PROXY headers.
 type ProxyProtocol struct {
 	Enabled       bool           // use-proxy-protocol
-	Trusted       []netip.Prefix // proxy-real-ip-cidr: who may send a header; empty: every peer must, and that is said at start
+	Trusted       []netip.Prefix // proxy-real-ip-cidr: who may send a header; empty: every peer must. Also for TCP services that ask for headers
 	HeaderTimeout time.Duration  // proxy-protocol-header-timeout
 	HeaderMax     int            // bytes of a version 2 header; version 1 has its own 107
 }

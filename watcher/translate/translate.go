@@ -36,6 +36,10 @@ type Translator struct {
 	fallback       *use                          // --default-backend-service
 	globalAuth     *use                          // global-auth-url
 
+	serviceMaps [2]*serviceMap
+	streams     *streams // that they were read with
+	serviceList []*route.Service
+
 	dirtyHosts    map[string]bool
 	dirtyClusters map[string]bool
 
@@ -59,6 +63,7 @@ func New(o Options) *Translator {
 		dirtyHosts:     make(map[string]bool),
 		dirtyClusters:  make(map[string]bool),
 	}
+	t.serviceMaps = newServiceMaps(&t.options)
 	t.useDefaultBackend()
 	return t
 }
@@ -70,6 +75,7 @@ func (t *Translator) Translate(o *Objects) (*route.Config, []route.Problem) {
 	renewed = t.readClasses(o.IngressClasses) || renewed
 	t.readIngresses(o.Ingresses, renewed)
 	t.readServices(o)
+	t.readServiceMaps(o.ConfigMaps)
 	t.readSecrets(o.Secrets)
 	t.readConfigMaps(o.ConfigMaps)
 	t.rebuildHosts()
@@ -230,6 +236,7 @@ func (t *Translator) assemble() *route.Config {
 	c := &route.Config{
 		Hosts:              t.hostList.values,
 		Clusters:           t.clusterList.values,
+		Services:           t.serviceList,
 		DefaultCertificate: t.defaultCertificate(),
 		DefaultBackend:     t.defaultBackend(),
 		Settings:           t.config.settings,
@@ -242,7 +249,7 @@ func (t *Translator) assemble() *route.Config {
 
 // sameConfig compares what two Configs point to. A roster's list is copied when it changes, so its first element tells.
 func sameConfig(a, b *route.Config) bool {
-	return sameList(a.Hosts, b.Hosts) && sameList(a.Clusters, b.Clusters) &&
+	return sameList(a.Hosts, b.Hosts) && slices.Equal(a.Services, b.Services) && sameList(a.Clusters, b.Clusters) &&
 		a.DefaultCertificate == b.DefaultCertificate && a.DefaultBackend == b.DefaultBackend && a.Settings == b.Settings
 }
 
