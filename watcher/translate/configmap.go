@@ -253,7 +253,7 @@ func (c *configuration) finish() {
 			s.TrustedPeers = privateNetworks
 		}
 	}
-		c.process.ProxyProtocol.Trusted = c.realIP
+	c.process.ProxyProtocol.Trusted = c.realIP
 	if c.logFormat != nil {
 		s.AccessLogFormat = *c.logFormat
 	}
