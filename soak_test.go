@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -47,12 +48,14 @@ type soak struct {
 	stop    atomic.Bool
 	group   sync.WaitGroup
 	fleets  []*fleet
+	streams atomic.Int64 // of HTTP/2, answered
+	reset   atomic.Int64 // … and not
 	echoes  atomic.Int64 // over tunnels
 	broken  atomic.Int64 // tunnels
 	samples []soakSample
 }
 
-// TestSoak runs HTTP/1.1 with and without TLS, WebSocket and pass-through beside each other while a manifest changes every
+// TestSoak runs HTTP/1.1 with and without TLS, HTTP/2, WebSocket and pass-through beside each other while a manifest changes every
 // second and a backend dies and comes back: no request fails, memory and descriptors stay flat.
 func TestSoak(t *testing.T) {
 	duration := soakDuration(t)
@@ -91,6 +94,7 @@ func TestSoak(t *testing.T) {
 	s.fleets = append(s.fleets, through)
 	for range 2 {
 		s.group.Go(s.talk)
+		s.group.Go(s.multiplex)
 	}
 	s.group.Go(func() { s.edit(shop, steady) })
 	s.group.Go(func() { s.flap(flapping) })
@@ -98,6 +102,47 @@ func TestSoak(t *testing.T) {
 	s.stop.Store(true)
 	s.group.Wait()
 	s.judge()
+}
+
+// multiplex opens HTTP/2 connections, one after the other, and asks on several streams of each.
+func (s *soak) multiplex() {
+	for !s.stop.Load() {
+		transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: trusting(s.t, "shop.example"),
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "tcp", s.p.https)
+			}}
+		client := &http.Client{Transport: transport, Timeout: time.Minute}
+		var streams sync.WaitGroup
+		for range 4 {
+			streams.Go(func() {
+				for n := 0; n < 50 && !s.stop.Load(); n++ {
+					if err := s.stream(client); err != nil && s.reset.Add(1) <= 5 {
+						s.t.Errorf("a stream: %v", err)
+					}
+					time.Sleep(8 * time.Millisecond)
+				}
+			})
+		}
+		streams.Wait()
+		transport.CloseIdleConnections()
+	}
+}
+
+func (s *soak) stream(client *http.Client) error {
+	answer, err := client.Get("https://shop.example/")
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return err
+	}
+	if answer.StatusCode != 200 || answer.ProtoMajor != 2 || len(body) == 0 {
+		return fmt.Errorf("%s %s, %d bytes", answer.Proto, answer.Status, len(body))
+	}
+	s.streams.Add(1)
+	return nil
 }
 
 // talk opens tunnels, one after the other, and has each echo a while.
@@ -185,6 +230,8 @@ func (s *soak) watch(duration time.Duration) {
 			sample.answers += f.answers.Load()
 			sample.failures += f.failures.Load()
 		}
+		sample.answers += s.streams.Load()
+		sample.failures += s.reset.Load() + s.broken.Load()
 		s.samples = append(s.samples, sample)
 	}
 }
@@ -195,9 +242,10 @@ func (s *soak) judge() {
 	for i, name := range []string{"HTTP/1.1", "flapping backend", "pass-through"} {
 		s.fleets[i].end(name)
 	}
+	t.Logf("HTTP/2: %d requests, %d failed", s.streams.Load(), s.reset.Load())
 	t.Logf("%d echoes over tunnels, %d broken; %v applies", s.echoes.Load(), s.broken.Load(), s.p.metric("sluice_applies_total", `result="applied"`))
-	if s.echoes.Load() == 0 {
-		t.Error("no tunnel echoed")
+	if s.echoes.Load() == 0 || s.streams.Load() == 0 {
+		t.Error("no tunnel echoed, or no stream was answered")
 	}
 	if n := s.p.metric("sluice_loop_panics_total", ""); n > 0 {
 		t.Errorf("%v panics", n)
