@@ -55,6 +55,7 @@ const (
 	flagTold     // Room was 0 when asked: OnWritable is owed
 	flagOut      // epoll watches for EPOLLOUT too
 	flagPanicked // closed by a panic: its owner may still hold it, so the value is not used again
+	flagJoined   // in the sockmap: a short read says nothing about what waits
 	flagGather   // output waits for the end of the batch of events
 	flagAhead    // input may be received before the owner's turn
 )
@@ -221,7 +222,7 @@ func (c *Conn) recv(dst []byte) (int, *Error) {
 	switch {
 	case e == 0 && n > 0:
 		c.received += uint64(n)
-		if n < len(dst) && c.flags&(flagBroken|flagHup) == 0 { // a FIN or error that comes later is a new event
+		if n < len(dst) && c.flags&(flagBroken|flagHup|flagJoined) == 0 { // a FIN or error that comes later is a new event
 			c.flags &^= flagReadable
 		}
 		return n, nil

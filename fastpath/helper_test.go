@@ -242,7 +242,13 @@ func tcpPair(t testing.TB) (int, *net.TCPConn) {
 // tcpPairBuffers is tcpPair with the kernel's buffers of both ends held to about n bytes; 0: as they are.
 func tcpPairBuffers(t testing.TB, n int) (int, *net.TCPConn) {
 	t.Helper()
-	ln, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	return tcpPairOn(t, "127.0.0.1:0", n)
+}
+
+// tcpPairOn is tcpPairBuffers at an address of loopback's.
+func tcpPairOn(t testing.TB, address string, n int) (int, *net.TCPConn) {
+	t.Helper()
+	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort(address)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +267,7 @@ func tcpPairBuffers(t testing.TB, n int) (int, *net.TCPConn) {
 	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) { small(int32(fd)) })
 	}}
-	peer, err := dialer.Dial("tcp4", ln.Addr().String())
+	peer, err := dialer.Dial("tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

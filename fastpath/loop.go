@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluiceproxy/sluice/ebpf"
 )
 
 // Loop is one epoll instance and one goroutine, and all that they own: connections, timers, buffers, pipes. It has
@@ -64,6 +66,9 @@ type Loop struct {
 	poison   bool  // tests: overwrite the shared buffers after every turn
 	given    int32 // the descriptor that Give is handing over; -1: none, or Adopt has it
 
+	sockmap    *ebpf.Sockmap // what joins tunnels in the kernel; nil: nothing
+	sockmapUse SockmapUse
+
 	// Local is the loop's slot for the rooms above: free lists of theirs. Index by their own constants.
 	Local [localSlots]any
 
@@ -86,6 +91,7 @@ type LoopStats struct {
 	Panics  atomic.Uint64
 	_       [32]byte
 	Pending atomic.Int64 // connections given to the loop that it has not adopted yet
+	Sockmap SockmapStats
 }
 
 // ref names a connection at a moment: a closed one whose value was reused has another generation.

@@ -12,7 +12,8 @@ type TunnelEnd interface {
 }
 
 // Tunnel is two connections joined byte for byte until both ended. What comes in bulk between plain ones is spliced in the
-// kernel; small pieces are copied, and all where TLS stands on a side. A half-close is carried over, a reset too. A silent tunnel ends at its idle limit, a
+// kernel; small pieces are copied, and all where TLS stands on a side. Where the loop has a sockmap, the kernel may move both
+// directions by itself (sockmap.go). A half-close is carried over, a reset too. A silent tunnel ends at its idle limit, a
 // half-closed one earlier.
 type Tunnel struct {
 	a, b *Conn
@@ -22,6 +23,12 @@ type Tunnel struct {
 	half time.Duration
 	end  TunnelEnd
 	last int64 // when bytes last moved
+
+	kernel *kernelPath // nil: the sockets are in no sockmap
+	began  int64
+	small  uint32 // small pieces since the last large one
+	tries  uint8  // at handing over
+	use    SockmapUse
 }
 
 // direction is one way through a tunnel. Bytes are copied while they come in small pieces, and spliced once the source
@@ -33,6 +40,7 @@ type direction struct {
 	spliced  int64 // bytes of splices that are over
 	streak   uint8 // successive large pieces while copying, small ones while splicing
 	ended    bool  // the source's end was passed on
+	held     bool  // the kernel moves it
 }
 
 // bulkBytes is the size from which on a piece counts as large: a TLS record at its largest is. bulkStreak pieces in a row
@@ -45,7 +53,7 @@ const (
 // Join makes a tunnel of two connected connections of the same loop; unread input of either goes first. From here on both
 // belong to the tunnel.
 func Join(a, b *Conn, idle, half time.Duration, end TunnelEnd) *Tunnel {
-	t := &Tunnel{a: a, b: b, idle: idle, half: half, end: end, last: a.loop.now}
+	t := &Tunnel{a: a, b: b, idle: idle, half: half, end: end, last: a.loop.now, began: a.loop.now, use: a.loop.sockmapUse}
 	t.ab.from, t.ab.to = a, b
 	t.ba.from, t.ba.to = b, a
 	a.SetHandler(t)
@@ -54,6 +62,7 @@ func Join(a, b *Conn, idle, half time.Duration, end TunnelEnd) *Tunnel {
 	b.SetDeadline(t.last + int64(idle))
 	a.wakeTunnel()
 	b.wakeTunnel()
+	t.askSockmap()
 	return t
 }
 
@@ -66,11 +75,19 @@ func (c *Conn) wakeTunnel() {
 }
 
 // Bytes is how many bytes each way have been delivered: from a to b, and from b to a.
+// While the kernel moves them it is asked, by a system call.
 func (t *Tunnel) Bytes() (ab, ba int64) {
 	return t.ab.bytes(), t.ba.bytes()
 }
 
-func (d *direction) bytes() int64 { return d.copied + d.spliced + d.splice.Moved() }
+func (d *direction) bytes() int64 {
+	n := d.copied + d.spliced + d.splice.Moved()
+	if d.held {
+		arrived, _ := d.arrived()
+		n += int64(arrived)
+	}
+	return n
+}
 
 // End is whom Join was told to tell of the tunnel's end.
 func (t *Tunnel) End() TunnelEnd { return t.end }
@@ -99,6 +116,11 @@ func (t *Tunnel) OnWritable(c *Conn) {
 
 // OnDeadline implements Handler. Bytes that moved since the deadline was set only move the deadline.
 func (t *Tunnel) OnDeadline(c *Conn) {
+	if c == t.a {
+		t.recheckNow()
+		return
+	}
+	t.busy()
 	limit := t.idle
 	if t.ab.ended || t.ba.ended {
 		limit = min(limit, t.half)
@@ -119,6 +141,10 @@ func (t *Tunnel) move(d *direction) {
 		t.settle()
 		return
 	}
+	if d.held {
+		t.follow(d)
+		return
+	}
 	n, err := d.pump()
 	if n > 0 {
 		t.last = d.from.loop.now
@@ -127,7 +153,11 @@ func (t *Tunnel) move(d *direction) {
 	case err == ErrWouldBlock:
 		if t.a.Broken() && !t.a.Readable() || t.b.Broken() && !t.b.Readable() {
 			t.abort(ErrReset)
+			return
 		}
+		t.consider(n)
+	case err == ErrEOF && t.early(d):
+		t.awaitRest(d)
 	case err == ErrEOF:
 		t.ended(d)
 	default:
@@ -179,6 +209,7 @@ func (t *Tunnel) abort(err *Error) {
 	if t.a == nil {
 		return // it ended before
 	}
+	t.settleKernel()
 	t.a.Abort()
 	t.b.Abort()
 	t.finish(err)
@@ -190,6 +221,10 @@ func (t *Tunnel) finish(err *Error) {
 	t.ba.splice.Stop()
 	t.ab = direction{copied: ab, ended: true}
 	t.ba = direction{copied: ba, ended: true}
+	if k := t.kernel; k != nil {
+		t.kernel = nil
+		k.forget(t.a.loop)
+	}
 	t.a, t.b = nil, nil // their values will be other connections
 	if t.end != nil {
 		t.end.OnTunnelEnd(t, err)
@@ -216,13 +251,16 @@ func (d *direction) pump() (int64, *Error) {
 			if err := d.from.Fill(room); err != nil {
 				return n, err
 			}
-			d.judge(d.from.Plain() && d.to.Plain() && len(d.from.Buffered()) >= bulkBytes)
+			d.judge(d.from.splices() && d.to.splices() && len(d.from.Buffered()) >= bulkBytes)
 		}
 		n += d.copy(room)
 	}
 	d.from.Again()
 	return n, ErrWouldBlock
 }
+
+// splices tells whether splice(2) may be used: not with sockets in a sockmap, whose bytes it would not find.
+func (c *Conn) splices() bool { return c.Plain() && c.flags&flagJoined == 0 }
 
 // copy gives the destination what was read, as far as there is room. What a broken one is given is lost, and not counted.
 func (d *direction) copy(room int) int64 {

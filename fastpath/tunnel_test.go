@@ -25,12 +25,14 @@ func join(t testing.TB, l *Loop, idle, half time.Duration, kernelBytes int) *joi
 	t.Helper()
 	j := &joined{t: t, l: l, ended: make(chan *Error, 2)}
 	var fdA, fdB int
-	fdA, j.a = tcpPairBuffers(t, kernelBytes)
-	fdB, j.b = tcpPairBuffers(t, kernelBytes)
+	fdA, j.a = tcpPairOn(t, loopback, kernelBytes)
+	fdB, j.b = tcpPairOn(t, loopback, kernelBytes)
 	on(t, l, func() {
 		a, b := mustAdopt(t, l, fdA, &hooks{}), mustAdopt(t, l, fdB, &hooks{})
+		way.prepare(l, a, b)
 		j.tunnel = Join(a, b, idle, half, j)
 	})
+	way.await(j)
 	return j
 }
 

@@ -1,0 +1,106 @@
+//go:build ignore
+
+// The verdict program: it moves what a socket of a joined tunnel receives to the tunnel's other socket, or leaves it to
+// user space. `go generate ./ebpf` compiles it. It needs linux/bpf.h and libbpf's bpf_helpers.h, and no other kernel header:
+// the few fields of the kernel's structs that it reads are found by BTF when it is loaded (CO-RE).
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+// Some helpers are only for programs under a licence that the kernel takes for compatible with its own. So this file, unlike the
+// rest of Sluice, may be used under the MIT licence or the GPL 2 as well (docs/decisions/0080-sockmap-program.md).
+char _license[] SEC("license") = "Dual MIT/GPL";
+
+struct sock {
+	int sk_wmem_queued;
+	int sk_sndbuf;
+} __attribute__((preserve_access_index));
+
+struct tcp_sock {
+	__u32 write_seq;
+	__u32 snd_una;
+} __attribute__((preserve_access_index));
+
+// One direction of a tunnel. sockmap.go has the same struct.
+struct direction {
+	__u64 bytes;    // given to the other socket
+	__u32 base;     // write_seq of the other socket before the first of them
+	__u32 limit;    // the most that may be queued: not yet sent, or not yet acknowledged
+	__u32 started;  // base is set
+	__u32 released; // not 0: user space moves this direction, for good; the value says why
+};
+
+// Why a direction was released. sockmap.go has the same numbers.
+enum { RELEASED_LIMIT = 2, RELEASED_GONE = 3, RELEASED_REFUSED = 4 };
+
+// Sockets by the cookie of the socket whose peer they are. No program is attached here.
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKHASH);
+	__uint(max_entries, 2);
+	__type(key, __u64);
+	__type(value, __u64);
+} peers SEC(".maps");
+
+// Sockets by their own cookie: the program is attached here, so this map is filled last.
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKHASH);
+	__uint(max_entries, 2);
+	__type(key, __u64);
+	__type(value, __u64);
+} sources SEC(".maps");
+
+// Directions by the cookie of their source.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 2);
+	__type(key, __u64);
+	__type(value, struct direction);
+} directions SEC(".maps");
+
+// A released direction never comes back: bytes behind the first that user space got have to follow it there.
+static __always_inline int release(struct direction *d, __u32 why)
+{
+	d->released = why;
+	return SK_PASS;
+}
+
+// full tells whether n bytes more would queue too much at the other socket. What was redirected lies first with the
+// kernel's worker, then in the socket's send queue; both count. It must fit into the send buffer as well: the worker's
+// queue is shared with what the socket received, so a direction that waits there would hold up the other one.
+static __always_inline int full(struct direction *d, struct tcp_sock *tp, __u32 n)
+{
+	struct sock *sk = (struct sock *)tp;
+	__u32 written = tp->write_seq;
+
+	if (!d->started) {
+		d->base = written;
+		d->started = 1;
+	}
+	__u32 waiting = (__u32)d->bytes - (written - d->base) + n;
+	if (waiting + (written - tp->snd_una) > d->limit)
+		return 1;
+	return (__u64)sk->sk_wmem_queued + waiting > (__u64)sk->sk_sndbuf;
+}
+
+SEC("sk_skb/stream_verdict")
+int sluice_verdict(struct __sk_buff *skb)
+{
+	if (skb->len == 0) // a bare FIN: redirected, it would end the other socket's sending side with an error
+		return SK_DROP;
+	__u64 source = bpf_get_socket_cookie(skb);
+	struct direction *d = bpf_map_lookup_elem(&directions, &source);
+	if (!d || d->released)
+		return SK_PASS;
+	struct bpf_sock *peer = bpf_map_lookup_elem(&peers, &source);
+	if (!peer)
+		return release(d, RELEASED_GONE);
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(peer);
+	int stop = !tp || full(d, tp, skb->len);
+	bpf_sk_release(peer);
+	if (stop)
+		return release(d, RELEASED_LIMIT);
+	if (bpf_sk_redirect_hash(skb, &peers, &source, 0) != SK_PASS)
+		return release(d, RELEASED_REFUSED);
+	d->bytes += skb->len;
+	return SK_PASS;
+}
