@@ -63,6 +63,10 @@ test: bin/helm bin/kustomize # tests of deploy/ run them; built here, since a fi
 test-cluster: kube-bin bin/helm ## tests against a real control plane, which is built first (TESTFLAGS='-v -run FollowsChanges')
 	SLUICE_KUBE=required $(GO) test -tags cluster -count 1 -timeout 15m -parallel 8 $(TESTFLAGS) ./clustertest
 
+.PHONY: test-long
+test-long: ## several GB through tunnels in each way, copied, spliced and joined in the kernel (GB=5)
+	SLUICE_TUNNEL_GB=$(or $(GB),5) $(GO) test -count 1 -timeout 30m -v -run 'TestTunnelLong$$' ./fastpath
+
 .PHONY: test-short
 test-short: ## the tests that need no long load
 	$(GO) test -short $(TESTFLAGS) $(PACKAGES)

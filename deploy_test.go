@@ -23,6 +23,8 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/sluiceproxy/sluice/fastpath"
 )
 
 // The tests of this file hold deploy/ to what it promises, without a cluster.
@@ -100,7 +102,7 @@ var types = map[string]any{
 // TestManifests builds every variant of deploy/ and holds its DaemonSet to what a roll-out without a lost request needs.
 func TestManifests(t *testing.T) {
 	kustomize := tool(t, "kustomize")
-	for _, dir := range []string{"deploy", "deploy/nonroot", "deploy/ingress-nginx"} {
+	for _, dir := range []string{"deploy", "deploy/nonroot", "deploy/ingress-nginx", "deploy/sockmap"} {
 		t.Run(dir, func(t *testing.T) {
 			list := parseObjects(t, output(t, kustomize, "build", dir))
 			for key := range list {
@@ -137,8 +139,7 @@ func checkDaemonSet(t *testing.T, set *appsv1.DaemonSet) {
 	if len(c.Ports) > 0 {
 		t.Errorf("it declares ports, so that the next pod does not fit on the node: %v", c.Ports)
 	}
-	if s := c.SecurityContext; *s.AllowPrivilegeEscalation || !*s.ReadOnlyRootFilesystem || len(s.Capabilities.Drop) != 1 || s.Capabilities.Drop[0] != "ALL" ||
-		len(s.Capabilities.Add) > 1 || len(s.Capabilities.Add) == 1 && s.Capabilities.Add[0] != "NET_BIND_SERVICE" {
+	if s := c.SecurityContext; *s.AllowPrivilegeEscalation || !*s.ReadOnlyRootFilesystem || len(s.Capabilities.Drop) != 1 || s.Capabilities.Drop[0] != "ALL" {
 		t.Errorf("the security context is %v", s)
 	}
 	o := defaultOptions()
@@ -148,8 +149,15 @@ func checkDaemonSet(t *testing.T, set *appsv1.DaemonSet) {
 	if !o.reusePort || !strings.HasPrefix(o.adminAddress, "unix://") {
 		t.Errorf("two pods of a node get in each other's way: %v", c.Args)
 	}
-	if low := o.httpPort < 1024; low != (len(c.SecurityContext.Capabilities.Add) == 1) || low != (*c.SecurityContext.RunAsUser == 0) {
-		t.Errorf("port %d does not go with %v", o.httpPort, c.SecurityContext)
+	var rights []corev1.Capability // no other than what is asked for needs
+	if o.httpPort < 1024 {
+		rights = append(rights, "NET_BIND_SERVICE")
+	}
+	if o.sockmap != fastpath.SockmapOff {
+		rights = append(rights, "BPF", "NET_ADMIN", "PERFMON")
+	}
+	if s := c.SecurityContext; !slices.Equal(s.Capabilities.Add, rights) || (len(rights) > 0) != (*s.RunAsUser == 0) {
+		t.Errorf("port %d and --sockmap do not go with %v", o.httpPort, s)
 	}
 	for name, p := range map[string]*corev1.Probe{"startup": c.StartupProbe, "readiness": c.ReadinessProbe, "liveness": c.LivenessProbe} {
 		if p == nil || p.Exec == nil || !slices.Contains(p.Exec.Command, "--admin-address="+o.adminAddress) {
@@ -196,6 +204,8 @@ func TestChart(t *testing.T) {
 		holds  string // of the manifests, or of the error
 	}{
 		"nginx's class":         {[]string{"ingressClass.name=nginx", "ingressClass.controller=k8s.io/ingress-nginx", "ingressClass.create=false", "configMap=ingress-nginx/ingress-nginx-controller"}, "--configmap=ingress-nginx/ingress-nginx-controller"},
+		"sockmap":               {[]string{"sockmap=auto"}, "add: [NET_BIND_SERVICE, BPF, NET_ADMIN, PERFMON]"},
+		"sockmap, not root":     {[]string{"sockmap=on", "runAsRoot=false", "ports.http=8080", "ports.https=8443"}, "sockmap needs runAsRoot"},
 		"not root":              {[]string{"runAsRoot=false", "ports.http=8080", "ports.https=8443"}, "runAsNonRoot: true"},
 		"monitoring":            {[]string{"monitoring.serviceMonitor.create=true", "monitoring.dashboard.create=true"}, "kind: ServiceMonitor"},
 		"a longer drain":        {[]string{"drain.limit=3600"}, "terminationGracePeriodSeconds: 3630"},

@@ -160,6 +160,9 @@ func (p *proxy) stop() {
 		l.Stop()
 	}
 	p.running.Wait()
+	if p.sockmap.maps != nil {
+		p.sockmap.maps.Close()
+	}
 	if err := p.access.Close(); err != nil {
 		p.log.Warn("lines of the access log are lost", "error", err)
 	}

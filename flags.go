@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/sluiceproxy/sluice/ebpf"
+	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/listen"
 )
 
@@ -66,6 +68,8 @@ type options struct {
 	workPermits   int
 	allowBackends []netip.Prefix
 	gracePeriod   time.Duration
+	sockmap       fastpath.SockmapUse
+	sockmapQueued int // KiB
 
 	logJSON        bool
 	logLevel       string // "": by verbosity
@@ -84,7 +88,7 @@ func defaultOptions() options {
 		httpPort: 80, httpsPort: 443, adminAddress: "127.0.0.1:10254",
 		ingressClass: "nginx", controllerClass: "k8s.io/ingress-nginx", annotationsPrefix: "nginx.ingress.kubernetes.io",
 		updateStatus: true, updateStatusOnShutdown: true, electionID: "sluice-leader", electionTTL: 30 * time.Second,
-		workPermits: 2,
+		workPermits: 2, sockmap: fastpath.SockmapOff, sockmapQueued: ebpf.QueuedMax >> 10,
 	}
 }
 
@@ -185,6 +189,16 @@ var table = []option{
 		}},
 	{"", "allow-backend-cidr", "CIDR", "backends that may be dialled although their addresses are the node's own, link-local or the like; may be repeated",
 		func(o *options, v string) error { return addPrefixes(&o.allowBackends, v) }},
+	{"", "sockmap", "off|auto|on", "join tunnels in the kernel, where it and the capabilities allow it: none, those that carry many small messages, all; docs/sockmap.md (default off)",
+		func(o *options, v string) error {
+			o.sockmap = fastpath.SockmapUses[v]
+			return oneOf(v, "off", "auto", "on")
+		}},
+	{"", "sockmap-queue", "KIB", "what the kernel may hold of a joined tunnel's direction before it goes through user space for good (default 1024)",
+		func(o *options, v string) (err error) {
+			o.sockmapQueued, err = parseInt(v, sockmapQueuedMin, ebpf.QueuedAtMost>>10)
+			return err
+		}},
 	{"", "shutdown-grace-period", "SECONDS", "after SIGTERM, go on accepting for so long while /readyz says no (default 0)",
 		func(o *options, v string) (err error) { o.gracePeriod, err = parseSeconds(v); return err }},
 
@@ -216,7 +230,9 @@ var demoFlags = []option{
 const (
 	loopsMax       = 512
 	workPermitsMax = 256
-	unixPathMax    = 107 // of sockaddr_un(7), without its end
+
+	sockmapQueuedMin = 16  // KiB: a message
+	unixPathMax      = 107 // of sockaddr_un(7), without its end
 )
 
 // usage is a mistake on the command line: one line, exit status 2.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sluiceproxy/sluice/fastpath"
 )
 
 // TestFlags sets every flag, in each of its forms.
@@ -47,6 +49,8 @@ func TestFlags(t *testing.T) {
 		{"--allow-backend-cidr=10.1.2.3/8,::1/128 --allow-backend-cidr=1.0.0.0/8", func(o *options) {
 			o.allowBackends = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("1.0.0.0/8")}
 		}},
+		{"--sockmap=auto --sockmap-queue=256", func(o *options) { o.sockmap, o.sockmapQueued = fastpath.SockmapAuto, 256 }},
+		{"--sockmap=on --sockmap off", func(*options) {}},
 		{"--shutdown-grace-period=10", func(o *options) { o.gracePeriod = 10 * time.Second }},
 		{"--shutdown-grace-period=1m", func(o *options) { o.gracePeriod = time.Minute }},
 		{"--log-format=json --log-level=debug", func(o *options) { o.logJSON, o.logLevel = true, "debug" }},
@@ -114,6 +118,8 @@ func TestFlagMistakes(t *testing.T) {
 		"--work-permits=many":             "--work-permits=many: give a number from 1 to 256",
 		"--allow-backend-cidr=10.0.0.1":   "--allow-backend-cidr=10.0.0.1: give a network, such as 10.0.0.0/8 or ::1/128",
 		"--shutdown-grace-period=-1":      "--shutdown-grace-period=-1: give a number of seconds, up to a day",
+		"--sockmap=yes":                   "--sockmap=yes: give one of off, auto, on",
+		"--sockmap-queue=1":               "--sockmap-queue=1: give a number from 16 to 16384",
 		"--log-format=xml":                "--log-format=xml: give one of text, json",
 		"--log-level=loud":                "--log-level=loud: give one of debug, info, warn, error",
 		"-v=x":                            "--v=x: give a number from 0 to 10",

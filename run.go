@@ -38,6 +38,7 @@ type proxy struct {
 	store      *route.Store
 	loops      []*fastpath.Loop
 	work       *fastpath.Work
+	sockmap    sockmap
 	http       *l7.Server
 	access     *l7.AccessLog
 	applies    admin.Applies
@@ -94,6 +95,7 @@ func newProxy(o options, log *slog.Logger, accessLog io.Writer) (*proxy, error) 
 	if err := p.makeLoops(loopsOf(&o)); err != nil {
 		return nil, err
 	}
+	p.openSockmap()
 	p.work = fastpath.NewWork(o.workPermits)
 	p.access = l7.NewAccessLog(accessLog, len(p.loops))
 	p.http = l7.NewServer(p.store, p.access, l7.NewStats(len(p.loops)))

@@ -49,6 +49,7 @@ func (p *proxy) adminSources() admin.Sources {
 		Clusters:     p.clusters,
 		Certificates: p.certificates,
 		Explain:      p.explain,
+		Sockmap:      p.sockmapState,
 	}
 }
 

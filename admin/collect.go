@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sluiceproxy/sluice/ebpf"
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7"
 	"github.com/sluiceproxy/sluice/l7/wire"
@@ -41,6 +42,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	s.clusters()
 	s.log()
 	s.loops()
+	s.sockmap()
 	s.work()
 }
 
@@ -406,6 +408,35 @@ func (s scrape) loops() {
 		s.count(s.loopPanics, l.Stats.Panics.Load(), id)
 		s.gauge(s.loopConns, float64(l.Stats.Conns.Load()), id)
 		s.gauge(s.loopPending, float64(l.Stats.Pending.Load()), id)
+	}
+}
+
+// sockmap shows nothing where it was not asked for.
+func (s scrape) sockmap() {
+	if s.sources.Sockmap == nil {
+		return
+	}
+	state := s.sources.Sockmap()
+	if !state.Wanted {
+		return
+	}
+	available := 0.0
+	if state.Available {
+		available = 1
+	}
+	s.gauge(s.sockmapAvailable, available, state.Reason)
+	sum := func(of func(*fastpath.SockmapStats) uint64) (n uint64) {
+		for _, l := range s.sources.Loops {
+			n += of(&l.Stats.Sockmap)
+		}
+		return n
+	}
+	s.gauge(s.sockmapTunnels, float64(sum(func(k *fastpath.SockmapStats) uint64 { return uint64(k.Open.Load()) })))
+	s.count(s.sockmapJoined, sum(func(k *fastpath.SockmapStats) uint64 { return k.Joined.Load() }))
+	s.count(s.sockmapRefused, sum(func(k *fastpath.SockmapStats) uint64 { return k.Refused.Load() }))
+	s.count(s.sockmapBytes, sum(func(k *fastpath.SockmapStats) uint64 { return k.Bytes.Load() }))
+	for _, why := range []ebpf.Release{ebpf.ReleasedLimit, ebpf.ReleasedGone, ebpf.ReleasedRefused} {
+		s.count(s.sockmapReleased, sum(func(k *fastpath.SockmapStats) uint64 { return k.Released[why].Load() }), why.String())
 	}
 }
 

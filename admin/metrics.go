@@ -96,6 +96,14 @@ type metrics struct {
 	loopConns   *prometheus.Desc
 	loopPending *prometheus.Desc
 	workRunning *prometheus.Desc
+
+	sockmapAvailable *prometheus.Desc
+	sockmapTunnels   *prometheus.Desc
+	sockmapJoined    *prometheus.Desc
+	sockmapRefused   *prometheus.Desc
+	sockmapReleased  *prometheus.Desc
+	sockmapBytes     *prometheus.Desc
+
 	workRefused *prometheus.Desc
 
 	nginxMetrics
@@ -230,6 +238,12 @@ func (m *metrics) nameMachinery() {
 	m.loopConns = m.own("loop_connections", "Connections of an event loop, to clients and to backends.", "loop")
 	m.loopPending = m.own("loop_pending_connections", "Accepted connections that an event loop has yet to take up.", "loop")
 	m.workRunning = m.own("work_running", "Work off the event loops that is under way or queued, by kind: handshake, compile, compute.", "kind")
+	m.sockmapAvailable = m.own("sockmap_available", "1 where tunnels can be joined in the kernel, 0 where --sockmap asks for it in vain; why: capability, kernel, load, self_test, detached.", "reason")
+	m.sockmapTunnels = m.own("sockmap_tunnels_active", "Open tunnels that were handed to the kernel.")
+	m.sockmapJoined = m.own("sockmap_tunnels_total", "Tunnels that were handed to the kernel.")
+	m.sockmapRefused = m.own("sockmap_refused_total", "Tunnels that were to be handed to the kernel and were not: the maps are full, or a side had ended.")
+	m.sockmapReleased = m.own("sockmap_released_total", "Directions of tunnels that came back to user space, by the reason: limit (more was queued than allowed), gone (the other socket was closed), refused (by the kernel).", "reason")
+	m.sockmapBytes = m.own("sockmap_bytes_total", "Bytes that the kernel moved by itself, of directions that ended or came back.")
 	m.workRefused = m.own("work_refused_total", "Work off the event loops that was refused because too much was queued.")
 }
 

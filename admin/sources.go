@@ -33,6 +33,8 @@ type Sources struct {
 	Clusters     func() []Cluster
 	Certificates func() []Certificate
 
+	Sockmap func() Sockmap
+
 	// Explain tells what becomes of a request, ready for encoding/json. It may take long, and is called by one at a time.
 	Explain func(method, url string, fields []string) (any, error)
 }
@@ -48,6 +50,13 @@ type Door struct {
 	Overload                    uint64 // handshakes that were not begun because too many are under way
 	Passed, PassErrors          uint64 // passed through; not, for want of an endpoint
 	Tunnels                     int64  // pass-through tunnels that are open
+}
+
+// Sockmap is whether tunnels can be joined in the kernel.
+type Sockmap struct {
+	Wanted    bool
+	Available bool
+	Reason    string // why it is wanted and not available
 }
 
 // Cluster is one cluster's health and its counters.

@@ -37,6 +37,7 @@ const help = `bench measures Sluice against its rivals.
 
   bench compare [flags]   run the comparison (bench compare --help lists the flags)
   bench regress [flags]   compare two builds of Sluice; the exit status tells of a regression
+  bench tunnels [flags]   compare ways of moving the bytes of TLS pass-through
   bench readme FILE...    rewrite a results section from the JSON files of several runs
   bench origin            the backend; started by compare, of no use alone
 `
@@ -67,6 +68,10 @@ func run(ctx context.Context, args []string) error {
 		return regressCommand(ctx, args[1:], os.Stdout, os.Stderr)
 	case "readme":
 		return readmeCommand(args[1:], os.Stderr)
+	case "tunnels":
+		return tunnelsCommand(ctx, args[1:], os.Stdout)
+	case "relay":
+		return relayCommand(args[1:])
 	case "origin":
 		return originCommand(ctx, args[1:])
 	case "help", "-h", "--help":

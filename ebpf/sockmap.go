@@ -257,3 +257,23 @@ func (s *Sockmap) Detach() error {
 	return link.RawDetachProgram(link.RawDetachProgramOptions{
 		Target: s.objects.Sources.FD(), Program: s.objects.SluiceVerdict, Attach: ebpf.AttachSkSKBStreamVerdict})
 }
+
+// Loaded is how many programs of this name the kernel has, of all processes. For tests.
+func Loaded() (n int, err error) {
+	for id := ebpf.ProgramID(0); ; {
+		if id, err = ebpf.ProgramGetNextID(id); errors.Is(err, unix.ENOENT) {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+		p, err := ebpf.NewProgramFromID(id)
+		if err != nil {
+			continue // it has gone
+		}
+		if i, err := p.Info(); err == nil && i.Name == verdictProgSluiceVerdict {
+			n++
+		}
+		_ = p.Close()
+	}
+}

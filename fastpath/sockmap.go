@@ -129,7 +129,7 @@ func (t *Tunnel) handOver() {
 func (d *direction) atRest() bool {
 	const unfit = flagEOF | flagHup | flagBroken | flagClosed | flagConnecting | flagWriteEnd
 	from, to := d.from, d.to
-	if d.ended || !from.Plain() || !to.Plain() || from.flags&unfit != 0 || len(from.in) > 0 || d.splice.pipe != nil {
+	if d.ended || !from.Plain() || !to.Plain() || from.flags&unfit != 0 || len(from.in) > 0 || from.aheadLeft > 0 || d.splice.pipe != nil {
 		return false
 	}
 	if to.Flush(); to.Pending() || to.flags&flagBlocked != 0 {

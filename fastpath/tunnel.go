@@ -56,6 +56,8 @@ func Join(a, b *Conn, idle, half time.Duration, end TunnelEnd) *Tunnel {
 	t := &Tunnel{a: a, b: b, idle: idle, half: half, end: end, last: a.loop.now, began: a.loop.now, use: a.loop.sockmapUse}
 	t.ab.from, t.ab.to = a, b
 	t.ba.from, t.ba.to = b, a
+	a.ReadAhead(false) // the kernel may read the sockets from here on
+	b.ReadAhead(false)
 	a.SetHandler(t)
 	b.SetHandler(t)
 	a.SetDeadline(0)

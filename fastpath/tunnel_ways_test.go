@@ -86,7 +86,6 @@ func TestTunnelWays(t *testing.T) {
 			{"close", TestTunnelClose},
 			{"close after its end", TestTunnelCloseAfterItsEnd},
 			{"limits", TestTunnelLimitsComeByThemselves},
-			{"churn", TestTunnelChurn},
 			{"random sizes", testTunnelSizes},
 			{"both at once", testTunnelDuplex},
 			{"reset", testTunnelResets},
@@ -107,21 +106,21 @@ func TestTunnelWays(t *testing.T) {
 	})
 }
 
-// longBytes is how much the long tests move each way: 1 GB where the kernel moves it, less under the race detector;
-// SLUICE_TUNNEL_GB asks for more (make test-long).
-func longBytes(t testing.TB) int {
-	if gb, err := strconv.Atoi(os.Getenv("SLUICE_TUNNEL_GB")); err == nil {
-		return gb * 1_000_000_000
-	}
-	if testing.Short() || raceDetector {
+// longBytes is how much the long test moves each way. SLUICE_TUNNEL_GB asks for more: 1 in CI, 5 by make test-long.
+func longBytes() int {
+	gb, err := strconv.Atoi(os.Getenv("SLUICE_TUNNEL_GB"))
+	switch {
+	case testing.Short() || raceDetector:
 		return 64 << 20
+	case err != nil:
+		return 256 << 20
 	}
-	return 1_000_000_000
+	return gb * 1_000_000_000
 }
 
 // TestTunnelLong moves much both ways at once, in each way.
 func TestTunnelLong(t *testing.T) {
-	n := longBytes(t)
+	n := longBytes()
 	inEachWay(t, func(t *testing.T) {
 		l := startLoop(t)
 		l.poison = false
@@ -281,7 +280,7 @@ func fill(t testing.TB, to *net.TCPConn) (n int) {
 	t.Helper()
 	piece := make([]byte, 64<<10)
 	for {
-		_ = to.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+		_ = to.SetWriteDeadline(time.Now().Add(150 * time.Millisecond))
 		k, err := to.Write(piece)
 		n += k
 		if err != nil {
@@ -341,7 +340,7 @@ func testTunnelOneWayStalls(t *testing.T) {
 
 // testTunnelLateReader: a peer sends, ends and closes, and the other reads late. All of it arrives, then the end.
 func testTunnelLateReader(t *testing.T) {
-	for range 20 {
+	for range 6 {
 		l := startLoop(t)
 		j := join(t, l, time.Hour, time.Hour, 0)
 		const n = 2 << 20
@@ -364,7 +363,7 @@ func testTunnelLateReader(t *testing.T) {
 // testTunnelIdle: a tunnel on which bytes move outlives its idle limit, and ends after it without.
 func testTunnelIdle(t *testing.T) {
 	l := startLoop(t)
-	const limit = 300 * time.Millisecond
+	const limit = 200 * time.Millisecond
 	j := join(t, l, limit, time.Hour, 0)
 	for begin := time.Now(); time.Since(begin) < 4*limit; time.Sleep(limit / 10) {
 		echoWay(t, j.b, j.a)
@@ -387,7 +386,7 @@ func TestTunnelStalledReader(t *testing.T) {
 		taken := 0
 		piece := make([]byte, 1<<20)
 		for taken < offer {
-			_ = j.a.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+			_ = j.a.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
 			n, err := j.a.Write(piece)
 			if taken += n; err != nil {
 				break
@@ -416,7 +415,7 @@ func slab(t testing.TB) int64 {
 	return -int64(i.Freeram) * int64(i.Unit)
 }
 
-// TestTunnelChurnThousand: 1,000 tunnels live at once in the kernel, each of 5,000 comes, talks and goes.
+// TestTunnelChurnThousand: 1,000 tunnels live at once in the kernel, each of 2,000 comes, talks and goes.
 func TestTunnelChurnThousand(t *testing.T) {
 	way = tunnelWay{name: "sockmap", sockmap: kernelSockmap(t, ebpf.Options{})}
 	defer func() { way = tunnelWay{} }()

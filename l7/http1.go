@@ -625,7 +625,8 @@ func (h *http1) SplicedOut(n int64) { h.x.h1.sent += n }
 func (h *http1) Tunnel(x *Exchange, backend *fastpath.Conn) {
 	h.x = nil
 	h.closed()
-	fastpath.Join(h.c, backend, x.Settings.TunnelIdle, x.Settings.HalfCloseTimeout, x)
+	t := fastpath.Join(h.c, backend, x.Settings.TunnelIdle, x.Settings.HalfCloseTimeout, x)
+	t.SetSockmap(x.fwd.tunnel.Sockmap())
 }
 
 // Done implements Client: the connection goes on with its next request, or ends.

@@ -130,7 +130,8 @@ func (b *passageBackend) OnConnect(c *fastpath.Conn, err *fastpath.Error) {
 	if p.service != nil {
 		idle = p.service.Idle
 	}
-	fastpath.Join(p.client, c, idle, s.HalfCloseTimeout, p)
+	t := fastpath.Join(p.client, c, idle, s.HalfCloseTimeout, p)
+	t.SetSockmap(p.endpoint.Sockmap())
 }
 
 // introduce tells the backend who the client is.

@@ -116,6 +116,9 @@ func (e *Endpoint) TunnelBegan() {
 	e.cluster.under.connections.Add(1)
 }
 
+// Sockmap says whether tunnels to e are to be joined in the kernel.
+func (e *Endpoint) Sockmap() fastpath.SockmapUse { return e.cluster.current.Load().Sockmap }
+
 // TunnelEnded ends what TunnelBegan began.
 func (e *Endpoint) TunnelEnded() {
 	e.active.Add(-1)

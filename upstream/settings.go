@@ -3,6 +3,8 @@ package upstream
 import (
 	"crypto/tls"
 	"time"
+
+	"github.com/sluiceproxy/sluice/fastpath"
 )
 
 // Algorithm is how a cluster chooses among its usable endpoints.
@@ -37,7 +39,8 @@ type Settings struct {
 	Breaker   Breaker
 	Outlier   Outlier
 	Check     Check
-	SlowStart time.Duration // how long a new endpoint gets less than its share, rising from a tenth; 0: it gets all at once
+	Sockmap   fastpath.SockmapUse // of tunnels to its endpoints; fastpath.SockmapDefault: --sockmap decides
+	SlowStart time.Duration       // how long a new endpoint gets less than its share, rising from a tenth; 0: it gets all at once
 }
 
 // Breaker bounds what a cluster is given, all loops together: what goes beyond it is refused at once (503). 0: no bound.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/route"
 	"github.com/sluiceproxy/sluice/upstream"
 )
@@ -16,6 +17,7 @@ type traffic struct {
 	outlier   upstream.Outlier
 	check     upstream.Check
 	slowStart time.Duration
+	sockmap   fastpath.SockmapUse
 }
 
 // Bounds of them.
@@ -105,6 +107,19 @@ var trafficAnnotations = []annotation{
 	trafficTime("slow-start", "How long an endpoint that is new or well again gets less than its share of requests, rising from a tenth; default: not at all.", time.Second, slowStartMax,
 		func(d *dialect) *time.Duration { return &d.traffic.slowStart }),
 	{
+		key: "sockmap", own: true, scope: scopeIngress, risk: riskLow, verdict: own,
+		text: "Whether tunnels to the backend (ssl-passthrough, WebSocket) are joined in the kernel: off, auto (those that carry many small messages), on. " +
+			"Default: as --sockmap says, without which it has no effect; see docs/sockmap.md.",
+		parse: func(d *dialect, value string) error {
+			use, ok := fastpath.SockmapUses[value]
+			if !ok {
+				return fmt.Errorf("%q is not one of off, auto, on", value)
+			}
+			d.traffic.sockmap = use
+			return nil
+		},
+	},
+	{
 		key: "request-timeout", own: true, scope: scopeLocation, risk: riskLow, verdict: own,
 		text: "From a request's head to the end of its answer, retries included; beyond it 504, or a cut answer. Default: no limit.",
 		parse: func(d *dialect, value string) error {
@@ -177,6 +192,13 @@ func (t *Translator) clusterTraffic(c *cluster, s *upstream.Settings) (problems 
 		s.SlowStart = f.dialect.traffic.slowStart
 		problems = append(problems, c.late(f, func(d *dialect) (string, bool) {
 			return ownPrefix + "/slow-start", d.traffic.slowStart > 0 && d.traffic.slowStart != s.SlowStart
+		})...)
+	}
+	if f := c.chooser(func(d *dialect) bool { return d.traffic.sockmap != fastpath.SockmapDefault }); f != nil {
+		s.Sockmap = f.dialect.traffic.sockmap
+		problems = append(problems, c.late(f, func(d *dialect) (string, bool) {
+			u := d.traffic.sockmap
+			return ownPrefix + "/sockmap", u != fastpath.SockmapDefault && u != s.Sockmap
 		})...)
 	}
 	return problems
