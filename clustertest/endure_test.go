@@ -141,6 +141,7 @@ spec:
         - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
         - {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
         readinessProbe: {httpGet: {path: /readyz, port: 10254}, periodSeconds: 1}
+        lifecycle: {preStop: {sleep: {seconds: 2}}} # so that each pod knows which others end, too
 `, class))
 	p := &proxy{TB: t, class: class}
 	apply(t, namespace, p.ingress("web", "  rules:\n"+rule("replicas.example", "/", "web")))

@@ -3,8 +3,13 @@ package watcher
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,11 +28,17 @@ type replica struct {
 
 func startReplica(t *testing.T, a *fakeAPI, s Status, problems ...route.Problem) *replica {
 	t.Helper()
+	return startReplicaBy(t, a, a.server.URL, s, problems...)
+}
+
+// startReplicaBy starts one that finds the API server at another address.
+func startReplicaBy(t *testing.T, a *fakeAPI, url string, s Status, problems ...route.Problem) *replica {
+	t.Helper()
 	s.ElectionID = "sluice-leader"
 	if s.ElectionTTL == 0 {
 		s.ElectionTTL = 2 * time.Second
 	}
-	w := startWatching(t, a, Cluster{Status: s})
+	w := startWatching(t, a, Cluster{Kubeconfig: a.kubeconfig(url), Status: s})
 	stop := make(chan struct{})
 	done := make(chan struct{})
 	go func() {
@@ -203,7 +214,7 @@ func TestStatusOnShutdown(t *testing.T) {
 	}
 }
 
-// One of two replicas writes. When it leaves the other takes over at once, when it dies after the Lease's time.
+// One of two replicas writes. When it leaves the other takes over at once.
 func TestLeaderChange(t *testing.T) {
 	a := newFakeAPI(t)
 	a.put(anIngress("shop", "web"))
@@ -218,6 +229,54 @@ func TestLeaderChange(t *testing.T) {
 	first.leave()
 	second.says("leader=true")
 	a.expectStatus("web", "192.0.2.2")
+}
+
+// A leader that falls silent, without a word to anybody, is followed by another one when the Lease's time is over, and not
+// before. It does not believe that it leads any longer.
+func TestLeaderDies(t *testing.T) {
+	a := newFakeAPI(t)
+	a.put(anIngress("shop", "web"))
+	to, err := url.Parse(a.server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dead atomic.Bool
+	forward := httputil.NewSingleHostReverseProxy(to)
+	forward.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }
+	way := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if dead.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		forward.ServeHTTP(w, r)
+	}))
+	t.Cleanup(way.Close)
+	t.Cleanup(way.CloseClientConnections)
+	const ttl = 2 * time.Second
+	first := startReplicaBy(t, a, way.URL, Status{Pod: "a", PublishAddresses: []string{"192.0.2.1"}, ElectionTTL: ttl})
+	first.says("leader=true")
+	a.expectStatus("web", "192.0.2.1")
+	second := startReplica(t, a, Status{Pod: "b", PublishAddresses: []string{"192.0.2.2"}, ElectionTTL: ttl})
+	eventually(t, "the second one asks for the Lease", func() bool { return a.count("get leases") > 2 })
+
+	renewals := a.count("update leases")
+	eventually(t, "the Lease is renewed", func() bool { return a.count("update leases") > renewals })
+	died := time.Now()
+	dead.Store(true)
+	way.CloseClientConnections()
+	first.says("leader=false") // after half of the Lease's time
+	if strings.Contains(second.log.String(), "leader=true") {
+		t.Error("another one leads before the first one knows that it does not")
+	}
+	second.says("leader=true")
+	if took := time.Since(died); took < ttl/2 {
+		t.Errorf("another one leads after %v, the Lease is for %v", took, ttl)
+	}
+	a.expectStatus("web", "192.0.2.2")
+	a.put(anIngress("shop", "late"))
+	a.expectStatus("late", "192.0.2.2")
+	if strings.Contains(first.log.String()[strings.LastIndex(first.log.String(), "leader=false"):], "leader=true") {
+		t.Error("the dead one leads again")
+	}
 }
 
 // A Lease that may not be written is one warning; everything else works.
