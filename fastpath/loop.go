@@ -75,6 +75,7 @@ const (
 	LocalExchanges = iota
 	LocalSessions
 	LocalLog
+	LocalDatagrams
 	localSlots
 )
 

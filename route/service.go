@@ -29,7 +29,7 @@ type Service struct {
 	NoRetry     bool          // proxy-stream-next-upstream: false: an endpoint that cannot be connected to ends the connection
 	Tries       int           // proxy-stream-next-upstream-tries; 0: as many as there may be
 	RetryWithin time.Duration // proxy-stream-next-upstream-timeout; 0: no limit
-	Responses   int           // UDP: datagrams that answer one of the client's; a session ends with the last; negative: any number
+	Responses   int           // UDP: datagrams that answer one of the client's; a session ends with the last
 	SessionsMax int           // UDP: sessions that may be open; beyond it the one that was silent longest goes
 	NoLog       bool          // no line in the access log
 }
