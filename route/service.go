@@ -133,7 +133,8 @@ type DescribedService struct {
 	ProxyTo   int    `json:"proxyProtocolToBackends,omitempty"` // the version
 }
 
-func (s *Service) describe() DescribedService {
+// Describe is the service for people.
+func (s *Service) Describe() DescribedService {
 	return DescribedService{Port: fmt.Sprintf("%s %d", s.Protocol, s.Port), Owner: s.Owner.text(), Cluster: s.Cluster,
 		ProxyFrom: s.ProxyFrom, ProxyTo: int(s.ProxyTo)}
 }

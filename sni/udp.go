@@ -55,6 +55,7 @@ type udpSession struct {
 	conn     *fastpath.Conn // to the endpoint
 	peer     fastpath.Peer
 	hash     uint64
+	source   [16]byte // the peer's address, for balancers that hash; here so that it costs no memory of its own
 
 	next         *udpSession // of its bucket
 	newer, older *udpSession
@@ -298,8 +299,8 @@ func (u *UDP) crowded() bool {
 // dial connects the session's socket to an endpoint. That costs no wait: nothing is sent.
 func (s *udpSession) dial() bool {
 	u := s.door
-	source := s.peer.Addr().Addr().As16()
-	wish := upstream.Wish{Loop: u.Loop.ID, Hash: upstream.Hash(source[:])}
+	s.source = s.peer.Addr().Addr().As16()
+	wish := upstream.Wish{Loop: u.Loop.ID, Hash: upstream.Hash(s.source[:])}
 	for range udpTries {
 		e := s.service.Upstream.Pick(wish)
 		if e == nil {
