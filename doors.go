@@ -3,6 +3,7 @@ package main
 import (
 	"sync/atomic"
 
+	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/route"
 	"github.com/sluiceproxy/sluice/sni"
 	"github.com/sluiceproxy/sluice/watcher/translate"
@@ -28,7 +29,11 @@ func (p *proxy) makeDoors() {
 		})
 		p.doors = append(p.doors, d)
 	}
-	p.services.make = func(name string, service func() *route.BoundService) *sni.Door {
+	p.services.udp = func(service func() *route.BoundService) *sni.UDP {
+		return sni.NewUDP(sni.UDPConfig{Loop: p.nextLoop(), Loops: p.loops, HTTP: p.http, Service: service,
+			Limits: func() *sni.Limits { return rules.of(p).limits }})
+	}
+	p.services.tcp = func(service func() *route.BoundService) *sni.Door {
 		return sni.NewDoor(sni.DoorConfig{
 			Loops: p.loops,
 			HTTP:  p.http,
@@ -78,4 +83,9 @@ func (r *doorRules) of(p *proxy) *doorRule {
 	}
 	r.last.Store(rule)
 	return rule
+}
+
+// nextLoop has UDP services, each of which is one loop's, spread over the loops.
+func (p *proxy) nextLoop() *fastpath.Loop {
+	return p.loops[int(p.udpPorts.Add(1)-1)%len(p.loops)]
 }

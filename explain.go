@@ -22,8 +22,8 @@ func explain(args []string, stdout, stderr io.Writer) error {
 	if o.help {
 		return printHelp(nil, stdout, stderr)
 	}
-	if q.Method == "" || q.URL == "" {
-		return usage{errors.New("say which request: sluice explain [--manifests=DIR] METHOD URL [-H 'Name: value'] [--json]")}
+	if q.Method == "" && !watcher.AsksService(q.URL) || q.URL == "" {
+		return usage{errors.New("say which request: sluice explain [--manifests=DIR] METHOD URL [-H 'Name: value'] [--json], or which port: tcp://:9000, udp://:53")}
 	}
 	state, err := loadState(&o, stderr)
 	if err != nil {
@@ -78,6 +78,17 @@ func explainText(e *watcher.Explained) string {
 	fmt.Fprintf(&b, "%s\n", e.Request)
 	if e.Refused != "" {
 		fmt.Fprintf(&b, "  is refused: %s\n", e.Refused)
+		return b.String()
+	}
+	if s := e.Service; s != nil {
+		fmt.Fprintf(&b, "  entry     %s of %s\n  cluster   %s\n  endpoints %s\n", s.Port, s.Owner, s.Cluster, orNone(strings.Join(e.Endpoints, " ")))
+		if s.ProxyFrom {
+			b.WriteString("  clients   send PROXY headers\n")
+		}
+		if s.ProxyTo != 0 {
+			fmt.Fprintf(&b, "  backends  get PROXY headers, version %d\n", s.ProxyTo)
+		}
+		section(&b, "problems", len(e.Problems), func(i int) string { return e.Problems[i] })
 		return b.String()
 	}
 	host := e.Host

@@ -187,9 +187,11 @@ func TestTCPServiceFailures(t *testing.T) {
 		}
 	}
 	for b := range p.store.Load().Services() {
-		if failed := b.Stats.Failed.Load(); int(b.Port) == some && failed != 0 || int(b.Port) != some && failed != 1 {
-			t.Errorf("port %d: %d connections failed", b.Port, failed)
+		want := uint64(1)
+		if int(b.Port) == some {
+			want = 0
 		}
+		within(t, callTimeout, fmt.Sprintf("port %d: %d connections failed", b.Port, want), func() bool { return b.Stats.Failed.Load() == want })
 	}
 }
 

@@ -45,6 +45,7 @@ type proxy struct {
 	admin      *admin.Server // nil: off
 	doors      []*door       // of HTTP
 	services   *servicePorts
+	udpPorts   atomic.Uint32 // opened so far
 
 	legacy    *listen.Inheritance // what a predecessor left; nil: nothing
 	program   string              // what SIGUSR2 starts; "": nothing

@@ -18,7 +18,8 @@ import (
 // servicePorts are the doors of TCP and UDP services. They come and go with the snapshots, while those of HTTP stay.
 type servicePorts struct {
 	proxy *proxy
-	make  func(name string, service func() *route.BoundService) *sni.Door
+	tcp   func(service func() *route.BoundService) *sni.Door
+	udp   func(service func() *route.BoundService) *sni.UDP
 
 	mu      sync.Mutex
 	state   portsState
@@ -143,11 +144,19 @@ func (s *servicePorts) openPort(name string, b *route.Service) error {
 	options := listen.Options{Name: name, Address: net.JoinHostPort(host, strconv.Itoa(int(port))), Share: p.reusePort, Legacy: p.legacy}
 	service := func() *route.BoundService { return p.store.Load().Service(protocol, port) }
 	opened := &servicePort{name: name, protocol: protocol, port: port}
-	d := s.make(name, service)
-	if _, err := d.Listen(options); err != nil {
-		return err
+	if protocol == route.UDP {
+		d := s.udp(service)
+		if err := d.Listen(options); err != nil {
+			return err
+		}
+		opened.portDoor = d
+	} else {
+		d := s.tcp(service)
+		if _, err := d.Listen(options); err != nil {
+			return err
+		}
+		opened.portDoor = tcpPort{d}
 	}
-	opened.portDoor = tcpPort{d}
 	s.open[name] = opened
 	p.log.Info("a port of a service is open", "port", name, "address", opened.Socket().String())
 	if p.phase.Load() == phaseServing && p.reusePort {

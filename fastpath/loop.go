@@ -80,6 +80,7 @@ const (
 	LocalExchanges = iota
 	LocalSessions
 	LocalLog
+	LocalDatagrams
 	localSlots
 )
 

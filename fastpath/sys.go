@@ -173,3 +173,74 @@ func socket(v6 bool) (int32, syscall.Errno) {
 	}
 	return int32(r), 0
 }
+
+// ---- datagrams: see datagram.go
+
+// message is what recvmmsg(2) and sendmmsg(2) take.
+type message struct {
+	header unix.Msghdr
+	n      uint32
+}
+
+// wire points the messages of a batch to its memory, once.
+func (b *Batch) wire() {
+	for i := range b.messages {
+		b.vectors[i].Base = &b.bytes[i*DatagramBytesMax]
+		h := &b.messages[i].header
+		h.Iov = &b.vectors[i]
+		h.SetIovlen(1)
+	}
+}
+
+// receive takes as many datagrams as there are, at most a batch.
+func (b *Batch) receive(fd int32) (int, syscall.Errno) {
+	for i := range b.messages {
+		h := &b.messages[i].header
+		h.Name, h.Namelen = &b.peers[i].name[0], uint32(len(b.peers[i].name))
+		h.Control = (*byte)(unsafe.Pointer(&b.peers[i].control[0]))
+		h.SetControllen(int(unsafe.Sizeof(b.peers[i].control)))
+		b.vectors[i].SetLen(DatagramBytesMax)
+	}
+	return mmsg(unix.SYS_RECVMMSG, fd, b.messages[:], unix.MSG_DONTWAIT)
+}
+
+// send sends the datagrams from … to-1 of a batch; to where the socket is connected to if peer is nil.
+func (b *Batch) send(fd int32, from, to int, peer *Peer) (int, syscall.Errno) {
+	for i := from; i < to; i++ {
+		h := &b.messages[i].header
+		b.vectors[i].SetLen(b.Len(i))
+		h.Name, h.Namelen, h.Control = nil, 0, nil
+		h.SetControllen(0)
+		if peer != nil {
+			h.Name, h.Namelen = &peer.name[0], peer.nameBytes
+			if peer.controlBytes > 0 {
+				h.Control = (*byte)(unsafe.Pointer(&peer.control[0]))
+				h.SetControllen(int(peer.controlBytes))
+			}
+		}
+	}
+	return mmsg(unix.SYS_SENDMMSG, fd, b.messages[from:to], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+}
+
+func mmsg(trap uintptr, fd int32, list []message, flags uintptr) (int, syscall.Errno) {
+	r, _, e := syscall.RawSyscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(list))), uintptr(len(list)), flags, 0, 0)
+	if e == syscall.EINTR {
+		return mmsg(trap, fd, list, flags)
+	}
+	if e != 0 {
+		return 0, e
+	}
+	return int(r), 0
+}
+
+func datagramSocket(v6 bool) (int32, syscall.Errno) {
+	family := syscall.AF_INET
+	if v6 {
+		family = syscall.AF_INET6
+	}
+	r, _, e := syscall.RawSyscall(syscall.SYS_SOCKET, uintptr(family), syscall.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if e != 0 {
+		return -1, e
+	}
+	return int32(r), 0
+}

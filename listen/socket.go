@@ -28,15 +28,18 @@ type Options struct {
 	Address string       // HOST:PORT, or unix:///PATH
 	Share   bool         // other processes of the same user may listen on the same port (TCP only)
 	Legacy  *Inheritance // what a predecessor left; nil: nothing
+
+	Datagrams bool // UDP
 }
 
 // Socket is one listening socket. Open makes it, Close ends it; all methods may be called from any goroutine.
 type Socket struct {
 	Name string
 
-	inner    net.Listener
-	file     *os.File // a duplicate, for those who accept by system call
-	fd       int      // file's descriptor; asking file again would make it blocking
+	inner    net.Listener   // nil: of datagrams
+	at       netip.AddrPort // of datagrams
+	file     *os.File       // a duplicate, for those who accept by system call
+	fd       int            // file's descriptor; asking file again would make it blocking
 	shared   bool
 	kept     atomic.Bool // another process has this very socket, too: its state is not ours alone
 	expected atomic.Pointer[arrival]
@@ -50,6 +53,9 @@ func UnixPath(address string) (path string, ok bool) { return strings.CutPrefix(
 
 // Open binds an address, or takes what a predecessor left under the name.
 func Open(o Options) (*Socket, error) {
+	if o.Datagrams {
+		return openDatagrams(o)
+	}
 	s := &Socket{Name: o.Name, shared: o.Share}
 	var err error
 	if file := o.Legacy.take(o.Name); file != nil {
@@ -84,16 +90,18 @@ func bind(o Options) (net.Listener, error) {
 	var c net.ListenConfig
 	c.SetMultipathTCP(false) // Go's default; its sockets take neither the filter of TurnAway nor the program of Claim
 	if o.Share {
-		c.Control = func(_, _ string, raw syscall.RawConn) (err error) {
-			if e := raw.Control(func(fd uintptr) {
-				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-			}); e != nil {
-				return e
-			}
-			return err
-		}
+		c.Control = sharePort
 	}
 	return c.Listen(noContext, "tcp", o.Address)
+}
+
+func sharePort(_, _ string, raw syscall.RawConn) (err error) {
+	if e := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	}); e != nil {
+		return e
+	}
+	return err
 }
 
 // bindUnix makes a socket that only its owner may use. A path that a process left which is no more is taken over.
@@ -144,6 +152,9 @@ func (s *Socket) FD() int { return s.fd }
 
 // Addr is where the socket listens; invalid for a path.
 func (s *Socket) Addr() netip.AddrPort {
+	if s.inner == nil {
+		return s.at
+	}
 	if a, ok := s.inner.Addr().(*net.TCPAddr); ok {
 		return a.AddrPort()
 	}
@@ -160,7 +171,10 @@ func (s *Socket) String() string {
 
 // Close ends listening. What a shared socket's queue holds is reset: StepAside first.
 func (s *Socket) Close() error {
-	_ = s.file.Close()
+	err := s.file.Close()
+	if s.inner == nil {
+		return err
+	}
 	return s.inner.Close()
 }
 
@@ -192,6 +206,9 @@ func (l listener) Accept() (net.Conn, error) {
 func (s *Socket) TurnAway() error {
 	if s.kept.Load() {
 		return nil
+	}
+	if s.inner == nil {
+		return s.deafen()
 	}
 	program := unix.SockFprog{Len: uint16(len(beginnings)), Filter: &beginnings[0]}
 	return unix.SetsockoptSockFprog(s.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program)

@@ -85,7 +85,7 @@ func (s *Snapshot) Describe() *Description {
 		d.Hosts = append(d.Hosts, h.describe())
 	}
 	for _, service := range s.config.Services {
-		d.Services = append(d.Services, service.describe())
+		d.Services = append(d.Services, service.Describe())
 	}
 	for _, c := range s.clusterList {
 		d.Clusters = append(d.Clusters, c.describe())

@@ -29,7 +29,7 @@ type Service struct {
 	NoRetry     bool          // proxy-stream-next-upstream: false: an endpoint that cannot be connected to ends the connection
 	Tries       int           // proxy-stream-next-upstream-tries; 0: as many as there may be
 	RetryWithin time.Duration // proxy-stream-next-upstream-timeout; 0: no limit
-	Responses   int           // UDP: datagrams that answer one of the client's; a session ends with the last; negative: any number
+	Responses   int           // UDP: datagrams that answer one of the client's; a session ends with the last
 	SessionsMax int           // UDP: sessions that may be open; beyond it the one that was silent longest goes
 	NoLog       bool          // no line in the access log
 }
@@ -133,7 +133,8 @@ type DescribedService struct {
 	ProxyTo   int    `json:"proxyProtocolToBackends,omitempty"` // the version
 }
 
-func (s *Service) describe() DescribedService {
+// Describe is the service for people.
+func (s *Service) Describe() DescribedService {
 	return DescribedService{Port: fmt.Sprintf("%s %d", s.Protocol, s.Port), Owner: s.Owner.text(), Cluster: s.Cluster,
 		ProxyFrom: s.ProxyFrom, ProxyTo: int(s.ProxyTo)}
 }

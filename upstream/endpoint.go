@@ -78,6 +78,9 @@ func identityOf(addr netip.AddrPort) uint64 {
 // Addr is where the endpoint listens.
 func (e *Endpoint) Addr() netip.AddrPort { return e.addr }
 
+// Gone tells whether e is no longer of its cluster. Any goroutine may ask.
+func (e *Endpoint) Gone() bool { return e.removed.Load() }
+
 // Cluster is the cluster that e belongs to, or belonged to.
 func (e *Endpoint) Cluster() *Cluster { return e.cluster }
 

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/sluiceproxy/sluice/l7/wire"
@@ -25,6 +28,7 @@ type Explained struct {
 	Refused string `json:"refused,omitempty"` // why no request like this is served
 	Path    string `json:"path,omitempty"`    // as routing sees it
 	*route.Explanation
+	Service     *route.DescribedService       `json:"service,omitempty"` // what a TCP or UDP port leads to, if that was asked
 	Endpoints   []string                      `json:"endpoints,omitempty"`
 	Annotations []translate.AppliedAnnotation `json:"annotations,omitempty"`
 	Settings    []translate.Origin            `json:"settings,omitempty"`
@@ -33,6 +37,9 @@ type Explained struct {
 
 // Explain tells what a state does with a request. t and env are this call's own: nothing that serves is touched.
 func Explain(s *State, t *translate.Translator, env route.Env, q Question) (*Explained, error) {
+	if AsksService(q.URL) {
+		return explainService(s, t, q.URL)
+	}
 	r, refused, err := q.parse()
 	if err != nil {
 		return nil, err
@@ -102,4 +109,45 @@ func (q *Question) parse() (r *wire.Request, refused string, err error) {
 		return nil, fault.Text, nil
 	}
 	return r, "", nil
+}
+
+// AsksService tells whether a question is about a TCP or UDP service: tcp://:9000.
+func AsksService(url string) bool {
+	return strings.HasPrefix(url, "tcp://") || strings.HasPrefix(url, "udp://")
+}
+
+// explainService tells what a port leads to.
+func explainService(s *State, t *translate.Translator, url string) (*Explained, error) {
+	scheme, at, _ := strings.Cut(url, "://")
+	protocol := route.TCP
+	if scheme == "udp" {
+		protocol = route.UDP
+	}
+	_, text, err := net.SplitHostPort(strings.TrimSuffix(at, "/"))
+	port, e := strconv.ParseUint(text, 10, 16)
+	if err != nil || e != nil {
+		return nil, fmt.Errorf("%q names no port: write %s://:9000", url, scheme)
+	}
+	config, problems := t.Translate(&s.Objects)
+	out := &Explained{Request: fmt.Sprintf("%s port %d", protocol, port)}
+	i := slices.IndexFunc(config.Services, func(v *route.Service) bool { return v.Protocol == protocol && v.Port == uint16(port) })
+	if i < 0 {
+		out.Refused = fmt.Sprintf("no entry of --%s-services-configmap names it", scheme)
+	} else {
+		d := config.Services[i].Describe()
+		out.Service = &d
+		for _, c := range config.Clusters {
+			if c.ID == d.Cluster {
+				for _, a := range c.Endpoints {
+					out.Endpoints = append(out.Endpoints, route.AddressText(a))
+				}
+			}
+		}
+	}
+	for _, p := range problems {
+		if p.Object.Kind == "ConfigMap" && p.Field == fmt.Sprintf("data[%d]", port) {
+			out.Problems = append(out.Problems, p.String())
+		}
+	}
+	return out, nil
 }
