@@ -40,6 +40,7 @@ type VirtualHost struct {
 	Certificate *Certificate    // nil: the default certificate
 	Passthrough string          // cluster ID for TLS pass-through by SNI; "": terminate
 	Owner       Object          // the Ingress that owns the host-scoped settings (the oldest)
+	ClientAuth  *ClientAuth     // what is asked of clients' certificates; nil: nothing
 	RegexMode   bool            // every path is a case-insensitive regex anchored at its start (use-regex, rewrite-target)
 	Filters     []filter.Config // host-scoped, before a rule's own (app-root)
 	Rules       []Rule          // any order; equal (Path, Type): the first one wins, translate has ordered them oldest first
@@ -109,6 +110,12 @@ type Certificate struct {
 	Owner   Object
 	CertPEM []byte
 	KeyPEM  []byte
+}
+
+// ClientAuth is what a host asks of clients' certificates, by the Secret of its authorities.
+type ClientAuth struct {
+	Owner Object
+	Terms l7.ClientTerms
 }
 
 // Problem is why one object of the Config was not taken, or not wholly.
