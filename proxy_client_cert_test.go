@@ -303,8 +303,10 @@ func TestClientCertificatePolicies(t *testing.T) {
 // oneTicket offers whatever ticket came last, to every server.
 type oneTicket struct{ tls.ClientSessionCache }
 
-func (o oneTicket) Get(string) (*tls.ClientSessionState, bool) { return o.ClientSessionCache.Get("any") }
-func (o oneTicket) Put(_ string, s *tls.ClientSessionState)    { o.ClientSessionCache.Put("any", s) }
+func (o oneTicket) Get(string) (*tls.ClientSessionState, bool) {
+	return o.ClientSessionCache.Get("any")
+}
+func (o oneTicket) Put(_ string, s *tls.ClientSessionState) { o.ClientSessionCache.Put("any", s) }
 
 // TestClientCertificateChanges changes a host's policy under a connection that lives on: it is judged anew.
 func TestClientCertificateChanges(t *testing.T) {
