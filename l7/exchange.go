@@ -26,7 +26,8 @@ type Exchange struct {
 	Secure   bool   // the client's own connection was https: TLS here, or a trusted X-Forwarded-Proto
 	Server   []byte // SNI name of the connection, normalised; nil without TLS or name
 
-	trusted bool // the connection's peer is a trusted proxy whose X-Forwarded-* count
+	accepted *Accepted // nil: the proxy's own exchange, or a copy
+	trusted  bool      // the connection's peer is a trusted proxy whose X-Forwarded-* count
 
 	// RequestID is X-Request-ID: the client's, or made for this exchange. Known from forwarding on.
 	RequestID []byte

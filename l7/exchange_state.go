@@ -28,7 +28,7 @@ func (x *Exchange) reset() {
 	x.SendHost, x.authority, x.Admitted, x.SetCookies, x.Challenge = nil, nil, false, x.SetCookies[:0], nil
 	x.CookiesAlways = false
 	x.described, x.intercepted, x.depth = false, false, 0
-	x.Server, x.answer, x.client = nil, nil, nil
+	x.Server, x.answer, x.client, x.accepted = nil, nil, nil, nil
 	x.TLS, x.Secure, x.trusted, x.RequestID = false, false, false, nil
 	x.unpark() // a filter may have parked without saying so: whoever resumes it must not meet another exchange
 	x.filter, x.stage, x.ticket = 0, stageHead, fastpath.Ticket{}

@@ -341,7 +341,7 @@ func (h *http1) open() *Exchange {
 	h.c.ReadAhead(false)
 	x := h.local.exchange()
 	x.client, x.Settings = h, h.settings
-	x.Remote, x.Local, x.TLS, x.Server = h.c.Remote(), h.accepted.Local, h.tls, h.accepted.Server
+	x.Remote, x.Local, x.TLS, x.Server, x.accepted = h.c.Remote(), h.accepted.Local, h.tls, h.accepted.Server, h.accepted
 	x.ClientIP = x.Remote.Addr()
 	x.started = h.c.Loop().Now()
 	h.x = x

@@ -153,7 +153,7 @@ func (h *http2) open(id uint32) *stream {
 	x := h.local.exchange()
 	s.x = x
 	x.client, x.Settings = s, h.settings
-	x.Remote, x.Local, x.TLS, x.Server = h.c.Remote(), h.accepted.Local, h.tls, h.accepted.Server
+	x.Remote, x.Local, x.TLS, x.Server, x.accepted = h.c.Remote(), h.accepted.Local, h.tls, h.accepted.Server, h.accepted
 	x.ClientIP = x.Remote.Addr()
 	x.started, x.major = h.c.Loop().Now(), 2
 	h.streams = append(h.streams, s)

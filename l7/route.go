@@ -24,8 +24,11 @@ type Route struct {
 	Mirror   *Mirror           // nil: none
 	Fallback *upstream.Cluster // asked when Cluster has no endpoint (default-backend annotation, then the controller's); nil: 503
 	Errors   *ErrorPages       // answers that a page of its cluster replaces; nil: none
-	Policy   Policy
-	Stats    *RouteStats // by identity: outlives the snapshot
+
+	ClientAuth *ClientAuth // its host's policy for client certificates; nil: none
+
+	Policy Policy
+	Stats  *RouteStats // by identity: outlives the snapshot
 }
 
 // Policy is how exchanges of a route are forwarded. Zero durations mean the Settings' default; BodyMax 0 means no limit.

@@ -15,6 +15,9 @@ func (x *Exchange) serve() {
 		x.respond(statusNoRoute, nil)
 		return
 	}
+	if x.TLS && !x.admitted() {
+		return
+	}
 	x.trust()
 	x.filterRequest()
 }

@@ -175,5 +175,6 @@ func (p *local) now() []byte {
 type Accepted struct {
 	Server      []byte            // SNI name, normalised; nil without
 	Certificate *x509.Certificate // what was shown; nil without TLS
+	Presented   *Presented        // what the client showed; nil: the connection's host has no policy for that
 	Local       netip.AddrPort    // where the client connected to: our port, or what a PROXY header says
 }

@@ -38,6 +38,7 @@ func Compile(c *Config, previous *Snapshot, env Env) (*Snapshot, []Problem) {
 	k.compileServices()
 	k.next.identities.stats.sweep(k.next.Generation, k.statsInUse())
 	k.next.identities.states.sweep(k.next.Generation, k.ownersInUse())
+	k.next.identities.policies.sweep(k.next.Generation, k.policiesInUse())
 	k.next.identities.certificates.sweep(k.next.Generation, k.certificatesInUse())
 	return k.next, k.next.problems
 }

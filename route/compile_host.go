@@ -116,7 +116,9 @@ func (k *compiler) newHost(v *VirtualHost) *Host {
 	k.host = hostWork{Host: &Host{source: v, routes: make([]*l7.Route, len(v.Rules))}, usable: k.host.usable[:0]}
 	h := k.host.Host
 	k.hostCertificate()
+	k.hostClientAuth()
 	k.host.common = newChain(k.stages(v.Owner, v.Filters))
+	k.host.common.failed = k.host.common.failed || v.ClientAuth != nil && h.ClientAuth == nil
 	if v.Passthrough != "" {
 		if c := k.named(v.Passthrough); c != nil {
 			h.Passthrough = c.upstream
@@ -205,13 +207,14 @@ func (k *compiler) compileMiss() {
 	h.miss = k.next.miss
 	switch {
 	case common.failed:
-		h.miss, h.ownMiss = k.failing(l7.Identity{Host: h.source.Name}), true
+		h.miss, h.ownMiss = k.failing(l7.Identity{Host: h.source.Name}), true // whoever asks
 	case len(common.list) > 0 && h.miss == nil:
 		identity := l7.Identity{Host: h.source.Name}
-		h.miss = &l7.Route{ID: identity, Request: endWith(common.request, notFound), Response: common.response, Stats: k.stats(identity)}
+		h.miss = &l7.Route{ID: identity, Request: endWith(common.request, notFound), Response: common.response, Stats: k.stats(identity), ClientAuth: h.ClientAuth}
 		h.ownMiss = true
 	case len(common.list) > 0:
 		own := *h.miss
+		own.ClientAuth = h.ClientAuth
 		own.Request, own.Response = endWith(common.request, own.Request...), common.response
 		h.miss, h.ownMiss = &own, true
 	}

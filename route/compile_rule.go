@@ -61,7 +61,8 @@ func (k *compiler) route(v *VirtualHost, r *Rule) *l7.Route {
 	if chain.failed || r.Deny != "" {
 		return k.failing(id)
 	}
-	route := &l7.Route{ID: id, Request: chain.request, Response: chain.response, Errors: chain.errors, Policy: r.Policy, Stats: k.stats(id)}
+	route := &l7.Route{ID: id, Request: chain.request, Response: chain.response, Errors: chain.errors, Policy: r.Policy, Stats: k.stats(id),
+		ClientAuth: k.host.ClientAuth}
 	if target == nil {
 		route.Request = endWith(chain.request, unavailable) // what the filters leave unanswered has nowhere to go
 		return route
@@ -119,7 +120,7 @@ func (k *compiler) redirect(m redirect) *l7.Route {
 		return k.failing(id)
 	}
 	return &l7.Route{ID: id, Request: endWith(common.request, addSlash{path: escapePath(r.Path)}), Response: common.response,
-		Policy: r.Policy, Stats: k.stats(id)}
+		Policy: r.Policy, Stats: k.stats(id), ClientAuth: k.host.ClientAuth}
 }
 
 // named finds a cluster by its ID, and remembers that the host depends on it.

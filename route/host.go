@@ -18,6 +18,8 @@ type Host struct {
 	Certificate *tls.Certificate  // nil: ask Snapshot.Certificate
 	Passthrough *upstream.Cluster // nil: terminate
 
+	ClientAuth *l7.ClientAuth // nil: clients are not asked for certificates
+
 	source   *VirtualHost
 	hash     uint64         // of its key in the Snapshot's table
 	clusters []*liveCluster // that it names; some more than once

@@ -17,6 +17,7 @@ type identities struct {
 	states kept[Object, *filter.State]
 	other  *l7.RouteStats // of identities beyond statsMax
 
+	policies     kept[string, clientPolicy]            // by ID; those out of use go when the next one comes
 	certificates kept[*Certificate, parsedCertificate] // those out of use go when the next one comes
 }
 

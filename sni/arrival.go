@@ -16,6 +16,9 @@ type arrival struct {
 	raised bool         // SO_RCVLOWAT is raised
 	need   int          // bytes without which another look is in vain: a hello in tiny pieces must not cost us one each
 	accept *l7.Accepted
+	policy *l7.ClientAuth  // of the handshake; nil: clients are not asked for certificates
+	conn   *fastpath.Conn  // while ticket is out
+	ticket fastpath.Ticket // what the client showed is being judged
 }
 
 // greet waits for the first bytes, or goes straight to HTTP where nothing is to be decided.
@@ -37,6 +40,9 @@ func (a *arrival) greet(c *fastpath.Conn) {
 
 // OnReadable implements fastpath.Handler.
 func (a *arrival) OnReadable(c *fastpath.Conn) {
+	if a.conn != nil { // it is HTTP's
+		return
+	}
 	if a.proxy != nil {
 		a.readProxy(c)
 		return

@@ -70,7 +70,7 @@ func NewDoor(c DoorConfig) *Door {
 		d.Acceptor = new(Acceptor)
 	}
 	if c.TLS {
-		d.tls.Store(d.newTLSConfig())
+		d.tls.Store(d.newTLSConfig(nil))
 	}
 	return d
 }

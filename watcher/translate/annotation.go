@@ -41,6 +41,7 @@ var annotations = slices.Concat(
 	errorAnnotations,
 	accessAnnotations,
 	authAnnotations,
+	clientAuthAnnotations,
 	proxySSLAnnotations,
 	backendAnnotations,
 	balanceAnnotations,
@@ -160,6 +161,7 @@ type dialect struct {
 	basic         basicDialect
 	auth          authDialect
 	satisfyAny    bool
+	client        clientDialect
 	proxySSL      proxySSLDialect
 	headers       headersDialect
 	errors        string // custom-http-errors; "": the ConfigMap's
@@ -206,6 +208,7 @@ func newDialect(o *Options, d *defaults) dialect {
 		cors: newCORS(), headers: d.headers, errorsOwnOnly: d.errorsOwnOnly,
 		hashSubsetSize: 3, affinity: upstream.Affinity{Cookie: cookieNameDefault},
 		serviceUpstream: d.serviceUpstream,
+		client:          clientDialect{depth: clientDepthDefault},
 		limit:           filter.Limit{BurstMultiplier: burstMultiplierDefault},
 		globalAuth:      true, firewall: d.firewall,
 		policy: d.policy,

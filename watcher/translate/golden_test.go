@@ -187,6 +187,7 @@ type (
 		PassthroughProxy int          `json:"passthroughProxy,omitempty"`
 		RegexMode        bool         `json:"regexMode,omitempty"`
 		IgnoreSlash      bool         `json:"ignoreSlash,omitempty"`
+		ClientAuth       string       `json:"clientAuth,omitempty"`
 		Filters          []string     `json:"filters,omitempty"`
 		Rules            []goldenRule `json:"rules,omitempty"`
 	}
@@ -252,11 +253,20 @@ var usualHSTS = filter.HSTS{MaxAge: 31536000 * time.Second, IncludeSubdomains: t
 func renderHost(h *route.VirtualHost) goldenHost {
 	out := goldenHost{Name: h.Name, Owner: h.Owner.Namespace + "/" + h.Owner.Name, Certificate: certificateName(h.Certificate),
 		Passthrough: h.Passthrough, PassthroughProxy: int(h.PassthroughProxy), RegexMode: h.RegexMode, IgnoreSlash: h.IgnoreSlash}
+	if a := h.ClientAuth; a != nil {
+		out.ClientAuth = fmt.Sprintf("%s/%s: %s, depth %d, revocations %v", a.Owner.Namespace, a.Owner.Name, a.Terms.Mode, a.Terms.Depth, a.Terms.RevocationList != "")
+	}
 	filters := h.Filters
+	if len(filters) > 0 {
+		if _, ok := filters[0].(filter.ClientCertificate); ok {
+			out.Filters = renderFilters(filters[:1])
+			filters = filters[1:]
+		}
+	}
 	if len(filters) > 0 && filters[0] == filter.Config(usualHSTS) {
 		filters = filters[1:]
 	} else {
-		out.Filters = []string{"without the usual HSTS"}
+		out.Filters = append(out.Filters, "without the usual HSTS")
 	}
 	out.Filters = append(out.Filters, renderFilters(filters)...)
 	for _, r := range h.Rules {

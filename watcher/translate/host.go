@@ -159,6 +159,7 @@ func (b *hostBuild) build() {
 	b.mergeCanaries()
 	b.out.Filters = b.translator.config.defaults.host
 	b.chooseAppRoot()
+	b.chooseClientAuth()
 	b.choosePassthrough()
 }
 

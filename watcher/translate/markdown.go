@@ -74,6 +74,7 @@ var annotationSections = []annotationSection{
 	{"Error pages", errorAnnotations},
 	{"Access and log", accessAnnotations},
 	{"Authentication", authAnnotations},
+	{"Client certificates", clientAuthAnnotations},
 	{"TLS to backends", proxySSLAnnotations},
 	{"Backends", backendAnnotations},
 	{"Load balancing", balanceAnnotations},

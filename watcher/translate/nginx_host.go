@@ -154,7 +154,7 @@ func (b *deriver) www(h *host) {
 	}
 	b.add(from, h.out, func(v *route.VirtualHost) {
 		d := &b.translator.config.defaults
-		v.Rules, v.Passthrough, v.PassthroughProxy, v.RegexMode = nil, "", 0, false
+		v.Rules, v.Passthrough, v.PassthroughProxy, v.RegexMode, v.ClientAuth = nil, "", 0, false, nil
 		v.Filters = append(slices.Clip(d.host), filter.HostRedirect{Status: d.redirectCode, Host: h.name})
 		if c := v.Certificate; c != nil {
 			if leaf := firstCertificate(c.CertPEM); leaf == nil || leaf.VerifyHostname(from) != nil {

@@ -10,7 +10,7 @@ import (
 // Keys of ingress-nginx that nothing acts on yet. What asks for protection fails closed: an Ingress that wants
 // authentication is not served without it.
 var laterAnnotations = slices.Concat(
-	laterRouting, laterBackends, laterAuth, laterFirewall, laterObservability,
+	laterRouting, laterBackends, laterFirewall, laterObservability,
 	needlessAnnotations)
 
 var laterRouting = []annotation{
@@ -29,16 +29,6 @@ var laterBackends = []annotation{
 	{key: "ssl-prefer-server-ciphers", scope: scopeHost, risk: riskLow, verdict: later,
 		note: "the server's order holds",
 		text: "Whose order of ciphers holds."},
-}
-
-var laterAuth = []annotation{
-	{key: "auth-tls-secret", scope: scopeHost, risk: riskMedium, verdict: later, effect: deny,
-		text: "Asks clients for certificates of this authority."},
-	{key: "auth-tls-verify-client", scope: scopeHost, risk: riskMedium, verdict: later, text: "on, off, optional, optional_no_ca."},
-	{key: "auth-tls-verify-depth", scope: scopeHost, risk: riskLow, verdict: later, text: "How long their chains may be."},
-	{key: "auth-tls-error-page", scope: scopeHost, risk: riskHigh, verdict: later, text: "Where clients are sent whose certificate fails."},
-	{key: "auth-tls-pass-certificate-to-upstream", scope: scopeHost, risk: riskLow, verdict: later, text: "Whether backends get the certificate."},
-	{key: "auth-tls-match-cn", scope: scopeHost, risk: riskHigh, verdict: later, text: "What its common name must match."},
 }
 
 var laterFirewall = []annotation{

@@ -44,7 +44,7 @@ func (f *fragment) references() (secrets, configMaps []key) {
 		return nil, nil
 	}
 	cross := f.dialect.defaults.crossNamespace
-	for _, name := range []string{f.dialect.basic.secret, f.dialect.proxySSL.secret} {
+	for _, name := range []string{f.dialect.basic.secret, f.dialect.proxySSL.secret, f.dialect.client.secret} {
 		if name == "" {
 			continue
 		}
