@@ -102,7 +102,8 @@ func TestDaemonSetRollOut(t *testing.T) {
 			pods, _ := tryKubectl("", "get", "pods", "-n", "sluice", "-o", "wide")
 			t.Logf("%s\n%s", pods, logs)
 		}
-		_, _ = tryKubectl(text, "delete", "--wait=false", "--grace-period=1", "-f", "-")
+		// The rest ends with the cluster: other tests have to do with it.
+		_, _ = tryKubectl("", "delete", "-n", "sluice", "daemonset/sluice", "--wait=false")
 	})
 	rolledOut(t, "sluice", "daemonset/sluice")
 	namespace := newNamespace(t)

@@ -80,6 +80,17 @@ func (c *crowd) one(i, endpoints int, class, real string) error {
 	return err
 }
 
+// clear removes the Ingresses.
+func (c *crowd) clear() {
+	if err := c.networking.Ingresses(c.namespace).DeleteCollection(context.Background(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		c.Error(err)
+	}
+	eventually(c, "the Ingresses have gone", func() (bool, string) {
+		list, err := c.networking.Ingresses(c.namespace).List(context.Background(), metav1.ListOptions{Limit: 1})
+		return err == nil && len(list.Items) == 0, fmt.Sprint(err)
+	})
+}
+
 func sliceOf(service string, addresses []string) *discoveryv1.EndpointSlice {
 	port := int32(8080)
 	s := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Name: service, Labels: map[string]string{discoveryv1.LabelServiceName: service}},
@@ -116,6 +127,7 @@ func TestScale(t *testing.T) {
 	real := kubectl(t, "get", "pods", "-n", c.namespace, "-l", "app=real", "-o", "jsonpath={.items[0].status.podIP}")
 	began := time.Now()
 	a := newAccount(t)
+	t.Cleanup(c.clear) // before the class goes: Ingresses without one are Problems, and Events, to every other test
 	c.make(n, 10, a.namespace, real)
 	t.Logf("%d Ingresses, Services and EndpointSlices of 10 endpoints made in %v", n, time.Since(began).Round(time.Second))
 
