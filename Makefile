@@ -53,7 +53,7 @@ bin/.kube: $(KUBE_SOURCES)
 	@touch $@
 
 .PHONY: test
-test: bin/h2spec ## all tests, with the fuzz targets' seeds and found inputs (TESTFLAGS=-v, PACKAGES=./route)
+test: bin/h2spec bin/interop-client bin/interop-server ## all tests, with the fuzz targets' seeds and found inputs (TESTFLAGS=-v, PACKAGES=./route)
 	$(GO) test -p 1 -timeout 18m $(TESTFLAGS) $(PACKAGES)
 
 test: bin/helm bin/kustomize # tests of deploy/ run them; built here, since a first build takes minutes
@@ -68,7 +68,7 @@ test-short: ## the tests that need no long load
 	$(GO) test -short $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: race
-race: bin/h2spec ## all tests under the race detector (needs gcc)
+race: bin/h2spec bin/interop-client bin/interop-server ## all tests under the race detector (needs gcc)
 	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 18m $(TESTFLAGS) $(PACKAGES)
 
 # `go test -fuzz` takes one target of one package a run.
@@ -197,6 +197,9 @@ bin/govulncheck: tools/go.mod tools/go.sum
 
 bin/h2spec: tools/go.mod tools/go.sum
 	$(GO) build -C tools -o ../$@ github.com/summerwind/h2spec/cmd/h2spec
+
+bin/interop-%: tools/go.mod tools/go.sum
+	$(GO) build -C tools -ldflags '-s -w' -o ../$@ google.golang.org/grpc/interop/$*
 
 bin/benchstat: tools/go.mod tools/go.sum
 	$(GO) build -C tools -o ../$@ golang.org/x/perf/cmd/benchstat

@@ -21,6 +21,7 @@ type Settings struct {
 	Algorithm      Algorithm
 	ConnectTimeout time.Duration // proxy-connect-timeout; 0: 5 s
 	TLS            *TLS          // nil: plain
+	HTTP2          bool          // backends speak HTTP/2: by ALPN with TLS, with prior knowledge without (h2c)
 	IdleMax        int           // idle sessions kept per endpoint, all loops together, at least one each; 0: 320 (upstream-keepalive-connections); negative: none
 	IdleTimeout    time.Duration // 0: 60 s (upstream-keepalive-timeout)
 	AgeMax         time.Duration // of a session that takes another request; 0: 1 h (upstream-keepalive-time)
@@ -129,10 +130,10 @@ func compile(s Settings, loops int, before *compiled) *compiled {
 	}
 	switch {
 	case s.TLS == nil:
-	case before != nil && before.TLS != nil && *before.TLS == *s.TLS:
+	case before != nil && before.TLS != nil && *before.TLS == *s.TLS && before.HTTP2 == s.HTTP2:
 		c.tls, c.err = before.tls, before.err
 	default:
-		c.tls, c.err = s.TLS.config()
+		c.tls, c.err = s.TLS.config(s.HTTP2)
 	}
 	if key, err := ParseKey(s.HashBy); err == nil {
 		c.key = key

@@ -148,7 +148,7 @@ type dialect struct {
 
 	allow, deny string // source ranges
 
-	https          bool // backend-protocol
+	speaks         protocol // backend-protocol
 	passthrough    bool
 	defaultBackend string              // name of a Service; "": none
 	algorithm      *upstream.Algorithm // nil: the default; the first Ingress that names a backend decides
