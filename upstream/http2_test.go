@@ -66,6 +66,7 @@ func TestHTTP2Exchanges(t *testing.T) {
 				p := post(body)
 				p.request.Framing, p.request.ContentLength = wire.FramingChunked, 0
 				p.request.TETrailers = true
+				p.request.Fields = []wire.Field{wire.NewField(wire.FieldTrailer, []byte("Asked"))}
 				p.trailer = []wire.Field{{Name: []byte("Asked"), Value: []byte("!")}}
 				p.do(t, env, e).ok(t, 200, body)
 				if want := fmt.Sprintf("Sum: %d!\n", size); !strings.EqualFold(p.trailers, want) {
