@@ -462,6 +462,9 @@ func (x *Exchange) beginResponse() {
 	}
 	r := &x.Resp
 	end := x.Req.Method == wire.MethodHead || r.Framing == wire.FramingNone || r.Framing == wire.FramingLength && r.ContentLength == 0
+	if x.major == 2 && x.Req.TETrailers && r.Framing == wire.FramingLength && !r.Unsaid {
+		end = false // trailers may follow
+	}
 	x.date()
 	if err := x.client.WriteHead(x, end); err != nil {
 		x.unwritable(err)

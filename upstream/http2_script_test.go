@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	xhttp2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -353,4 +354,43 @@ func TestHTTP2Defects(t *testing.T) {
 			eventually(t, "nothing is left", func() bool { s := e.Stats(); return s.Active == 0 && s.Open == s.Idle })
 		})
 	}
+}
+
+// A backend that falls silent while streams wait is asked, and given up when it does not answer; one that never says its
+// SETTINGS was never asked for anything.
+func TestHTTP2Silent(t *testing.T) {
+	pings := make(chan bool, 4)
+	b := scripted(t, func(f *frames) {
+		f.request()
+		for next[*xhttp2.PingFrame](f) != nil {
+			pings <- true
+		}
+	})
+	env := newEnv(t, 1)
+	e := only(t, cluster(t, env, http2(false), b.addr()))
+	p := get("/")
+	p.done = make(chan struct{})
+	l := env.Loops[0]
+	began := make(chan struct{})
+	p.began = func(Stream) { close(began) }
+	l.Post(func() { p.start(l, e) })
+	wait(t, began, "the request")
+	on(t, l, func() { // what the clock would do
+		s := e.loops[0].sessions[0]
+		s.heard -= h2PingAfter
+		s.OnDeadline(s.conn)
+	})
+	wait(t, pings, "PING")
+	on(t, l, func() {
+		s := e.loops[0].sessions[0]
+		s.pingBy = l.Now()
+		s.OnDeadline(s.conn)
+	})
+	wait(t, p.done, "the end")
+	p.failed(t, ErrPing)
+
+	mute := newServer(t, func(c net.Conn, _ int) { io.Copy(io.Discard, c) })
+	q := get("/")
+	q.options.ConnectTimeout = 50 * time.Millisecond
+	q.do(t, env, only(t, cluster(t, env, http2(false), mute.addr()))).failed(t, ErrNoSettings)
 }

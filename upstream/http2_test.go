@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/sluiceproxy/sluice/fastpath"
@@ -130,3 +131,84 @@ func TestHTTP2NotSpoken(t *testing.T) {
 }
 
 var _ fastpath.Handler = (*session2)(nil)
+
+// gRPC's health protocol, over h2c and TLS.
+func TestHealthCheckGRPC(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		var answer atomic.Value
+		addr := h2Backend(t, secure, func(w http.ResponseWriter, r *http.Request) {
+			b, _ := io.ReadAll(r.Body)
+			if r.URL.Path != "/grpc.health.v1.Health/Check" || r.Header.Get("Te") != "trailers" || string(b) != "\x00\x00\x00\x00\x06\x0a\x04shop" {
+				http.Error(w, "no", 404)
+				return
+			}
+			a := answer.Load().([2]string)
+			w.Header().Set("Trailer", "Grpc-Status")
+			io.WriteString(w, a[0])
+			w.Header().Set("Grpc-Status", a[1])
+		})
+		env := newEnv(t, 1)
+		e := only(t, cluster(t, env, http2(secure), addr))
+		for _, c := range []struct{ body, status, want string }{
+			{"\x00\x00\x00\x00\x02\x08\x01", "0", ""},
+			{"\x00\x00\x00\x00\x02\x08\x02", "0", "NOT_SERVING"},
+			{"\x00\x00\x00\x00\x00", "0", "UNKNOWN"},
+			{"", "5", "gRPC status"},
+			{"\x00\x00\x00\x00\x01\x08\x01", "0", "no message"},
+			{"\x00\x00\x00\x00\x01\x08", "0", "malformed"},
+		} {
+			answer.Store([2]string{c.body, c.status})
+			k := Check{Kind: CheckGRPC, Service: "shop"}
+			k.fill()
+			err := e.check(t.Context(), &k)
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("TLS %v, %q, status %s: %v, want %q", secure, c.body, c.status, err, c.want)
+			}
+		}
+	}
+}
+
+// FuzzH2Session: whatever a backend says, in whatever pieces, every request ends and nothing is left.
+func FuzzH2Session(f *testing.F) {
+	settings := "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+	f.Add([]byte(settings+"\x00\x00\x01\x01\x05\x00\x00\x00\x01\x88"), uint8(3))
+	f.Add([]byte(settings+"\x00\x00\x01\x01\x04\x00\x00\x00\x01\x88\x00\x00\x02\x00\x01\x00\x00\x00\x01hi"), uint8(9))
+	f.Add([]byte(settings+"\x00\x00\x04\x03\x00\x00\x00\x00\x01\x00\x00\x00\x07"), uint8(1))
+	f.Add([]byte(settings+"\x00\x00\x08\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), uint8(200))
+	f.Add([]byte("\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x08\x06\x00\x00\x00\x00\x00pingping"), uint8(0))
+	f.Add([]byte(settings+"\x00\x00\x01\x01\x04\x00\x00\x00\x01\x88\x00\x00\x05\x00\x08\x00\x00\x00\x01\x02a\x00\x00\x00\x00\x00\x01\x01\x05\x00\x00\x00\x01\x10"), uint8(5))
+	env := newEnv(f, 1)
+	var script atomic.Value
+	b := newServer(f, func(c net.Conn, _ int) {
+		s := script.Load().([2]any)
+		said, step := s[0].([]byte), int(s[1].(uint8))+1
+		go io.Copy(io.Discard, c)
+		for len(said) > 0 {
+			n := min(step, len(said))
+			if _, err := c.Write(said[:n]); err != nil {
+				return
+			}
+			said = said[n:]
+		}
+	})
+	c := cluster(f, env, http2(false), b.addr())
+	f.Fuzz(func(t *testing.T, said []byte, step uint8) {
+		script.Store([2]any{said, step})
+		e := only(t, c)
+		l := env.Loops[0]
+		var all []*caller
+		for i := range 3 {
+			p := get("/")
+			if i == 1 {
+				p = post("body")
+			}
+			p.done = make(chan struct{})
+			all = append(all, p)
+			l.Post(func() { p.start(l, e) })
+		}
+		for _, p := range all {
+			wait(t, p.done, "an end")
+		}
+		eventually(t, "nothing is left", func() bool { s := e.Stats(); return s.Active == 0 && s.Open == 0 })
+	})
+}

@@ -61,7 +61,8 @@ type Outlier struct {
 type Check struct {
 	Kind      CheckKind
 	Path      string        // CheckHTTP: what is asked for; "": /
-	Host      string        // CheckHTTP: the Host; "": the endpoint's address
+	Host      string        // CheckHTTP, CheckGRPC: the Host; "": the endpoint's address
+	Service   string        // CheckGRPC: whose health is asked for; "": the server's
 	StatusMin int           // CheckHTTP: statuses that are healthy; 0: 200
 	StatusMax int           // 0: 399
 	Interval  time.Duration // 0: 10 s
@@ -77,6 +78,7 @@ const (
 	CheckNone CheckKind = iota
 	CheckTCP            // take a connection
 	CheckHTTP           // answer a GET with one of the statuses
+	CheckGRPC           // say SERVING to gRPC's health protocol (grpc.health.v1)
 )
 
 // TLS is how a cluster speaks TLS to its endpoints (backend-protocol: HTTPS, proxy-ssl-*).
