@@ -60,7 +60,7 @@ bin/.kube: $(KUBE_SOURCES)
 	@touch $@
 
 .PHONY: test
-test: bin/h2spec ## all tests, those in a cluster too, with the fuzz targets' seeds (TESTFLAGS=-v, PACKAGES=./route, SLUICE_KUBE=off)
+test: bin/h2spec bin/interop-client bin/interop-server ## all tests, those in a cluster too, with the fuzz targets' seeds (TESTFLAGS=-v, PACKAGES=./route, SLUICE_KUBE=off)
 	$(GO) test -p 1 -timeout 18m $(TESTFLAGS) $(PACKAGES)
 ifeq ($(PACKAGES),./...)
 ifeq ($(SLUICE_KUBE),off)
@@ -87,7 +87,7 @@ test-short: ## the tests that need no long load
 	$(GO) test -short $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: race
-race: bin/h2spec ## all tests under the race detector (needs gcc)
+race: bin/h2spec bin/interop-client bin/interop-server ## all tests under the race detector (needs gcc)
 	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 18m $(TESTFLAGS) $(PACKAGES)
 
 # `go test -fuzz` takes one target of one package a run.
@@ -216,6 +216,9 @@ bin/govulncheck: tools/go.mod tools/go.sum
 
 bin/h2spec: tools/go.mod tools/go.sum
 	$(GO) build -C tools -o ../$@ github.com/summerwind/h2spec/cmd/h2spec
+
+bin/interop-%: tools/go.mod tools/go.sum
+	$(GO) build -C tools -ldflags '-s -w' -o ../$@ google.golang.org/grpc/interop/$*
 
 bin/benchstat: tools/go.mod tools/go.sum
 	$(GO) build -C tools -o ../$@ golang.org/x/perf/cmd/benchstat

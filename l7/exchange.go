@@ -3,6 +3,7 @@ package l7
 import (
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7/wire"
@@ -56,6 +57,8 @@ type Exchange struct {
 	asked     []byte // Req.Target as the client spelled it, for the log
 	headBytes int    // bytes of the request's head
 	major     uint8  // of the client's HTTP version, when it is not 1
+	grpc        bool          // the request is a gRPC call
+	callTimeout time.Duration // … with that deadline (grpc-timeout); 0: none
 	stage     stage
 	filter    int // the next request filter to run
 	ticket    fastpath.Ticket

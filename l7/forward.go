@@ -83,6 +83,13 @@ func (x *Exchange) forward() {
 		return
 	}
 	x.choose()
+	if x.Req.Upgrade != nil && x.fwd.cluster.HTTP2() {
+		if x.Req.Connect || x.Req.WebSocket() {
+			x.failed(upstream.ErrUpgrade)
+			return
+		}
+		x.Req.Upgrade = nil // a wish that a server may ignore (RFC 9110 7.8): curl's for h2c
+	}
 	x.Describe()
 	if x.SendHost != nil {
 		x.authority, x.Req.Authority = x.Req.Authority, x.SendHost
@@ -96,7 +103,7 @@ func (x *Exchange) forward() {
 	} else if err := x.admitBody(); err != nil {
 		x.failed(err)
 		return
-	} else if x.Route.Policy.BufferRequest && x.Req.Upgrade == nil {
+	} else if x.Route.Policy.BufferRequest && x.Req.Upgrade == nil && !x.grpc {
 		x.stage = stageCollect
 		x.collect()
 		return
@@ -171,6 +178,7 @@ func (x *Exchange) connect() {
 		ConnectTimeout: timeout,
 		Head:           &x.Settings.ResponseLimits,
 		InterimMax:     x.Settings.InterimMax,
+		Arena:          &x.Arena,
 	})
 	switch {
 	case ready || err != nil:
@@ -234,7 +242,7 @@ func (x *Exchange) sendBody() {
 		b, err := x.client.ReadBody(room)
 		switch {
 		case err == fastpath.ErrWouldBlock:
-			x.expect(0) // it is the client that is waited for
+			x.expect(x.clientWait()) // it is the client that is waited for
 			return
 		case err == fastpath.ErrEOF:
 			f.bodyEnd = true
@@ -294,7 +302,7 @@ func (x *Exchange) expect(d time.Duration) {
 
 // within shortens a wait (0: without end) to what the route's request-timeout leaves.
 func (x *Exchange) within(d time.Duration) time.Duration {
-	total := x.Route.Policy.Timeout
+	total := x.total()
 	if total == 0 {
 		return d
 	}
@@ -307,7 +315,7 @@ func (x *Exchange) within(d time.Duration) time.Duration {
 
 // overdue tells whether the route's request-timeout has passed.
 func (x *Exchange) overdue() bool {
-	total := x.Route.Policy.Timeout
+	total := x.total()
 	return total > 0 && x.loop.Now()-x.started >= int64(total)
 }
 
@@ -454,6 +462,9 @@ func (x *Exchange) beginResponse() {
 	}
 	r := &x.Resp
 	end := x.Req.Method == wire.MethodHead || r.Framing == wire.FramingNone || r.Framing == wire.FramingLength && r.ContentLength == 0
+	if x.major == 2 && x.Req.TETrailers && r.Framing == wire.FramingLength && !r.Unsaid {
+		end = false // trailers may follow
+	}
 	x.date()
 	if err := x.client.WriteHead(x, end); err != nil {
 		x.unwritable(err)

@@ -45,11 +45,7 @@ type http2 struct {
 	dataLeft int     // its bytes that are still to come
 	dataEnd  bool    // it ends its stream
 
-	block     []byte // of a header block that CONTINUATION goes on with
-	blockOf   uint32 // its stream; 0: none
-	blockEnd  bool
-	blockBad  *wire.H2Error // the stream's error, found in its HEADERS
-	continued int
+	block wire.H2Block
 
 	queue   []*stream // streams that wait for the connection to take more
 	serving *stream
@@ -207,7 +203,7 @@ func (h *http2) step(b []byte) (bool, *wire.H2Error) {
 	if len(b) < whole {
 		return false, nil
 	}
-	if h.blockOf == 0 {
+	if !h.block.Open() {
 		h.partial = 0
 	}
 	return true, h.frame(head, b[wire.H2HeadBytes:whole], whole)
@@ -229,15 +225,10 @@ func (h *http2) preface(b []byte) (bool, *wire.H2Error) {
 
 // order holds what may follow what: SETTINGS first, and nothing within a header block.
 func (h *http2) order(head wire.H2Head) *wire.H2Error {
-	switch {
-	case !h.settled && (head.Type != wire.H2Settings || head.Has(wire.H2Ack)):
+	if !h.settled && (head.Type != wire.H2Settings || head.Has(wire.H2Ack)) {
 		return wire.ErrH2Preface
-	case h.blockOf != 0 && (head.Type != wire.H2Continuation || head.Stream != h.blockOf):
-		return wire.ErrH2Block
-	case h.blockOf == 0 && head.Type == wire.H2Continuation:
-		return wire.ErrH2Block
 	}
-	return nil
+	return h.block.Order(head)
 }
 
 // frame leads a whole frame. size is what it takes of the input.
@@ -248,10 +239,12 @@ func (h *http2) frame(head wire.H2Head, p []byte, size int) *wire.H2Error {
 	}
 	var err *wire.H2Error
 	switch head.Type {
-	case wire.H2Headers:
-		err = h.headers(head, p)
-	case wire.H2Continuation:
-		err = h.continuation(head, p)
+	case wire.H2Headers, wire.H2Continuation:
+		var whole bool
+		var part wire.H2Part
+		if part, whole, err = h.block.Take(head, p); whole {
+			err = h.headerBlock(part.Stream, part.Block, part.End, part.Bad)
+		}
 	case wire.H2Data:
 		err = h.dataPadded(head, p)
 	case wire.H2Settings:

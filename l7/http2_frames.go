@@ -7,35 +7,6 @@ import (
 
 // This file is what an HTTP/2 connection does with each type of frame.
 
-// headers begins a header block. One that is whole is led at once.
-func (h *http2) headers(head wire.H2Head, p []byte) *wire.H2Error {
-	block, err := head.Block(p)
-	if err != nil && !err.Stream {
-		return err
-	}
-	end := head.Has(wire.H2EndStream)
-	if head.Has(wire.H2EndHeaders) {
-		return h.headerBlock(head.Stream, block, end, err)
-	}
-	h.block = append(h.block[:0], block...)
-	h.blockOf, h.blockEnd, h.blockBad, h.continued = head.Stream, end, err, 0
-	return nil
-}
-
-// continuation goes on with a block, within bounds: a block that never ends costs whoever collects it (CVE-2024-27316).
-func (h *http2) continuation(head wire.H2Head, p []byte) *wire.H2Error {
-	if h.continued++; h.continued > wire.H2ContinuationsMax || len(h.block)+len(p) > wire.H2BlockMax {
-		return wire.ErrH2ListTooLong
-	}
-	h.block = append(h.block, p...)
-	if !head.Has(wire.H2EndHeaders) {
-		return nil
-	}
-	block := h.block
-	h.block, h.blockOf = nil, 0 // long heads are rare: their buffer is not kept
-	return h.headerBlock(head.Stream, block, h.blockEnd, h.blockBad)
-}
-
 // headerBlock leads a whole block: a request's, or its trailers. Each is decompressed, whatever becomes of it.
 func (h *http2) headerBlock(id uint32, block []byte, end bool, bad *wire.H2Error) *wire.H2Error {
 	if s := h.find(id); s != nil {

@@ -194,6 +194,9 @@ func (s *stream) ReadBody(max int) ([]byte, *fastpath.Error) {
 			return nil, err
 		}
 	}
+	if s.x.grpc {
+		return nil, fastpath.ErrWouldBlock // in a call a client may be silent
+	}
 	s.awaitBody()
 	if b.tooSlow(s.h.settings) {
 		return nil, errTooSlow

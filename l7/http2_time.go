@@ -130,7 +130,7 @@ func (h *http2) look(now int64) {
 
 // rest is the end of a turn: the time of what has come in part begins to run.
 func (h *http2) rest() {
-	if h.dataLeft == 0 && len(h.c.Buffered()) > 0 || h.blockOf != 0 {
+	if h.dataLeft == 0 && len(h.c.Buffered()) > 0 || h.block.Open() {
 		if h.partial == 0 {
 			h.partial = h.c.Loop().Now()
 			h.arm(h.partial + int64(h.settings.HeaderTimeout))

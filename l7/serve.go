@@ -10,6 +10,7 @@ import (
 // serve leads an exchange whose request head is parsed: route, request filters, forward. It is this floor's table of
 // contents; what has to wait returns from it and comes back through resume, OnStream, OnResponse or the engine.
 func (x *Exchange) serve() {
+	x.call()
 	x.Route = x.local.srv.Router.Route(x)
 	if x.Route == nil {
 		x.respond(statusNoRoute, nil)
@@ -92,7 +93,7 @@ func (x *Exchange) respond(status int, body []byte) {
 
 // sendAnswer writes the response that the proxy made: response filters, head, body.
 func (x *Exchange) sendAnswer() {
-	if x.intercept(x.Resp.Status) {
+	if !x.grpc && x.intercept(x.Resp.Status) {
 		return
 	}
 	body := x.frameAnswer()
@@ -127,6 +128,10 @@ func (x *Exchange) sendAnswer() {
 // frameAnswer sets the fields and the framing that go with the answer's body, and returns as much of it as is sent.
 func (x *Exchange) frameAnswer() []byte {
 	r := &x.Resp
+	if x.grpc && r.Status >= 400 {
+		x.answerCall()
+		return nil
+	}
 	body := x.answer
 	if body == nil {
 		body = page(r.Status)
@@ -182,7 +187,9 @@ func (x *Exchange) failed(err *fastpath.Error) {
 	x.fwd.release()
 	x.err = err
 	if x.stage >= stageBody || err.Kind == fastpath.KindCancelled {
+		if !x.endCall(err) {
 		x.abort(err)
+		}
 		return
 	}
 	if err == wire.ErrSerialise {

@@ -40,10 +40,11 @@ var backendStatus = statusTable(http.StatusBadGateway, map[fastpath.Kind]int{
 })
 
 var proxyStatus = statusTable(http.StatusInternalServerError, map[fastpath.Kind]int{
-	fastpath.KindNoEndpoint: http.StatusServiceUnavailable,
-	fastpath.KindOverload:   http.StatusServiceUnavailable,
-	fastpath.KindTimeout:    http.StatusGatewayTimeout,
-	fastpath.KindRefused:    http.StatusServiceUnavailable,
+	fastpath.KindNoEndpoint:  http.StatusServiceUnavailable,
+	fastpath.KindOverload:    http.StatusServiceUnavailable,
+	fastpath.KindTimeout:     http.StatusGatewayTimeout,
+	fastpath.KindRefused:     http.StatusServiceUnavailable,
+	fastpath.KindUnsupported: http.StatusNotImplemented,
 })
 
 // statusClientGone is nginx's 499: nobody is left to read it; it stands in logs and metrics.

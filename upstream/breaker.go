@@ -114,11 +114,18 @@ func (e *Endpoint) dial(l *fastpath.Loop, v *view, h fastpath.Connector, timeout
 // shed closes an idle session of loop l to one of the cluster's endpoints; false: there is none.
 func (v *view) shed(l *fastpath.Loop) bool {
 	for _, e := range v.ready {
-		if p := &e.loops[l.ID]; len(p.idle) > 0 {
+		p := &e.loops[l.ID]
+		if len(p.idle) > 0 {
 			s := p.idle[0]
 			s.leave()
 			s.close()
 			return true
+		}
+		for _, s := range p.sessions {
+			if s.resting() {
+				s.drain()
+				return true
+			}
 		}
 	}
 	return false

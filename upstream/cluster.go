@@ -70,7 +70,7 @@ func (c *Cluster) SetSettings(s Settings) {
 	if c.closed {
 		return
 	}
-	if c.settings.tls != before.tls {
+	if c.settings.tls != before.tls || c.settings.HTTP2 != before.HTTP2 {
 		for _, e := range c.byAddr {
 			e.tls.Store(forEndpoint(c.settings.tls))
 			c.env.post(func(l *fastpath.Loop) { e.drain(l, true) })

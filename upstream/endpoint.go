@@ -40,6 +40,8 @@ type Endpoint struct {
 // endpointLoop is one loop's part of an endpoint. The loop alone writes it; counters are read by anybody.
 type endpointLoop struct {
 	idle []*session // by time of release: the last one is taken first
+	sessions []*session2 // HTTP/2 ones that may take more streams, or will when they are connected
+	streams  int         // how many streams such a session takes, as the last one showed; 0: none has
 	time responseTime
 
 	requests counter // streams asked for
@@ -51,6 +53,7 @@ type endpointLoop struct {
 	connects counter // connections made, those for tunnels included
 	failures counter
 	reused   counter // streams on a session that had carried one before
+	resting  atomic.Int64 // HTTP/2 sessions without a stream
 	_        [64]byte
 }
 
@@ -128,12 +131,19 @@ func (e *Endpoint) TunnelEnded() {
 	e.cluster.under.connections.Add(-1)
 }
 
-// drain closes e's idle sessions of loop l; with stale, only those that were made under other settings.
+// drain closes e's idle sessions of loop l, and has HTTP/2 ones end with their streams; with stale, only those that were
+// made under other settings.
 func (e *Endpoint) drain(l *fastpath.Loop, stale bool) {
 	p := &e.loops[l.ID]
+	http2 := e.cluster.current.Load().HTTP2
+	for i := len(p.sessions) - 1; i >= 0; i-- {
+		if s := p.sessions[i]; !stale || !http2 || s.tls != e.tls.Load() {
+			s.drain()
+		}
+	}
 	keep := p.idle[:0]
 	for _, s := range p.idle {
-		if stale && s.tls == e.tls.Load() {
+		if stale && !http2 && s.tls == e.tls.Load() {
 			keep = append(keep, s)
 			continue
 		}

@@ -17,11 +17,21 @@ var (
 	ErrHandshakeTimeout = backend(fastpath.KindTimeout, true, "TLS handshake with the backend timed out")
 	ErrSpokeFirst       = backend(fastpath.KindMalformed, true, "backend spoke before it was asked")
 	ErrInterims         = backend(fastpath.KindMalformed, false, "backend sent more interim answers than are allowed")
+	ErrALPN             = backend(fastpath.KindTLS, true, "backend does not speak HTTP/2: it chose another protocol (ALPN)")
+	ErrNotHTTP2         = backend(fastpath.KindMalformed, true, "backend does not speak HTTP/2: its first bytes are not SETTINGS")
+	ErrNoSettings       = backend(fastpath.KindTimeout, true, "backend sent no SETTINGS of HTTP/2 in time")
+	ErrNoStreams        = backend(fastpath.KindOverload, true, "backend allows no HTTP/2 stream")
+	ErrHTTP2            = backend(fastpath.KindMalformed, false, "backend broke the rules of HTTP/2")
+	ErrStreamReset      = backend(fastpath.KindReset, false, "backend reset the stream")
+	ErrRefusedStream    = backend(fastpath.KindReset, true, "backend refused the stream before it looked at it")
+	ErrGoAway           = backend(fastpath.KindReset, true, "backend went away before it looked at the stream")
+	ErrPing             = backend(fastpath.KindTimeout, false, "backend does not answer PING")
 	ErrSwitched         = backend(fastpath.KindMalformed, false, "backend switched to a protocol that nobody asked for")
 )
 
 // Errors of ours.
 var (
 	ErrSettings = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindNoEndpoint, Text: "the cluster's TLS settings cannot be used: see its Problem"}
+	ErrUpgrade  = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindUnsupported, Text: "no upgrade to another protocol with a backend of HTTP/2"}
 	ErrFraming  = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindInternal, Text: "request body other than its head promised"}
 )

@@ -109,6 +109,9 @@ func (e *Endpoint) check(ctx context.Context, k *Check) error {
 	defer conn.Close()
 	deadline, _ := ctx.Deadline()
 	_ = conn.SetDeadline(deadline)
+	if k.Kind == CheckGRPC {
+		return e.checkGRPC(ctx, conn, k)
+	}
 	if config := e.tls.Load(); config != nil && k.Kind == CheckHTTP {
 		secured := tls.Client(conn, config)
 		if err := secured.HandshakeContext(ctx); err != nil {

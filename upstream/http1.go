@@ -17,9 +17,6 @@ type stream1 struct {
 	sent     uint64       // conn.Sent before the request
 	received uint64       // conn.Received before it
 
-	limits     *wire.Limits // of heads; nil: the defaults
-	interimMax int
-
 	scanned  int  // bytes of an incomplete head that were looked at
 	interims int  // 1xx heads so far
 	ending   bool // a head forbade to use the connection again

@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"crypto/tls"
-	"sync/atomic"
 	"time"
 
 	"github.com/sluiceproxy/sluice/fastpath"
@@ -20,16 +19,11 @@ import (
 // A peer is called as the last thing that a method does: it may release the stream, and the value may then be another
 // session already.
 type session struct {
-	state    sessionState
-	endpoint *Endpoint
-	loop     *fastpath.Loop
-	conn     *fastpath.Conn
-	peer     Peer        // busy and before
-	tls      *tls.Config // what it was made with
-	counted  bool        // endpoint.active counts its stream
-	entered  bool        // cluster.under counts its stream
-	waits    bool        // cluster.under counts it as pending
-	dialled  bool        // cluster.under counts its connection
+	state   sessionState
+	conn    *fastpath.Conn
+	asked               // busy and before
+	tls     *tls.Config // what it was made with
+	dialled bool        // cluster.under counts its connection
 
 	connectBy int64 // end of the time for connecting and the handshake
 	born      int64 // when it was connected
@@ -67,6 +61,12 @@ func (e *Endpoint) Open(l *fastpath.Loop, p Peer, o OpenOptions) (s Stream, read
 	if v.countAll && !take(&e.cluster.under.requests, v.Breaker.Requests) {
 		return nil, false, e.cluster.overflowed(OverflowRequests, ErrRequests)
 	}
+	if v.HTTP2 {
+		if s, ready, err = e.openStream(l, v, p, &o); err != nil && v.countAll {
+			e.cluster.under.requests.Add(-1)
+		}
+		return s, ready, err
+	}
 	if !o.Fresh {
 		if s := e.take(l, o.NonIdempotent); s != nil {
 			e.loops[l.ID].reused.inc()
@@ -103,41 +103,6 @@ func (e *Endpoint) openFresh(l *fastpath.Loop, v *view, p Peer, o *OpenOptions) 
 	e.loops[l.ID].dials.inc()
 	fresh.begin(p, v, o)
 	return fresh, nil
-}
-
-// noLonger takes the session out of a count of the cluster's, if it is in it.
-func (s *session) noLonger(in *bool, count *atomic.Int64) {
-	if *in {
-		*in = false
-		count.Add(-1)
-	}
-}
-
-// begin makes s the stream of p.
-func (s *session) begin(p Peer, v *view, o *OpenOptions) {
-	s.peer = p
-	s.limits, s.interimMax = o.Head, o.InterimMax
-	if o.Head == nil {
-		s.interimMax = interimMaxDefault
-	}
-	s.endpoint.loops[s.loop.ID].requests.inc()
-	if s.counted = v.countActive; s.counted {
-		s.endpoint.active.Add(1)
-	}
-	s.entered = v.countAll
-}
-
-// end is begin's other half.
-func (s *session) end() {
-	s.peer = nil
-	s.endpoint.loops[s.loop.ID].ended.inc()
-	if s.counted {
-		s.counted = false
-		s.endpoint.active.Add(-1)
-	}
-	under := &s.endpoint.cluster.under
-	s.noLonger(&s.entered, &under.requests)
-	s.noLonger(&s.waits, &under.pending)
 }
 
 // OnConnect implements fastpath.Connector.
@@ -192,7 +157,7 @@ func (s *session) connected() {
 	p.dialled.inc()
 	p.opened.inc()
 	s.born = s.loop.Now()
-	s.noLonger(&s.waits, &s.endpoint.cluster.under.pending)
+	noLonger(&s.waits, &s.endpoint.cluster.under.pending)
 	s.state = sessionBusy
 	s.endpoint.Connected(s.loop)
 	s.peer.OnStream(s, nil)
@@ -218,7 +183,7 @@ func (s *session) close() {
 	default:
 		p.closed.inc()
 	}
-	s.noLonger(&s.dialled, &s.endpoint.cluster.under.connections)
+	noLonger(&s.dialled, &s.endpoint.cluster.under.connections)
 	s.conn.Close()
 	localOf(s.loop).put(s)
 }
@@ -263,9 +228,6 @@ func (s *session) SetTimeout(d time.Duration) {
 	s.conn.SetDeadline(s.loop.Now() + int64(d))
 }
 
-// Endpoint implements Stream.
-func (s *session) Endpoint() *Endpoint { return s.endpoint }
-
 // Reused implements Stream.
 func (s *session) Reused() bool { return s.idled >= 0 }
 
@@ -290,7 +252,7 @@ func (s *session) Release() {
 func (s *session) Detach() *fastpath.Conn {
 	c := s.conn
 	s.end()
-	s.noLonger(&s.dialled, &s.endpoint.cluster.under.connections)
+	noLonger(&s.dialled, &s.endpoint.cluster.under.connections)
 	s.endpoint.loops[s.loop.ID].closed.inc()
 	localOf(s.loop).put(s)
 	c.SetDeadline(0)
@@ -301,6 +263,10 @@ func (s *session) Detach() *fastpath.Conn {
 type local struct {
 	free    []*session
 	scratch []byte // a head on its way into a connection's output
+
+	free2   []*stream2
+	list    wire.H2List // the header list that is being decompressed
+	nowhere wire.Arena  // … of a block that nobody waits for
 }
 
 func localOf(l *fastpath.Loop) *local {

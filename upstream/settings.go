@@ -23,6 +23,7 @@ type Settings struct {
 	Algorithm      Algorithm
 	ConnectTimeout time.Duration // proxy-connect-timeout; 0: 5 s
 	TLS            *TLS          // nil: plain
+	HTTP2          bool          // backends speak HTTP/2: by ALPN with TLS, with prior knowledge without (h2c)
 	IdleMax        int           // idle sessions kept per endpoint, all loops together, at least one each; 0: 320 (upstream-keepalive-connections); negative: none
 	IdleTimeout    time.Duration // 0: 60 s (upstream-keepalive-timeout)
 	AgeMax         time.Duration // of a session that takes another request; 0: 1 h (upstream-keepalive-time)
@@ -63,7 +64,8 @@ type Outlier struct {
 type Check struct {
 	Kind      CheckKind
 	Path      string        // CheckHTTP: what is asked for; "": /
-	Host      string        // CheckHTTP: the Host; "": the endpoint's address
+	Host      string        // CheckHTTP, CheckGRPC: the Host; "": the endpoint's address
+	Service   string        // CheckGRPC: whose health is asked for; "": the server's
 	StatusMin int           // CheckHTTP: statuses that are healthy; 0: 200
 	StatusMax int           // 0: 399
 	Interval  time.Duration // 0: 10 s
@@ -79,6 +81,7 @@ const (
 	CheckNone CheckKind = iota
 	CheckTCP            // take a connection
 	CheckHTTP           // answer a GET with one of the statuses
+	CheckGRPC           // say SERVING to gRPC's health protocol (grpc.health.v1)
 )
 
 // TLS is how a cluster speaks TLS to its endpoints (backend-protocol: HTTPS, proxy-ssl-*).
@@ -132,10 +135,10 @@ func compile(s Settings, loops int, before *compiled) *compiled {
 	}
 	switch {
 	case s.TLS == nil:
-	case before != nil && before.TLS != nil && *before.TLS == *s.TLS:
+	case before != nil && before.TLS != nil && *before.TLS == *s.TLS && before.HTTP2 == s.HTTP2:
 		c.tls, c.err = before.tls, before.err
 	default:
-		c.tls, c.err = s.TLS.config()
+		c.tls, c.err = s.TLS.config(s.HTTP2)
 	}
 	if key, err := ParseKey(s.HashBy); err == nil {
 		c.key = key

@@ -40,7 +40,11 @@ func (e *Endpoint) Stats() (s Stats) {
 		s.Requests += requests
 		s.Active += active
 		s.Open += open
-		s.Idle += max(0, open-(active-dialling))
+		if e.cluster.current.Load().HTTP2 {
+			s.Idle += p.resting.Load()
+		} else {
+			s.Idle += max(0, open-(active-dialling))
+		}
 		s.Reused += p.reused.n.Load()
 		s.Connects += p.connects.n.Load()
 		s.ConnectFailures += p.failures.n.Load()

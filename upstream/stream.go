@@ -14,6 +14,7 @@ type OpenOptions struct {
 	ConnectTimeout time.Duration // 0: the cluster's
 	Head           *wire.Limits  // of a response's head; nil: the defaults
 	InterimMax     int           // 1xx heads before the final one; without Head 10
+	Arena          *wire.Arena   // what ReadHead will be given: an HTTP/2 session fills it as heads come. nil: they are copied
 }
 
 // Peer is the asking side of a Stream: an exchange, a health check, a mirror. All calls come on its loop, never from
@@ -42,7 +43,9 @@ type Stream interface {
 	// EndBody ends the request's body. Trailers go only with r.TETrailers, and never those that are forbidden. It does
 	// nothing when the request is complete already.
 	EndBody(trailers []wire.Field) *fastpath.Error
-	// Sent tells whether any byte of the request was handed to the kernel (retry rules). False before Send.
+	// Sent tells whether the backend may have seen the request (retry rules): a byte of it was handed to the kernel, or stands
+	// among those of other streams. False before Send, and once an HTTP/2 backend said that it has not looked at it
+	// (REFUSED_STREAM, GOAWAY).
 	Sent() bool
 	// ReadHead parses the next head (1xx included) into res, with views of a. ErrWouldBlock: OnResponse follows.
 	ReadHead(res *wire.Response, a *wire.Arena) *fastpath.Error
@@ -63,7 +66,7 @@ type Stream interface {
 	Again()
 	// SetTimeout has OnStreamTimeout called when d passes before the next SetTimeout; 0: never. It is a mere store.
 	SetTimeout(d time.Duration)
-	// Detach gives up the session's connection for a tunnel after a 101; bytes read ahead stay in its input. The stream is
+	// Detach gives up an HTTP/1.1 session's connection for a tunnel after a 101; bytes read ahead stay in its input. The stream is
 	// over, the connection still lacks its new handler.
 	Detach() *fastpath.Conn
 	// Release ends the stream: a session whose exchange was complete and clean goes back to the pool, any other closes.

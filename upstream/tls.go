@@ -7,12 +7,19 @@ import (
 	"fmt"
 )
 
+// protocolHTTP2 is HTTP/2's name in ALPN.
+const protocolHTTP2 = "h2"
+
 // config compiles TLS settings, once per change of them. Whatever cannot be honoured is an error: the cluster then fails
 // closed.
-func (t *TLS) config() (*tls.Config, error) {
+func (t *TLS) config(http2 bool) (*tls.Config, error) {
+	protocol := "http/1.1"
+	if http2 {
+		protocol = protocolHTTP2
+	}
 	cfg := &tls.Config{
 		MinVersion:                  tls.VersionTLS12,
-		NextProtos:                  []string{"http/1.1"},
+		NextProtos:                  []string{protocol},
 		ServerName:                  t.ServerName,
 		InsecureSkipVerify:          !t.Verify,
 		DynamicRecordSizingDisabled: true, // backends are near: full records cost less

@@ -89,7 +89,7 @@ func (e *H2Encoder) AppendResponse(dst []byte, stream uint32, r *Response, end b
 	if !ok {
 		return dst, ErrSerialise
 	}
-	if r.Status >= 200 && r.Status != 204 && r.ContentLength >= 0 && (r.Framing == FramingLength || r.Framing == FramingNone) {
+	if r.Status >= 200 && r.Status != 204 && r.ContentLength >= 0 && !(end && r.Unsaid) && (r.Framing == FramingLength || r.Framing == FramingNone) {
 		out = appendH2Length(out, r.ContentLength)
 	}
 	return e.finish(out, at, stream, end), nil
@@ -102,7 +102,7 @@ func (e *H2Encoder) AppendRequest(dst []byte, stream uint32, r *Request, secure,
 	if r.Method != MethodOther {
 		method = methodNameBytes[r.Method]
 	}
-	if !IsToken(method) || r.Method == MethodConnect || !sendableTarget(r) || len(r.Authority) == 0 || !sendableAuthority(r.Authority) {
+	if !IsToken(method) || r.Method == MethodConnect || !sendableTarget(r) || !sendableAuthority(r.Authority) {
 		return dst, ErrSerialise
 	}
 	out, at := e.begin(dst, fieldsSize(r.Fields)+len(method)+len(r.Target)+len(r.Authority)+len(r.Upgrade))
@@ -130,7 +130,9 @@ func (e *H2Encoder) AppendRequest(dst []byte, stream uint32, r *Request, secure,
 	} else {
 		out = appendLiteral(out, 4, nil, r.Target)
 	}
-	out = appendLiteral(out, 1, nil, r.Authority)
+	if len(r.Authority) > 0 { // an HTTP/1.0 client may have sent none (RFC 9113 8.3.1)
+		out = appendLiteral(out, 1, nil, r.Authority)
+	}
 	out, ok := appendH2Fields(out, r.Fields, r.TETrailers)
 	if !ok || r.Framing == FramingLength && r.ContentLength < 0 {
 		return dst, ErrSerialise
@@ -221,11 +223,8 @@ func splitBlock(out []byte, at int, h H2Head) []byte {
 func appendH2Fields(dst []byte, fields []Field, trailer bool) (_ []byte, ok bool) {
 	for i := range fields {
 		f := &fields[i]
-		id := f.ID
-		if id == FieldOther && len(f.Name) > 0 && hopLetters>>(f.Name[0]&31)&1 != 0 {
-			id = IDOf(f.Name)
-		}
-		if id.HopByHop() || id == FieldTrailer && !trailer {
+		id, passes := passing(f, trailer)
+		if !passes {
 			continue
 		}
 		if !sendableField(f) {

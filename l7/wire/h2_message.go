@@ -231,6 +231,7 @@ func (l *H2List) Response(r *Response, requestMethod Method, end bool) *fastpath
 	case end && l.length > 0:
 		return ErrH2ResponseLength
 	case end:
+		r.Unsaid = l.length < 0
 		r.Framing, r.ContentLength = FramingLength, 0
 	case l.length >= 0:
 		r.Framing = FramingLength

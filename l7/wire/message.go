@@ -115,6 +115,7 @@ type Response struct {
 
 	Framing       Framing
 	ContentLength int64 // -1: none given (FramingNone may still carry one, as for HEAD)
+	Unsaid        bool  // the length of 0 was told by END_STREAM alone, and HTTP/2 tells it so again: gRPC's Trailers-Only
 	Minor         uint8
 	KeepAlive     bool   // the connection may be used again once the body is complete
 	KeepAliveHint int    // seconds from Keep-Alive: timeout=N; 0: none

@@ -164,16 +164,21 @@ func fieldsSize(fields []Field) int {
 	return n
 }
 
+// passing tells whether a field is sent at all, and as what. One without an ID is looked up, so that a filter that forgot
+// the ID cannot bring in a second framing.
+func passing(f *Field, trailer bool) (id FieldID, passes bool) {
+	id = f.ID
+	if id == FieldOther && len(f.Name) > 0 && hopLetters>>(f.Name[0]&31)&1 != 0 {
+		id = IDOf(f.Name)
+	}
+	return id, !id.HopByHop() && (id != FieldTrailer || trailer)
+}
+
 // appendFields appends the fields that may pass, into room that fieldsSize made; ok is false when one breaks an assertion.
-// A field without an ID is looked up, so that a filter that forgot the ID cannot bring in a second framing.
 func appendFields(dst []byte, fields []Field, trailer bool) (_ []byte, ok bool) {
 	for i := range fields {
 		f := &fields[i]
-		id := f.ID
-		if id == FieldOther && len(f.Name) > 0 && hopLetters>>(f.Name[0]&31)&1 != 0 {
-			id = IDOf(f.Name)
-		}
-		if id.HopByHop() || id == FieldTrailer && !trailer {
+		if _, passes := passing(f, trailer); !passes {
 			continue
 		}
 		if !sendableField(f) {

@@ -18,7 +18,7 @@ type cluster struct {
 	id       string
 	service  key
 	port     string // name or number; "": the first one
-	https    bool
+	speaks   protocol
 	udp      bool
 	external external // the host of a URL, if one names the cluster
 	uses     []use
@@ -32,7 +32,7 @@ type use struct {
 	id       string
 	service  key
 	port     string
-	https    bool
+	speaks   protocol
 	udp      bool
 	external external
 	owner    route.Object // where there is no fragment: the ConfigMap that names it; zero: the Service is to blame
@@ -43,20 +43,16 @@ type use struct {
 // udpVariant ends the IDs of clusters whose endpoints take datagrams.
 const udpVariant = "#udp"
 
-// clusterID is "namespace/service:port", and "#https" where backends speak TLS: those are other connections.
-func clusterID(service key, port string, https bool) string {
-	variant := ""
-	if https {
-		variant = "#https"
-	}
-	return service.namespace + "/" + service.name + ":" + port + variant
+// clusterID is "namespace/service:port" and the variant of what backends speak.
+func clusterID(service key, port string, speaks protocol) string {
+	return service.namespace + "/" + service.name + ":" + port + variants[speaks]
 }
 
 // useCluster makes u one of its cluster's uses.
 func (t *Translator) useCluster(u use) {
 	c := t.clusters[u.id]
 	if c == nil {
-		c = &cluster{id: u.id, service: u.service, port: u.port, https: u.https, udp: u.udp, external: u.external}
+		c = &cluster{id: u.id, service: u.service, port: u.port, speaks: u.speaks, udp: u.udp, external: u.external}
 		t.clusters[u.id] = c
 		if t.backends[u.service] == nil {
 			t.backends[u.service] = make(map[*cluster]struct{}, 1)
@@ -158,7 +154,11 @@ func (t *Translator) clusterSettings(c *cluster) (upstream.Settings, []route.Pro
 	s.ConnectTimeout = t.config.settings.ConnectTimeout
 	s.AllowLoopback = t.options.AllowLoopback
 	s.Name = c.service.namespace + "-" + c.service.name + "-" + c.port
-	if c.https {
+	speaks := c.speaks
+	if variants[speaks] == "" {
+		speaks = t.byAppProtocol(c)
+	}
+	if s.HTTP2 = speaks.http2(); speaks.secure() {
 		s.TLS = t.clusterTLS(c)
 	}
 	if oldest := c.chooser(func(*dialect) bool { return true }); oldest != nil {
@@ -189,7 +189,7 @@ func (t *Translator) useDefaultBackend() {
 			"--default-backend-service", "is not NAMESPACE/NAME; requests without a route answer 404")})
 		return
 	}
-	t.fallback = &use{at: place{kind: placeFlag}, id: clusterID(k, "", false), service: k}
+	t.fallback = &use{at: place{kind: placeFlag}, id: clusterID(k, "", speaksAny), service: k}
 	t.useCluster(*t.fallback)
 }
 

@@ -70,6 +70,7 @@ type servicePort struct {
 	name   string // as EndpointSlices have it
 	number int32
 	target int32 // 0: named, or not known
+	app    string // appProtocol
 }
 
 func (e *endpoints) collect(port string) []upstream.Address {
@@ -123,6 +124,9 @@ func findPort(s *corev1.Service, port string, protocol corev1.Protocol) (service
 
 func portOf(p *corev1.ServicePort) servicePort {
 	out := servicePort{name: p.Name, number: p.Port}
+	if p.AppProtocol != nil {
+		out.app = *p.AppProtocol
+	}
 	if p.TargetPort.Type == intstr.Int {
 		out.target = cmp.Or(p.TargetPort.IntVal, p.Port)
 	}

@@ -65,7 +65,11 @@ func (e *external) id() string {
 
 // use is the external as a use of a cluster.
 func (e *external) use(f *fragment, at placeKind) use {
-	return use{fragment: f, at: place{kind: at}, id: e.id(), service: e.service, port: strconv.Itoa(int(e.port)), https: e.https, external: *e}
+	speaks := speaksHTTP
+	if e.https {
+		speaks = speaksHTTPS
+	}
+	return use{fragment: f, at: place{kind: at}, id: e.id(), service: e.service, port: strconv.Itoa(int(e.port)), speaks: speaks, external: *e}
 }
 
 // externalSettings are those of a URL's cluster, whatever Ingresses ask for the Services of their rules. As nginx does by
@@ -74,7 +78,7 @@ func (t *Translator) externalSettings(c *cluster) upstream.Settings {
 	s := t.config.defaults.cluster
 	s.ConnectTimeout = t.config.settings.ConnectTimeout
 	s.AllowLoopback = t.options.AllowLoopback
-	if c.https {
+	if c.speaks.secure() {
 		s.TLS = &upstream.TLS{}
 		if _, err := netip.ParseAddr(c.external.host); err != nil {
 			s.TLS.ServerName = c.external.host

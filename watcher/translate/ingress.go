@@ -254,8 +254,8 @@ func (f *fragment) need(service, port string, at place) backend {
 			return backend{u.id, service, port}
 		}
 	}
-	u := use{fragment: f, at: at, service: key{f.ing.Namespace, service}, port: port, https: f.dialect.https}
-	if u.id = clusterID(u.service, port, u.https); u.https {
+	u := use{fragment: f, at: at, service: key{f.ing.Namespace, service}, port: port, speaks: f.dialect.speaks}
+	if u.id = clusterID(u.service, port, u.speaks); u.speaks.secure() {
 		u.id += f.dialect.proxySSL.variant()
 	}
 	if f.dialect.canary { // its host, which knows the protocol of the main Ingress, uses the cluster

@@ -18,9 +18,11 @@ const keyDefaultBackend = "default-backend"
 var backendAnnotations = []annotation{
 	{
 		key: "backend-protocol", scope: scopeLocation, risk: riskLow, verdict: differs,
-		text: "What backends speak: HTTP (default) or HTTPS, in any case. HTTPS backends are neither verified nor told a " +
-			"server name, as in ingress-nginx without proxy-ssl-*.",
-		note:  "GRPC, GRPCS and AUTO_HTTP are not built yet and answer 503; FCGI is refused: put a gateway beside the application.",
+		text: "What backends speak: HTTP (default), HTTPS, GRPC (HTTP/2 without TLS, h2c) or GRPCS (HTTP/2 over TLS), in any case. " +
+			"TLS backends are neither verified nor told a server name, as in ingress-nginx without proxy-ssl-*. Without the annotation " +
+			"the appProtocol of the Service's port decides: kubernetes.io/h2c is HTTP/2, kubernetes.io/wss TLS, kubernetes.io/ws and all others HTTP.",
+		note: "ingress-nginx knows no appProtocol. WebSocket does not reach backends of HTTP/2 (501). " +
+			"AUTO_HTTP and FCGI are refused: name the protocol, put a gateway beside the application.",
 		parse: parseBackendProtocol,
 	},
 	{
@@ -48,17 +50,57 @@ var backendAnnotations = []annotation{
 func parseBackendProtocol(d *dialect, value string) error {
 	switch p := strings.ToUpper(value); p {
 	case "HTTP":
-		d.https = false
+		d.speaks = speaksHTTP
 	case "HTTPS":
-		d.https = true
-	case "GRPC", "GRPCS", "AUTO_HTTP":
-		return &refusal{deny, p + " is not supported yet; HTTP and HTTPS are"}
+		d.speaks = speaksHTTPS
+	case "GRPC":
+		d.speaks = speaksGRPC
+	case "GRPCS":
+		d.speaks = speaksGRPCS
+	case "AUTO_HTTP":
+		return &refusal{deny, "AUTO_HTTP is not supported; write what the backends speak: HTTP, HTTPS, GRPC or GRPCS"}
 	case "FCGI":
 		return &refusal{deny, "FCGI is not supported; put a FastCGI gateway into the application's pods"}
 	default:
-		return fmt.Errorf("%q is not one of HTTP, HTTPS", value)
+		return fmt.Errorf("%q is not one of HTTP, HTTPS, GRPC, GRPCS", value)
 	}
 	return nil
+}
+
+// protocol is what a backend speaks.
+type protocol uint8
+
+const (
+	speaksAny protocol = iota // nobody said: the Service's appProtocol decides, else it is HTTP
+	speaksHTTP
+	speaksHTTPS
+	speaksGRPC
+	speaksGRPCS
+)
+
+// variants tell clusters apart by what their backends speak: those are other connections.
+var variants = [...]string{speaksAny: "", speaksHTTP: "", speaksHTTPS: "#https", speaksGRPC: "#grpc", speaksGRPCS: "#grpcs"}
+
+// secure tells whether it is spoken over TLS.
+func (p protocol) secure() bool { return p == speaksHTTPS || p == speaksGRPCS }
+
+// http2 tells whether it is HTTP/2.
+func (p protocol) http2() bool { return p == speaksGRPC || p == speaksGRPCS }
+
+// byAppProtocol is what the Service's port says, where no Ingress that names it says anything (KEP-3726).
+func (t *Translator) byAppProtocol(c *cluster) protocol {
+	s := t.services.by[c.service]
+	if s == nil || c.chooser(func(d *dialect) bool { return d.speaks == speaksHTTP }) != nil {
+		return speaksHTTP
+	}
+	p, _ := findPort(s, c.port, corev1.ProtocolTCP)
+	switch p.app {
+	case "kubernetes.io/h2c":
+		return speaksGRPC
+	case "kubernetes.io/wss":
+		return speaksHTTPS
+	}
+	return speaksHTTP
 }
 
 // viaService replaces a cluster's endpoints by the Service's own address, if an Ingress asks for it.

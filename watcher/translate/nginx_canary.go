@@ -137,8 +137,8 @@ func (b *hostBuild) mergeCanary(p part, at *place, path string, kind route.PathT
 	}
 	r := &b.out.Rules[main]
 	u := use{fragment: p.fragment, at: *at, service: key{p.ing.Namespace, to.service}, port: to.port,
-		https: b.owners[main].dialect.https, canaryOf: b.host, main: b.owners[main].fragment}
-	if u.id = clusterID(u.service, u.port, u.https); u.https {
+		speaks: b.owners[main].dialect.speaks, canaryOf: b.host, main: b.owners[main].fragment}
+	if u.id = clusterID(u.service, u.port, u.speaks); u.speaks.secure() {
 		u.id += u.main.dialect.proxySSL.variant()
 	}
 	if u.id == r.Cluster {

@@ -227,7 +227,7 @@ func (t *Translator) parseService(m *serviceMap, name, value string) (s route.Se
 	if s.ProxyTo != 0 && m.object.Data[proxyVersionKey+name] == "v2" {
 		s.ProxyTo = 2
 	}
-	if s.Cluster = clusterID(k, s.To, false); m.protocol == route.UDP {
+	if s.Cluster = clusterID(k, s.To, speaksAny); m.protocol == route.UDP {
 		s.Cluster += udpVariant
 	}
 	return s, nil

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -35,12 +36,12 @@ const (
 var trafficAnnotations = []annotation{
 	{
 		key: "health-check", own: true, scope: scopeIngress, risk: riskLow, verdict: own,
-		text: "http: endpoints are asked for health-check-path now and then; tcp: they are connected to; off (default). One that fails gets no " +
+		text: "http: endpoints are asked for health-check-path now and then; grpc: for gRPC's own health protocol, in HTTP/2; tcp: they are connected to; off (default). One that fails gets no " +
 			"requests until it is well again, unless too few are well (panic-threshold).",
 		parse: func(d *dialect, value string) error {
-			kind, ok := map[string]upstream.CheckKind{"off": upstream.CheckNone, "tcp": upstream.CheckTCP, "http": upstream.CheckHTTP}[value]
+			kind, ok := map[string]upstream.CheckKind{"off": upstream.CheckNone, "tcp": upstream.CheckTCP, "http": upstream.CheckHTTP, "grpc": upstream.CheckGRPC}[value]
 			if !ok {
-				return fmt.Errorf("%q is not one of http, tcp, off", value)
+				return fmt.Errorf("%q is not one of http, grpc, tcp, off", value)
 			}
 			d.traffic.check.Kind = kind
 			return nil
@@ -54,6 +55,17 @@ var trafficAnnotations = []annotation{
 				return fmt.Errorf("%q is not a path that begins with / and holds letters, digits and -._~/:?&=%% only", value)
 			}
 			d.traffic.check.Path = value
+			return nil
+		},
+	},
+	{
+		key: "health-check-service", own: true, scope: scopeIngress, risk: riskLow, verdict: own,
+		text: "Which service's health is asked for by health-check: grpc; default: the server's as a whole.",
+		parse: func(d *dialect, value string) error {
+			if !serviceOfGRPC.MatchString(value) {
+				return fmt.Errorf("%q is not the full name of a gRPC service, as package.Service", value)
+			}
+			d.traffic.check.Service = value
 			return nil
 		},
 	},
@@ -131,6 +143,8 @@ var trafficAnnotations = []annotation{
 		},
 	},
 }
+
+var serviceOfGRPC = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]{0,255}$`)
 
 func trafficNumber(key, text string, low, high int, field func(*dialect) *int) annotation {
 	return annotation{key: key, own: true, scope: scopeIngress, risk: riskLow, verdict: own, text: text,
