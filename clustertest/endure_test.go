@@ -62,7 +62,7 @@ func TestRolloutUnderLoad(t *testing.T) {
 // kube-apiserver is killed while requests go on, and started again: no request fails, and changes made after are followed.
 // $SLUICE_OUTAGE says for how long.
 func TestAPIServerOutage(t *testing.T) {
-	cluster(t)
+	clusterAlone(t)
 	outage, err := time.ParseDuration(cmp.Or(os.Getenv("SLUICE_OUTAGE"), "5s"))
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +100,7 @@ func TestAPIServerOutage(t *testing.T) {
 
 // Sluice starts before the API server: it says so, is not ready, and works when the server is there.
 func TestStartsBeforeTheAPIServer(t *testing.T) {
-	cluster(t)
+	clusterAlone(t)
 	a := newAccount(t)
 	server(t, "kill", "kube-apiserver")
 	p := launch(t, a)
