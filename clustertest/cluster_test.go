@@ -15,7 +15,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -107,12 +109,36 @@ func namespacesWork() error {
 	return nil
 }
 
+// Tests take turns with the API server: those that need it run side by side, then those that stop it, one by one. A kubelet or
+// a controller that has missed it is slow to come back.
+var (
+	needing  sync.WaitGroup
+	stopping sync.Mutex
+)
+
 // cluster skips a test that cannot run.
 func cluster(t testing.TB) {
 	t.Helper()
 	if missing != "" {
 		t.Skip(missing)
 	}
+	needing.Add(1)
+	t.Cleanup(needing.Done)
+}
+
+// clusterAlone is cluster for a test that stops the API server: it waits for all others, which have begun by now.
+func clusterAlone(t *testing.T) {
+	t.Helper()
+	if missing != "" {
+		t.Skip(missing)
+	}
+	const alone = 2                                                                   // tests that wait here
+	if n, _ := strconv.Atoi(flag.Lookup("test.parallel").Value.String()); n > alone { // else nobody else would get a turn
+		t.Parallel()
+		needing.Wait()
+	}
+	stopping.Lock()
+	t.Cleanup(stopping.Unlock)
 }
 
 // kubectl runs kubectl and answers what it prints.

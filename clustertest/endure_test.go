@@ -62,7 +62,7 @@ func TestRolloutUnderLoad(t *testing.T) {
 // kube-apiserver is killed while requests go on, and started again: no request fails, and changes made after are followed.
 // $SLUICE_OUTAGE says for how long.
 func TestAPIServerOutage(t *testing.T) {
-	cluster(t)
+	clusterAlone(t)
 	outage, err := time.ParseDuration(cmp.Or(os.Getenv("SLUICE_OUTAGE"), "5s"))
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ func TestAPIServerOutage(t *testing.T) {
 		t.Errorf("%d of %d requests failed, such as: %s", failed, requests, example)
 	}
 	for _, line := range []string{"the API server does not answer: what it said last is served on", "the API server answers"} {
-		if !strings.Contains(p.logs(), line) {
+		if !strings.Contains(read(t, p.log.Name()), line) { // all of it: much was logged since
 			t.Errorf("the log does not say %q", line)
 		}
 	}
@@ -100,7 +100,7 @@ func TestAPIServerOutage(t *testing.T) {
 
 // Sluice starts before the API server: it says so, is not ready, and works when the server is there.
 func TestStartsBeforeTheAPIServer(t *testing.T) {
-	cluster(t)
+	clusterAlone(t)
 	a := newAccount(t)
 	server(t, "kill", "kube-apiserver")
 	p := launch(t, a)

@@ -47,11 +47,13 @@ func (s *statusWriter) lead(ctx context.Context) {
 		LockConfig: resourcelock.ResourceLockConfig{Identity: identity(s.Pod)},
 	}}
 	for ctx.Err() == nil {
+		// Whoever cannot renew the Lease stops leading before another one may take it: after a RetryPeriod, a RenewDeadline in
+		// which it tries, and a second one in which it tries to give the Lease back.
 		elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 			Lock:            lock,
 			LeaseDuration:   s.ElectionTTL,
-			RenewDeadline:   s.ElectionTTL / 2,
-			RetryPeriod:     s.ElectionTTL / 4,
+			RenewDeadline:   s.ElectionTTL / 4,
+			RetryPeriod:     s.ElectionTTL / 6,
 			ReleaseOnCancel: true,
 			Callbacks: leaderelection.LeaderCallbacks{
 				OnStartedLeading: func(context.Context) { s.setLeading(true) },

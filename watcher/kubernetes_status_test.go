@@ -251,7 +251,7 @@ func TestLeaderDies(t *testing.T) {
 	}))
 	t.Cleanup(way.Close)
 	t.Cleanup(way.CloseClientConnections)
-	const ttl = 2 * time.Second
+	const ttl = 4 * time.Second
 	first := startReplicaBy(t, a, way.URL, Status{Pod: "a", PublishAddresses: []string{"192.0.2.1"}, ElectionTTL: ttl})
 	first.says("leader=true")
 	a.expectStatus("web", "192.0.2.1")
@@ -263,7 +263,7 @@ func TestLeaderDies(t *testing.T) {
 	died := time.Now()
 	dead.Store(true)
 	way.CloseClientConnections()
-	first.says("leader=false") // after half of the Lease's time
+	first.says("leader=false") // while the Lease still holds
 	if strings.Contains(second.log.String(), "leader=true") {
 		t.Error("another one leads before the first one knows that it does not")
 	}
