@@ -123,7 +123,7 @@ func TestTunnelLong(t *testing.T) {
 	n := longBytes()
 	inEachWay(t, func(t *testing.T) {
 		l := startLoop(t)
-		l.poison = false
+		on(t, l, func() { l.poison = false }) // which would cost more than all else
 		j := join(t, l, time.Hour, time.Hour, 0)
 		for _, c := range []*net.TCPConn{j.a, j.b} {
 			_ = c.SetDeadline(time.Now().Add(time.Duration(1+n>>28) * patience))
