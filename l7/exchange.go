@@ -49,26 +49,26 @@ type Exchange struct {
 	depth       uint8      // how many exchanges ask by this one; 0: it is a client's own
 	sub         *subClient // the exchange that this one waits for
 
-	loop      *fastpath.Loop
-	local     *local
-	client    Client
-	answer    []byte // body of a response of the proxy's own
-	started   int64  // loop nanoseconds of the head's end
-	asked     []byte // Req.Target as the client spelled it, for the log
-	headBytes int    // bytes of the request's head
-	major     uint8  // of the client's HTTP version, when it is not 1
+	loop        *fastpath.Loop
+	local       *local
+	client      Client
+	answer      []byte        // body of a response of the proxy's own
+	started     int64         // loop nanoseconds of the head's end
+	asked       []byte        // Req.Target as the client spelled it, for the log
+	headBytes   int           // bytes of the request's head
+	major       uint8         // of the client's HTTP version, when it is not 1
 	grpc        bool          // the request is a gRPC call
 	callTimeout time.Duration // … with that deadline (grpc-timeout); 0: none
-	stage     stage
-	filter    int // the next request filter to run
-	ticket    fastpath.Ticket
-	holds     [holdsMax]*atomic.Uint64 // counts of requests under way in which the exchange is
-	held      int
-	err       *fastpath.Error // why the exchange ended early, for log and metrics
-	plain     bool            // response filters are skipped: one panicked, or their work could not be written
-	fwd       forward
-	alias     [1]wire.Field // forwarded-for-header under its usual ID
-	h1        h1Body
+	stage       stage
+	filter      int // the next request filter to run
+	ticket      fastpath.Ticket
+	holds       [holdsMax]*atomic.Uint64 // counts of requests under way in which the exchange is
+	held        int
+	err         *fastpath.Error // why the exchange ended early, for log and metrics
+	plain       bool            // response filters are skipped: one panicked, or their work could not be written
+	fwd         forward
+	alias       [1]wire.Field // forwarded-for-header under its usual ID
+	h1          h1Body
 }
 
 // Loop is the loop that owns the exchange.

@@ -188,7 +188,7 @@ func (x *Exchange) failed(err *fastpath.Error) {
 	x.err = err
 	if x.stage >= stageBody || err.Kind == fastpath.KindCancelled {
 		if !x.endCall(err) {
-		x.abort(err)
+			x.abort(err)
 		}
 		return
 	}
