@@ -181,7 +181,7 @@ func TestProxyProtocolRefused(t *testing.T) {
 					_, _ = io.WriteString(conn, c.http+rest)
 				} else {
 					_, _ = io.WriteString(conn, c.http)
-					time.Sleep(30 * time.Millisecond)
+					time.Sleep(300 * time.Millisecond) // both at once would be another row
 					_, _ = io.WriteString(conn, c.later+rest)
 				}
 				got, _ := ended(conn)
