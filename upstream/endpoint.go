@@ -39,10 +39,10 @@ type Endpoint struct {
 
 // endpointLoop is one loop's part of an endpoint. The loop alone writes it; counters are read by anybody.
 type endpointLoop struct {
-	idle []*session // by time of release: the last one is taken first
+	idle     []*session  // by time of release: the last one is taken first
 	sessions []*session2 // HTTP/2 ones that may take more streams, or will when they are connected
 	streams  int         // how many streams such a session takes, as the last one showed; 0: none has
-	time responseTime
+	time     responseTime
 
 	requests counter // streams asked for
 	ended    counter // … and over
@@ -52,7 +52,7 @@ type endpointLoop struct {
 	closed   counter // … and gone
 	connects counter // connections made, those for tunnels included
 	failures counter
-	reused   counter // streams on a session that had carried one before
+	reused   counter      // streams on a session that had carried one before
 	resting  atomic.Int64 // HTTP/2 sessions without a stream
 	_        [64]byte
 }

@@ -150,7 +150,7 @@ type dialect struct {
 
 	allow, deny string // source ranges
 
-	speaks         protocol // backend-protocol
+	speaks           protocol // backend-protocol
 	passthrough      bool
 	passthroughProxy route.ProxyVersion  // passthrough-proxy-protocol
 	defaultBackend   string              // name of a Service; "": none

@@ -69,7 +69,7 @@ type endpoints struct {
 type servicePort struct {
 	name   string // as EndpointSlices have it
 	number int32
-	target int32 // 0: named, or not known
+	target int32  // 0: named, or not known
 	app    string // appProtocol
 }
 
