@@ -184,14 +184,22 @@ func TestHTTP2Asks(t *testing.T) {
 	})
 	env := newEnv(t, 1)
 	e := only(t, cluster(t, env, http2(false), b.addr()))
-	e.idle.announce(4) // nanoseconds: every rest is a long one
+	e.idle.announce(4) // nanoseconds: every rest is a long one that the loop's clock sees
+	rested := func() {
+		eventually(t, "time passes on the loop", func() (passed bool) {
+			on(t, env.Loops[0], func() { passed = env.Loops[0].Now() > e.loops[0].sessions[0].idleSince })
+			return passed
+		})
+	}
 	post("x").do(t, env, e).ok(t, 204, "")
+	rested()
 	p := post("x").do(t, env, e).ok(t, 204, "")
 	if n := wait(t, pinged, "PING"); n != 0 || !p.reused {
 		t.Errorf("PING on connection %d, reused %v", n, p.reused)
 	}
 	on(t, env.Loops[0], func() { e.loops[0].sessions[0].drain() })
 	post("x").do(t, env, e).ok(t, 204, "")
+	rested()
 	post("x").do(t, env, e).failed(t, ErrUnsent)
 }
 
