@@ -207,6 +207,10 @@ func TestWireReferences(t *testing.T) {
 	for row, cases := range table {
 		for _, c := range cases {
 			n, h := nginx.meets(c, backend), haproxy.meets(c, backend)
+			if n != "" && h != "" && argued[row] == "" && argued[row+"/"+c.name] == "" { // a forwarded request of the row before may have come late
+				time.Sleep(time.Second)
+				n, h = nginx.meets(c, backend), haproxy.meets(c, backend)
+			}
 			if n == "" {
 				met["nginx"]++
 			}
