@@ -183,7 +183,8 @@ func TestRollOut(t *testing.T) {
 }
 
 // staysReady asks for readiness until the answer is called: nobody takes the node out. One reset is no answer, and is asked
-// again, as whoever probes does: fasthttp's shutdown takes a connection for idle whose request a starved process has not read.
+// again, as whoever probes does: it was seen twice, on a starved machine, and fasthttp's shutdown may be why: it closes connections whose request
+// has not been read.
 func staysReady(t *testing.T, base string) (stop func()) {
 	t.Helper()
 	ending := make(chan struct{})
