@@ -3,14 +3,15 @@ package main
 import (
 	"context"
 	"time"
+
+	"github.com/sluiceproxy/sluice/listen"
 )
 
 const (
-	halfwayWait  = 100 * time.Millisecond // who is connecting when accepting ends has so long to arrive
-	drainPoll    = 20 * time.Millisecond  // how often a drain looks whether it is over
-	newcomerWait = 3 * time.Second        // who was accepted in the last moment has so long for a TLS handshake and a request
-	leaveTimeout = 5 * time.Second        // how long a drain waits for a cluster to be told
-	stopTimeout  = 5 * time.Second        // how long closing one part may take when everything is over
+	drainPoll    = 20 * time.Millisecond // how often a drain looks whether it is over
+	newcomerWait = 3 * time.Second       // who was accepted in the last moment has so long for a TLS handshake and a request
+	leaveTimeout = 5 * time.Second       // how long a drain waits for a cluster to be told
+	stopTimeout  = 5 * time.Second       // how long closing one part may take when everything is over
 )
 
 // drain ends the work as docs/hardening.md 3.4 says: probes say no, the grace period passes in which others learn it,
@@ -68,7 +69,7 @@ func (p *proxy) leavePorts(ctx context.Context) bool {
 	}
 	p.stepAside(ctx)
 	p.turnAway()
-	return sleep(ctx, halfwayWait)
+	return listen.Emptied(ctx, p.doorSockets()...)
 }
 
 // turnAway lets nobody begin a connection any more. Without it a port closes all the same, less gently.

@@ -178,11 +178,12 @@ func (s *servicePorts) retire(d *servicePort) {
 	s.retired = append(s.retired, d)
 	_ = d.TurnAway() // without it the port closes all the same, less gently
 	limit := p.controller.Process().DrainTimeout
-	time.AfterFunc(halfwayWait, func() {
+	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 		defer cancel()
+		listen.Emptied(ctx, d.Socket())
 		_ = d.Close(ctx)
-	})
+	}()
 	time.AfterFunc(limit, d.EndTunnels)
 	s.forget()
 }

@@ -81,14 +81,20 @@ func (l *life) succession(err error) {
 }
 
 // sockets are all that the process listens on.
-func (p *proxy) sockets() (list []*listen.Socket) {
+func (p *proxy) sockets() []*listen.Socket {
+	list := p.doorSockets()
+	if p.admin != nil {
+		list = append(list, p.admin.Sockets()...)
+	}
+	return list
+}
+
+// doorSockets are those of the doors and of the services.
+func (p *proxy) doorSockets() (list []*listen.Socket) {
 	for _, d := range p.doors {
 		if s := d.Socket(); s != nil {
 			list = append(list, s)
 		}
-	}
-	if p.admin != nil {
-		list = append(list, p.admin.Sockets()...)
 	}
 	for _, d := range p.services.all() {
 		list = append(list, d.Socket())
@@ -143,6 +149,8 @@ func (p *proxy) stepAside(ctx context.Context) {
 			all.Go(func() {
 				if d.Socket().StepAside(ctx, d.Stats.Accepted.Load) {
 					p.log.Info("another process has the port", "port", d.name)
+				} else {
+					p.log.Info("the port closes: no other process has it, or connections came to the last", "port", d.name)
 				}
 			})
 		}

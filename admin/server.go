@@ -24,7 +24,6 @@ const (
 	readTimeout    = 5 * time.Second  // a whole request
 	writeTimeout   = 60 * time.Second // a whole response: a scrape of a large cluster over a slow link
 	idleTimeout    = 75 * time.Second
-	halfwayWait    = 100 * time.Millisecond // for who is connecting while a port closes
 )
 
 // Options are what the admin server is told once.
@@ -105,7 +104,7 @@ func (a *Server) StepAside(ctx context.Context) bool {
 	}
 	f.socket.StepAside(ctx, f.accepted.Load)
 	_ = f.socket.TurnAway() // what strays here now tries again, and comes to the other one
-	time.Sleep(halfwayWait)
+	listen.Emptied(ctx, f.socket)
 	_ = f.shutdown(ctx)
 	return true
 }

@@ -10,14 +10,17 @@
 package listen
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -212,6 +215,29 @@ func (s *Socket) TurnAway() error {
 	}
 	program := unix.SockFprog{Len: uint16(len(beginnings)), Filter: &beginnings[0]}
 	return unix.SetsockoptSockFprog(s.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program)
+}
+
+// Bounds of Emptied.
+const (
+	halfwayWait = 100 * time.Millisecond // who is connecting has so long to arrive
+	emptyMax    = 3 * time.Second        // who has arrived has so long to be accepted; on a starved machine that takes a while
+)
+
+// Emptied waits, after TurnAway, until those that were half-way have been accepted, so that Close resets nobody. The
+// sockets have to go on accepting. False: ctx ended before.
+func Emptied(ctx context.Context, sockets ...*Socket) bool {
+	wait := time.NewTimer(halfwayWait)
+	defer wait.Stop()
+	for began := time.Now(); ; wait.Reset(settlePoll) {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-wait.C:
+		}
+		if !slices.ContainsFunc(sockets, (*Socket).queued) || time.Since(began) > emptyMax {
+			return true
+		}
+	}
 }
 
 // beginnings is a socket filter that drops a segment with SYN and without ACK, and lets all others in.
