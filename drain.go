@@ -20,6 +20,7 @@ func (p *proxy) drain(ctx context.Context) error {
 	p.phase.Store(phaseDraining)
 	limit := p.controller.Process().DrainTimeout
 	p.log.Info("draining: a second signal ends the process at once", "grace", p.gracePeriod, "limit", limit)
+	defer p.leaving.Wait() // the end of the process would reset who is there
 	if !p.leavePorts(ctx) {
 		return nil
 	}
@@ -63,7 +64,7 @@ func (p *proxy) leavePorts(ctx context.Context) bool {
 		return true
 	}
 	p.leave(ctx)
-	go p.leaveMetrics(ctx)
+	p.leaving.Go(func() { p.leaveMetrics(ctx) })
 	if !sleep(ctx, p.gracePeriod) {
 		return false
 	}

@@ -51,6 +51,7 @@ type proxy struct {
 	program   string              // what SIGUSR2 starts; "": nothing
 	succeeded atomic.Bool         // a successor has the ports
 	lonely    atomic.Bool         // this process ends, and nobody else has its shared ports
+	leaving   sync.WaitGroup      // the port of the metrics is being left
 
 	adminOpened string
 	adminPort   atomic.Uint32 // 0: not open, or a path
