@@ -108,10 +108,8 @@ func (p *loadLoop) run(ctx context.Context, end time.Time) error {
 			return fmt.Errorf("epoll_wait: %w", err)
 		}
 		for _, e := range events[:max(n, 0)] {
-			if c := p.conns[e.Fd]; c != nil {
-				if err := p.book(c, c.handle(e.Events)); err != nil {
-					return err
-				}
+			if err := p.dispatch(e); err != nil {
+				return err
 			}
 		}
 		if err := p.keepPace(); err != nil {
@@ -120,6 +118,16 @@ func (p *loadLoop) run(ctx context.Context, end time.Time) error {
 	}
 	p.settleUp()
 	return ctx.Err()
+}
+
+func (p *loadLoop) dispatch(e unix.EpollEvent) error {
+	if p.pace != nil && e.Fd == int32(p.pace.timer) {
+		return p.pace.woken()
+	}
+	if c := p.conns[e.Fd]; c != nil {
+		return p.book(c, c.handle(e.Events))
+	}
+	return nil
 }
 
 // book counts a connection's error and opens another in its place. The only errors it returns end the run.

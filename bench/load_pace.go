@@ -39,13 +39,22 @@ func newPace(epoll int, rate float64, delay time.Duration, end time.Time) (*pace
 		p.close()
 		return nil, fmt.Errorf("timerfd: %w", err)
 	}
-	// Edge-triggered, and so never read: each expiry is an event.
-	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(timer)}
+	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(timer)}
 	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, timer, &event); err != nil {
 		p.close()
 		return nil, fmt.Errorf("timerfd: %w", err)
 	}
 	return p, nil
+}
+
+// woken takes an event of the timer, which goes on only when it is read: the kernel counts what it missed meanwhile, but
+// never wakes anybody a second time.
+func (p *pace) woken() error {
+	var expiries [8]byte
+	if _, err := unix.Read(p.timer, expiries[:]); err != nil && err != unix.EAGAIN && err != unix.EINTR {
+		return fmt.Errorf("timerfd: %w", err)
+	}
+	return nil
 }
 
 // look reads the clock.
