@@ -168,7 +168,7 @@ func dropUnderscores(fields []Field, wanted bool) []Field {
 	return kept
 }
 
-// joinCookies makes one Cookie field of its crumbs (RFC 9113 8.2.3), at the first one's place.
+// joinCookies makes one Cookie field of its crumbs (RFC 9113 8.2.3), at the first one's place. Empty ones say nothing.
 func (l *H2List) joinCookies(a *Arena) {
 	n := 0
 	for i := range l.fields {
@@ -178,7 +178,7 @@ func (l *H2List) joinCookies(a *Arena) {
 	}
 	joined := a.Reserve(n)
 	for i := range l.fields {
-		if f := &l.fields[i]; f.ID == FieldCookie {
+		if f := &l.fields[i]; f.ID == FieldCookie && len(f.Value) > 0 { // after an empty one the value would end in a space
 			if len(joined) > 0 {
 				joined = append(joined, "; "...)
 			}

@@ -147,6 +147,7 @@ func TestH2Request(t *testing.T) {
 		"get":                 {h2Get("user-agent: t\nx-a: b"), true, "GET / HTTP/1.1\r\nHost: h.test\r\nUser-Agent: t\r\nx-a: b\r\n\r\n"},
 		"only host":           {":method: GET\n:scheme: http\n:path: /a?b\nhost: H.test:80", true, "GET /a?b HTTP/1.1\r\nHost: H.test:80\r\n\r\n"},
 		"host and authority":  {h2Get("host: H.TEST"), true, "GET / HTTP/1.1\r\nHost: h.test\r\n\r\n"},
+		"empty cookies":       {h2Get("cookie:\ncookie: a=1\ncookie:\ncookie: b=2\ncookie:"), true, "GET / HTTP/1.1\r\nHost: h.test\r\nCookie: a=1; b=2\r\n\r\n"},
 		"cookies":             {h2Get("cookie: a=1\nx: y\ncookie: b=2\ncookie: c=3"), true, "GET / HTTP/1.1\r\nHost: h.test\r\nCookie: a=1; b=2; c=3\r\nx: y\r\n\r\n"},
 		"OPTIONS *":           {":method: OPTIONS\n:scheme: https\n:path: *\n:authority: h.test", true, "OPTIONS * HTTP/1.1\r\nHost: h.test\r\n\r\n"},
 		"unknown method":      {":method: FROB\n:scheme: https\n:path: /\n:authority: h.test", true, "FROB / HTTP/1.1\r\nHost: h.test\r\n\r\n"},
