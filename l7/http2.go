@@ -11,7 +11,8 @@ import (
 const (
 	h2WindowConn  = 1 << 20                 // bytes of DATA that a connection may have under way to us
 	h2WindowShare = wire.H2WindowInitial    // … and a stream
-	h2Credit      = 16 << 10                // bytes taken before a window is opened again
+	h2WindowSpare = 7 * h2WindowShare       // by which the windows of streams may grow together: one to eight times, or several to less
+	h2CreditPart  = 4                       // a window is opened again when that part of it was taken
 	h2QueuedMax   = 128 << 10               // output that waits while input is still read
 	h2ControlMax  = 1000                    // control frames that wait to be sent
 	h2Period      = int64(10 * time.Second) // in which misbehaviour is counted
@@ -40,6 +41,7 @@ type http2 struct {
 	initial int32  // window of a stream towards the client: its SETTINGS_INITIAL_WINDOW_SIZE
 	taken   uint32 // bytes of DATA taken of which the client was not told: its window is smaller by so much
 	recv    int32  // what the client may still send
+	spare   int32  // by which windows of streams may still grow
 
 	data     *stream // of the DATA frame under way; nil: its bytes are passed over
 	dataLeft int     // its bytes that are still to come
@@ -89,7 +91,7 @@ const (
 func (s *Server) serveHTTP2(c *fastpath.Conn, a *Accepted) {
 	l := c.Loop()
 	h := &http2{local: s.local(l), c: c, settings: s.Router.Settings(), accepted: a, tls: !c.Plain(),
-		window: wire.H2WindowInitial, initial: wire.H2WindowInitial, recv: h2WindowConn, idleAt: l.Now(), period: l.Now()}
+		window: wire.H2WindowInitial, initial: wire.H2WindowInitial, recv: h2WindowConn, spare: h2WindowSpare, idleAt: l.Now(), period: l.Now()}
 	c.SetHandler(h)
 	c.Gather()
 	c.SetDeadline(l.Now() + int64(h.settings.FirstByteTimeout))
@@ -380,6 +382,7 @@ func (h *http2) drop(s *stream) {
 		}
 	}
 	h.dequeue(s)
+	h.spare += s.share - h2WindowShare
 	if h.data == s {
 		h.data = nil
 		h.credit(h.dataLeft)

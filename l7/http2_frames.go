@@ -120,7 +120,7 @@ func (h *http2) open(id uint32) *stream {
 	h.settings = h.local.srv.Router.Settings()
 	h.served++
 	s := h.local.stream()
-	s.h, s.id, s.window, s.recv = h, id, wire.H2Window(h.initial), h2WindowShare
+	s.h, s.id, s.window, s.share, s.recv = h, id, wire.H2Window(h.initial), h2WindowShare, h2WindowShare
 	x := h.local.exchange()
 	s.x = x
 	x.client, x.Settings = s, h.settings
@@ -294,7 +294,7 @@ func (h *http2) credit(n int) {
 	if n <= 0 || h.ended {
 		return
 	}
-	if h.taken += uint32(n); h.taken >= h2WindowConn/4 {
+	if h.taken += uint32(n); h.taken >= h2WindowConn/h2CreditPart {
 		h.recv += int32(h.taken)
 		h.control(wire.AppendH2WindowUpdate(h.local.head[:0], 0, h.taken))
 		h.taken = 0

@@ -24,6 +24,7 @@ type h2client struct {
 	block   bytes.Buffer
 	answers map[uint32]*h2answer
 	resets  map[uint32]h2.ErrCode
+	granted map[uint32]int // by WINDOW_UPDATE
 	goAway  []*h2.GoAwayFrame
 	pongs   int
 	initial uint32 // SETTINGS_MAX_CONCURRENT_STREAMS that we were told
@@ -51,7 +52,7 @@ func (a *h2answer) status() string {
 // dialH2 connects a client and exchanges SETTINGS; settings are ours.
 func (r *rig) dialH2(settings ...h2.Setting) *h2client {
 	r.Helper()
-	c := &h2client{client: r.dial(), answers: map[uint32]*h2answer{}, resets: map[uint32]h2.ErrCode{}}
+	c := &h2client{client: r.dial(), answers: map[uint32]*h2answer{}, resets: map[uint32]h2.ErrCode{}, granted: map[uint32]int{}}
 	c.f = h2.NewFramer(c, c.r)
 	c.f.AllowIllegalWrites, c.f.AllowIllegalReads = true, true
 	c.enc, c.dec = hpack.NewEncoder(&c.block), hpack.NewDecoder(4096, nil)
@@ -120,6 +121,8 @@ func (c *h2client) next() bool {
 		a.heads, a.ended = append(a.heads, head), f.StreamEnded()
 	case *h2.DataFrame:
 		a.body, a.ended = append(a.body, f.Data()...), f.StreamEnded()
+	case *h2.WindowUpdateFrame:
+		c.granted[id] += int(f.Increment)
 	case *h2.RSTStreamFrame:
 		c.resets[id] = f.ErrCode
 	case *h2.GoAwayFrame:

@@ -25,7 +25,8 @@ type stream struct {
 	id     uint32
 
 	window wire.H2Window // what may still be written
-	recv   int32         // what the client may still send
+	share  int32         // the window that the client has for sending …
+	recv   int32         // … and what is left of it
 	taken  int32         // of what it sent, taken without its being told
 	left   int64         // of the body that content-length announced; -1: unknown
 	in     []byte        // body bytes that nobody has asked for yet …
@@ -151,13 +152,21 @@ func (s *stream) take(n int) {
 	s.h.c.Discard(n)
 }
 
-// credit opens the stream's window by n bytes that were taken, now or together with more.
+// credit opens the stream's window by n bytes that were taken, now or together with more. While nothing of the body waits
+// here for its backend, the window doubles: opening it in small steps costs more than the bytes, and a client far away
+// waits for each.
 func (s *stream) credit(n int) {
-	if s.taken += int32(n); s.taken >= h2Credit && !s.ended && !s.h.ended {
-		s.recv += s.taken
-		s.h.control(wire.AppendH2WindowUpdate(s.h.local.head[:0], s.id, uint32(s.taken)))
-		s.taken = 0
+	if s.taken += int32(n); s.taken < s.share/h2CreditPart || s.ended || s.h.ended {
+		return
 	}
+	opened := s.taken
+	if s.taken = 0; s.read == len(s.in) && s.h.spare >= s.share {
+		s.h.spare -= s.share
+		opened += s.share
+		s.share *= 2
+	}
+	s.recv += opened
+	s.h.control(wire.AppendH2WindowUpdate(s.h.local.head[:0], s.id, uint32(opened)))
 }
 
 // ---- Client: the request's body

@@ -235,6 +235,58 @@ func TestH2SlowUpload(t *testing.T) {
 	c.want(1, "200", fmt.Sprint(size))
 }
 
+// TestH2WindowGrows: the window of a stream whose backend takes all at once grows to eight times, and to that for all
+// streams of a connection together. What one has grown by is there for the next when it has ended.
+func TestH2WindowGrows(t *testing.T) {
+	r := newRig(t, func(r *rig) { r.route.Policy.BodyMax, r.route.Policy.BufferRequest = 0, false })
+	r.backend(func(p *peer) {
+		for q := p.head(); q != nil; q = p.head() {
+			n, _ := io.Copy(io.Discard, q.Body)
+			p.answer("200 OK", fmt.Sprint(n))
+		}
+	})
+	c := r.dialH2()
+	sent := map[uint32]int{}
+	window := func(id uint32) int { return 65535 + c.granted[id] - sent[id] }
+	upload := func(id uint32, size int, end bool) {
+		for left := size; left > 0; {
+			c.until("a window", func() bool { return window(id) > 0 })
+			n := min(window(id), 16<<10, left)
+			left -= n
+			c.must(c.f.WriteData(id, end && left == 0, make([]byte, n)))
+			sent[id] += n
+		}
+	}
+	settled := func(id uint32, atLeast, most int) { // what has been taken, up to a quarter, need not be told
+		t.Helper()
+		for window(id) < atLeast*3/4 {
+			pongs := c.pongs
+			c.must(c.f.WritePing(false, [8]byte{}))
+			c.until("a pong", func() bool { return c.pongs > pongs })
+		}
+		if got := window(id); got > most {
+			t.Errorf("the window of stream %d is %d, more than %d", id, got, most)
+		}
+	}
+	post := strings.Replace(h2Head, "GET", "POST", 1)
+	c.open(1, post, false)
+	upload(1, 4<<20, false)
+	settled(1, 8*65535, 8*65535)
+	c.open(3, post, false)
+	upload(3, 1<<20, true)
+	c.want(3, "200", fmt.Sprint(1<<20))
+	if got := window(3); got > 65535 {
+		t.Errorf("the window of a second stream is %d", got)
+	}
+	upload(1, 1, true)
+	c.want(1, "200", fmt.Sprint(4<<20+1))
+	c.open(5, post, false)
+	upload(5, 4<<20, false)
+	settled(5, 8*65535, 8*65535)
+	upload(5, 1, true)
+	c.want(5, "200", fmt.Sprint(4<<20+1))
+}
+
 // TestH2WindowHeld: a window that is held open without being opened ends its stream, not the connection.
 func TestH2WindowHeld(t *testing.T) {
 	r := newRig(t, func(r *rig) { r.settings.SendTimeout = short })
