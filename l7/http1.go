@@ -240,15 +240,21 @@ func (h *http1) idle() {
 		}
 	case h.served == 0: // the time for its first byte runs, also in a drain
 	case h.local.srv.draining.Load():
-		h.end()
+		h.c.SetDeadline(now + int64(drainIdle)) // its answer may have begun before, without a word of an end
 	default:
 		h.c.SetDeadline(now + int64(h.settings.KeepAliveTimeout))
 	}
 }
 
-func (h *http1) closeIfIdle() {
-	if h.x == nil && len(h.c.Buffered()) == 0 && h.served > 0 {
+// drain ends the connection if it has been idle for a while. One that was just answered may have its next request under
+// way, which would be lost: it has a moment, and the answer says then that the connection ends.
+func (h *http1) drain() {
+	switch {
+	case h.x != nil || len(h.c.Buffered()) > 0 || h.served == 0 || h.closing:
+	case h.stalled || h.idleFor(drainIdle):
 		h.end()
+	default:
+		h.c.SetDeadline(h.c.Loop().Now() + int64(drainIdle))
 	}
 }
 

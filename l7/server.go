@@ -54,7 +54,7 @@ func (s *Server) Drain(loops []*fastpath.Loop) {
 			l.Each(func(h fastpath.Handler) {
 				switch c := h.(type) {
 				case *http1:
-					c.closeIfIdle()
+					c.drain()
 				case *http2:
 					c.drain()
 				}
@@ -66,6 +66,7 @@ func (s *Server) Drain(loops []*fastpath.Loop) {
 const (
 	shedLooks = 4096        // connections that one Shed looks at
 	shedIdle  = time.Second // who has been idle for less may be about to ask again, and is left if others are there
+	drainIdle = time.Second // … and is given so long when the process ends
 )
 
 // Shed closes at most n connections that are idle between two requests, because a limit of the process is near. It looks
