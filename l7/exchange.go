@@ -67,6 +67,7 @@ type Exchange struct {
 	err         *fastpath.Error // why the exchange ended early, for log and metrics
 	plain       bool            // response filters are skipped: one panicked, or their work could not be written
 	fwd         forward
+	encoding    *encoding     // the response's body is compressed; nil: it goes as it is
 	alias       [1]wire.Field // forwarded-for-header under its usual ID
 	h1          h1Body
 }

@@ -33,6 +33,10 @@ func (x *Exchange) reset() {
 	x.unpark() // a filter may have parked without saying so: whoever resumes it must not meet another exchange
 	x.filter, x.stage, x.ticket = 0, stageHead, fastpath.Ticket{}
 	x.letGo()
+	if x.encoding != nil {
+		x.encoding.letGo()
+		x.encoding = nil
+	}
 	x.fwd.reset()
 	x.err, x.asked, x.headBytes, x.plain, x.major = nil, nil, 0, false, 0
 	x.grpc, x.callTimeout = false, 0

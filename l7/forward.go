@@ -477,6 +477,10 @@ func (x *Exchange) beginResponse() {
 // relay moves the response's body on, as far as both sides let it.
 func (x *Exchange) relay() {
 	f := &x.fwd
+	if x.encoding != nil {
+		x.relayEncoded()
+		return
+	}
 	for moved := 0; f.stream != nil; {
 		if f.splice.Active() {
 			x.relaySplice()

@@ -32,7 +32,7 @@ type configKey struct {
 
 // configKeys is the table. Keys that begin with sluice- are ours.
 var configKeys = slices.Concat(
-	clientKeys, trustKeys, routeKeys, contentKeys, authKeys, backendKeys, logKeys, tlsKeys, processKeys, streamKeys, laterKeys, needlessKeys, refusedKeys)
+	clientKeys, trustKeys, routeKeys, contentKeys, compressKeys, authKeys, backendKeys, logKeys, tlsKeys, processKeys, streamKeys, laterKeys, needlessKeys, refusedKeys)
 
 var configRows = indexConfigKeys()
 
@@ -54,6 +54,7 @@ type configuration struct {
 	realIP    []netip.Prefix // proxy-real-ip-cidr
 	realIPSet bool
 	logFormat *l7.LogFormat // sluice-access-log-format, which wins over log-format-escape-json
+	compress  filter.Compress
 	hsts      filter.HSTS
 	hstsOff   bool
 	blocked   string // block-cidrs
@@ -111,6 +112,7 @@ const (
 
 func newConfiguration() *configuration {
 	c := &configuration{settings: l7.DefaultSettings(), process: DefaultProcess(), streams: defaultStreams()}
+	c.compress = compressDefault
 	c.hsts = filter.HSTS{MaxAge: 31536000 * time.Second, IncludeSubdomains: true}
 	c.defaults = defaults{
 		policy:       l7.DefaultPolicy(),
@@ -259,6 +261,9 @@ func (c *configuration) finish() {
 	}
 	if !c.hstsOff {
 		c.defaults.host = append(c.defaults.host, c.hsts)
+	}
+	if z := c.compress; z.Gzip.On || z.Brotli.On || z.Zstd.On {
+		c.defaults.host = append(c.defaults.host, withZstd(z))
 	}
 	if c.block != (filter.Block{}) {
 		c.defaults.host = append(c.defaults.host, c.block)

@@ -99,6 +99,7 @@ var configSections = []configSection{
 	{"Trust", trustKeys},
 	{"Routes", routeKeys},
 	{"Content", contentKeys},
+	{"Compression", compressKeys},
 	{"Authentication", authKeys},
 	{"Backends", backendKeys},
 	{"Logs", logKeys},

@@ -1,0 +1,215 @@
+package filter
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/andybalholm/brotli"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/l7/wire"
+)
+
+// Compress compresses what backends answer, for clients that accept it: as nginx's gzip filter does, with status 200, 403
+// and 404, to requests of HTTP/1.1 and later, and not where a coding stands already or the answer says no-transform. The
+// best coding that both sides have is taken: brotli, then zstd, then gzip.
+type Compress struct {
+	Gzip, Brotli, Zstd Coding
+}
+
+// Coding is one of Compress's; it is off without a Level.
+type Coding struct {
+	On        bool
+	Level     int
+	MinLength int64  // of bodies whose length is known
+	Types     string // media types separated by blanks, "*": all; text/html always
+}
+
+// Stage is the body stage.
+func (Compress) Stage() Stage { return Body }
+
+// Bounds of encoders' memory.
+const (
+	brotliWindowBits = 18
+	zstdWindowBytes  = 256 << 10
+)
+
+// Compile refuses levels that the coding does not have.
+func (c Compress) Compile(*State) (l7.Filter, error) {
+	f := &compress{}
+	add := func(name string, o Coding, low, high int, make func(level int) l7.Encoder) error {
+		if !o.On {
+			return nil
+		}
+		if o.Level < low || o.Level > high {
+			return fmt.Errorf("compress: %s has levels %d to %d, not %d", name, low, high, o.Level)
+		}
+		k := coding{codec: codecOf(name, o.Level, make), min: o.MinLength, types: [][]byte{[]byte("text/html")}}
+		for _, t := range strings.Fields(o.Types) {
+			k.all = k.all || t == "*"
+			k.types = append(k.types, []byte(t))
+		}
+		f.codings = append(f.codings, k)
+		return nil
+	}
+	err := add("br", c.Brotli, 0, 11, func(level int) l7.Encoder {
+		return brotli.NewWriterOptions(nil, brotli.WriterOptions{Quality: level, LGWin: brotliWindowBits})
+	})
+	if err == nil {
+		err = add("zstd", c.Zstd, 1, 22, func(level int) l7.Encoder {
+			w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(zstdWindowBytes), zstd.WithLowerEncoderMem(true),
+				zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)))
+			if err != nil {
+				panic(err) // the options are constants
+			}
+			return w
+		})
+	}
+	if err == nil {
+		err = add("gzip", c.Gzip, 1, 9, func(level int) l7.Encoder {
+			w, err := gzip.NewWriterLevel(nil, level)
+			if err != nil {
+				panic(err) // the level was checked
+			}
+			return w
+		})
+	}
+	return l7.Filter{Response: f}, err
+}
+
+// codecs are shared by all filters: there are as many as codings have levels.
+var codecs sync.Map // codecKey → *l7.Codec
+
+type codecKey struct {
+	name  string
+	level int
+}
+
+func codecOf(name string, level int, make func(level int) l7.Encoder) *l7.Codec {
+	c, _ := codecs.LoadOrStore(codecKey{name, level}, &l7.Codec{Name: []byte(name), New: func() l7.Encoder { return make(level) }})
+	return c.(*l7.Codec)
+}
+
+type compress struct{ codings []coding }
+
+type coding struct {
+	codec *l7.Codec
+	min   int64
+	types [][]byte
+	all   bool
+}
+
+var (
+	nameVary            = []byte("Vary")
+	nameETag            = []byte("ETag")
+	nameContentEncoding = []byte("Content-Encoding")
+	wordAcceptEncoding  = []byte("Accept-Encoding")
+	wordNoTransform     = []byte("no-transform")
+)
+
+func (f *compress) Response(x *l7.Exchange) {
+	r := &x.Resp
+	if r.Status != 200 && r.Status != 403 && r.Status != 404 || x.Req.Method == wire.MethodHead || r.Framing == wire.FramingNone ||
+		wire.Get(r.Fields, wire.FieldContentEncoding) != nil || listHas(r.Fields, "Cache-Control", wordNoTransform) {
+		return
+	}
+	mediaType, _, _ := bytes.Cut(wire.Get(r.Fields, wire.FieldContentType), semicolon)
+	mediaType = bytes.TrimSpace(mediaType)
+	varies := false
+	for i := range f.codings {
+		k := &f.codings[i]
+		if !k.takes(mediaType) || r.Framing == wire.FramingLength && r.ContentLength < k.min {
+			continue
+		}
+		varies = true
+		if x.Req.Minor == 0 || !accepts(x.Req.Fields, k.codec.Name) || !x.Encode(k.codec) {
+			continue
+		}
+		x.SetResponse(wire.FieldContentEncoding, nameContentEncoding, k.codec.Name)
+		r.Fields = wire.DeleteName(r.Fields, "accept-ranges")
+		if tag := wire.Get(r.Fields, wire.FieldETag); len(tag) > 0 && tag[0] == '"' {
+			x.SetResponse(wire.FieldETag, nameETag, x.Arena.Commit(append(append(x.Arena.Reserve(2+len(tag)), "W/"...), tag...)))
+		} else if len(tag) > 0 && tag[0] != 'W' {
+			r.Fields = wire.Delete(r.Fields, wire.FieldETag)
+		}
+		break
+	}
+	if varies && !listHas(r.Fields, "Vary", wordAcceptEncoding) && !listHas(r.Fields, "Vary", star) {
+		r.Fields = append(r.Fields, wire.Field{Name: nameVary, Value: wordAcceptEncoding, ID: wire.FieldVary})
+	}
+}
+
+var semicolon, star = []byte(";"), []byte("*")
+
+func (k *coding) takes(mediaType []byte) bool {
+	if len(mediaType) == 0 {
+		return false
+	}
+	if k.all {
+		return true
+	}
+	for _, t := range k.types {
+		if wire.EqualFold(t, mediaType) {
+			return true
+		}
+	}
+	return false
+}
+
+// listHas tells whether a list has a member, in any case.
+func listHas(fields []wire.Field, name string, member []byte) bool {
+	for i := range fields {
+		if len(fields[i].Name) != len(name) || !wire.EqualFold(fields[i].Name, []byte(name)) {
+			continue
+		}
+		for rest, item := fields[i].Value, []byte(nil); len(rest) > 0; {
+			item, rest, _ = bytes.Cut(rest, comma)
+			if wire.EqualFold(bytes.TrimSpace(item), member) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+var comma = []byte(",")
+
+// accepts tells whether Accept-Encoding takes a coding (RFC 9110 12.5.3). Its own weight counts before that of "*".
+func accepts(fields []wire.Field, name []byte) bool {
+	any := false
+	for i := range fields {
+		if fields[i].ID != wire.FieldAcceptEncoding {
+			continue
+		}
+		for rest, item := fields[i].Value, []byte(nil); len(rest) > 0; {
+			item, rest, _ = bytes.Cut(rest, comma)
+			word, weight, _ := bytes.Cut(item, semicolon)
+			word = bytes.TrimSpace(word)
+			switch {
+			case wire.EqualFold(word, name):
+				return !zeroWeight(weight)
+			case len(word) == 1 && word[0] == '*':
+				any = !zeroWeight(weight)
+			}
+		}
+	}
+	return any
+}
+
+// zeroWeight tells q=0, q=0.0 and so on.
+func zeroWeight(b []byte) bool {
+	b = bytes.TrimSpace(b)
+	if len(b) < 3 || b[0]|0x20 != 'q' || b[1] != '=' {
+		return false
+	}
+	for _, c := range b[2:] {
+		if c != '0' && c != '.' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/andybalholm/brotli"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// decoded takes an answer's coding off.
+func decoded(t testing.TB, coding string, body string) string {
+	t.Helper()
+	var r io.Reader = strings.NewReader(body)
+	var err error
+	switch coding {
+	case "gzip":
+		r, err = gzip.NewReader(r)
+	case "br":
+		r = brotli.NewReader(r)
+	case "zstd":
+		r, err = zstd.NewReader(r)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatalf("%s: %v after %d bytes", coding, err, len(plain))
+	}
+	return string(plain)
+}
+
+var prose = strings.Repeat("It was the best of times, it was the worst of times. ", 400)
+
+// compressible answers /SIZE with fields that the query names.
+func compressible(w http.ResponseWriter, r *http.Request) {
+	size := 0
+	fmt.Sscanf(r.URL.Path, "/%d", &size)
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Accept-Ranges", "bytes")
+	for name, values := range r.URL.Query() {
+		if name != "status" && name != "chunked" {
+			w.Header().Set(name, values[0])
+		}
+	}
+	body := strings.Repeat(prose, size/len(prose)+1)[:size]
+	if !r.URL.Query().Has("chunked") {
+		w.Header().Set("Content-Length", fmt.Sprint(size))
+	}
+	status := 200
+	fmt.Sscan(r.URL.Query().Get("status"), &status)
+	w.WriteHeader(status)
+	if r.Method != "HEAD" {
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+func compressingProxy(t *testing.T, port int, keys ...string) *testProxy {
+	return startProxy(t, configMapOf(keys...)+site{name: "web", host: "web.example", ports: []int{port}}.yaml(), configMapFlag)
+}
+
+// TestCompressOnTheWire has each coding, small and large, with a length and without.
+func TestCompressOnTheWire(t *testing.T) {
+	port := application(t, compressible)
+	p := compressingProxy(t, port, "use-gzip", "true", "enable-brotli", "true", "sluice-enable-zstd", "true")
+	for _, coding := range []string{"gzip", "br", "zstd"} {
+		for _, size := range []int{256, 4000, 40_000, 3_000_000} {
+			for _, query := range []string{"", "?chunked"} {
+				path := fmt.Sprintf("/%d%s", size, query)
+				a := ask(t, p.HTTP, nil, "web.example", path, "Accept-Encoding: "+coding)
+				want := ask(t, p.HTTP, nil, "web.example", path)
+				if a.status != 200 || a.header.Get("Content-Encoding") != coding || decoded(t, coding, a.body) != want.body || len(a.body) > size*3/4 {
+					t.Errorf("%s of %s: %d %v, %d bytes", coding, path, a.status, a.header, len(a.body))
+				}
+				if want.header.Get("Content-Encoding") != "" || want.header.Get("Vary") != "Accept-Encoding" || len(want.body) != size {
+					t.Errorf("without Accept-Encoding %s: %v", path, want.header)
+				}
+			}
+		}
+	}
+	for accept, want := range map[string]string{"gzip, br": "br", "gzip, zstd": "zstd", "*": "br", "br;q=0, *": "zstd", "br;q=0, gzip;q=0.5": "gzip",
+		"gzip;q=0": "", "gzip;q=0.000": "", "identity": "", "x-gzip": "", "": ""} {
+		if a := ask(t, p.HTTP, nil, "web.example", "/4000", "Accept-Encoding: "+accept); a.header.Get("Content-Encoding") != want {
+			t.Errorf("%q: %q, want %q", accept, a.header.Get("Content-Encoding"), want)
+		}
+	}
+	a := ask(t, p.HTTP, nil, "web.example", `/4000?ETag="x"`, "Accept-Encoding: gzip")
+	if a.header.Get("ETag") != `W/"x"` || a.header.Get("Accept-Ranges") != "" || a.header.Get("Content-Length") != "" {
+		t.Errorf("%v", a.header)
+	}
+	if a = ask(t, p.HTTP, nil, "web.example", "/4000?Cache-Control=public,no-transform", "Accept-Encoding: gzip"); a.header.Get("Content-Encoding") != "" {
+		t.Errorf("no-transform: %v", a.header)
+	}
+}
+
+// TestCompressOff: no key, no compression.
+func TestCompressOff(t *testing.T) {
+	p := compressingProxy(t, application(t, compressible))
+	if a := ask(t, p.HTTP, nil, "web.example", "/4000", "Accept-Encoding: gzip, br, zstd"); a.header.Get("Content-Encoding") != "" || a.header.Get("Vary") != "" {
+		t.Errorf("%v", a.header)
+	}
+}
+
+// TestOracleCompress compares what is compressed, and its fields, with nginx.
+func TestOracleCompress(t *testing.T) {
+	port := application(t, compressible)
+	theirs := nginx(t, fmt.Sprintf(`gzip on; gzip_comp_level 1; gzip_http_version 1.1; gzip_min_length 256; gzip_types text/css application/json text/plain; gzip_proxied any; gzip_vary on;
+ location / { proxy_http_version 1.1; proxy_pass http://127.0.0.1:%d; }`, port))
+	p := compressingProxy(t, port, "use-gzip", "true", "gzip-types", "text/css application/json text/plain")
+	var requests [][]string
+	for _, path := range []string{"/4000", "/255", "/256", "/10?chunked", "/4000?status=403", "/4000?status=404", "/4000?status=500", "/4000?status=201", "/4000?status=206",
+		"/0?status=204", "/0?status=304", "/4000?Content-Encoding=deflate", "/4000?Content-Type=image/png", "/4000?Content-Type=text/html", "/4000?Content-Type=TEXT/CSS",
+		`/4000?ETag="x"`, `/4000?ETag=W/"x"`, "/4000?ETag=x", "/4000?Content-Type="} {
+		for _, accept := range []string{"gzip", "GZIP", "br, gzip;q=0.1", "gzip;q=0", "identity"} {
+			requests = append(requests, []string{path, "Accept-Encoding: " + accept})
+		}
+	}
+	sameAnswers(t, p.HTTP, theirs, []string{"Content-Encoding", "Vary", "ETag", "Accept-Ranges"}, nil, requests...)
+}
+
+// TestCompressHEAD: a HEAD's answer is as the backend made it.
+func TestCompressHEAD(t *testing.T) {
+	p := compressingProxy(t, application(t, compressible), "use-gzip", "true")
+	c := &caller{address: p.HTTP}
+	if err := c.dial(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.hangUp()
+	fmt.Fprint(c.conn, "HEAD /4000 HTTP/1.1\r\nHost: web.example\r\nAccept-Encoding: gzip\r\n\r\n")
+	r, _ := http.NewRequest("HEAD", "/", nil)
+	res, err := http.ReadResponse(c.reader, r)
+	if err != nil || res.Header.Get("Content-Encoding") != "" || res.ContentLength != 4000 {
+		t.Errorf("%v %v", res, err)
+	}
+}
+
+// TestCompressStreams: what a backend says between two pauses arrives before the next one ends.
+func TestCompressStreams(t *testing.T) {
+	next := make(chan int)
+	port := application(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for n := range next {
+			fmt.Fprintf(w, "data: %s\n\n", strings.Repeat("x", n))
+			w.(http.Flusher).Flush()
+		}
+	})
+	p := compressingProxy(t, port, "use-gzip", "true", "gzip-types", "text/event-stream")
+	c := &caller{address: p.HTTP}
+	if err := c.dial(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.hangUp()
+	fmt.Fprint(c.conn, request("web.example", "/", "Accept-Encoding: gzip"))
+	go func() { next <- 1 }()
+	res, err := http.ReadResponse(c.reader, nil)
+	if err != nil || res.Header.Get("Content-Encoding") != "gzip" {
+		t.Fatal(err, res)
+	}
+	plain, err := gzip.NewReader(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReaderSize(plain, 64<<10)
+	for i, n := range []int{1, 10, 20_000, 30_000, 5} { // some are compressed off the loop
+		if i > 0 {
+			next <- n
+		}
+		_ = c.conn.SetDeadline(time.Now().Add(30 * time.Second))
+		if l, err := lines.ReadString('\n'); err != nil || l != "data: "+strings.Repeat("x", n)+"\n" {
+			t.Fatalf("event %d: %d bytes, %v", i, len(l), err)
+		}
+		_, _ = lines.ReadString('\n')
+	}
+	close(next)
+	if rest, err := io.ReadAll(lines); err != nil || len(rest) > 0 {
+		t.Errorf("the end: %q, %v", rest, err)
+	}
+}
+
+// TestCompressHTTP2AndCrowd has many HTTP/2 streams at once, and clients that leave in the middle: no encoder is lost, or two
+// bodies mixed.
+func TestCompressHTTP2AndCrowd(t *testing.T) {
+	port := application(t, compressible)
+	p := startProxy(t, configMapOf("use-gzip", "true")+secretOf(t, "pair", issue(t, "web.example"))+
+		site{name: "web", host: "web.example", secret: "pair", ports: []int{port}}.yaml(), configMapFlag)
+	tr := &http.Transport{TLSClientConfig: trusting(t, "web.example"), ForceAttemptHTTP2: true}
+	defer tr.CloseIdleConnections()
+	var all sync.WaitGroup
+	for i := range 400 {
+		all.Go(func() {
+			size := 1000 + 997*(i%100)
+			r, _ := http.NewRequest("GET", fmt.Sprintf("https://%s/%d", p.HTTPS, size), nil)
+			r.Host = "web.example"
+			r.Header.Set("Accept-Encoding", "gzip")
+			res, err := tr.RoundTrip(r)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer res.Body.Close()
+			if i%4 == 0 {
+				_, _ = io.CopyN(io.Discard, res.Body, 10)
+				return
+			}
+			var b bytes.Buffer
+			if _, err := b.ReadFrom(res.Body); err != nil {
+				t.Error(err)
+				return
+			}
+			body := b.String()
+			if coding := res.Header.Get("Content-Encoding"); coding != "" { // beyond encodersMax it is plain
+				body = decoded(t, coding, body)
+			}
+			if body != strings.Repeat(prose, size/len(prose)+1)[:size] {
+				t.Errorf("%d bytes are others", size)
+			}
+		})
+	}
+	all.Wait()
+	for range 300 { // more than there may be encoders: those of before are free again
+		a := ask(t, p.HTTPS, trusting(t, "web.example"), "web.example", "/4000", "Accept-Encoding: gzip")
+		if a.header.Get("Content-Encoding") != "gzip" {
+			t.Fatal("an encoder was lost")
+		}
+	}
+}
