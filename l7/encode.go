@@ -9,9 +9,8 @@ import (
 	"github.com/sluiceproxy/sluice/l7/wire"
 )
 
-// Limits of bodies that are compressed on their way.
+// Limits of bodies that are compressed on their way. How much memory they take together is a setting (EncodeMemory).
 const (
-	encodersMax   = 256      // at once; beyond, bodies go as they are
 	encodeBytes   = 32 << 10 // of a body that are compressed in one go
 	encodeOnLoop  = 8 << 10  // of a body that are compressed on its loop; what follows is compressed off it
 	encodeOutKeep = 64 << 10 // a larger buffer is not kept
@@ -26,24 +25,30 @@ type Encoder interface {
 
 // A Codec makes the encoders of one coding (RFC 9110 8.4.1) and keeps those that are free. Shared by all loops.
 type Codec struct {
-	Name []byte // as Content-Encoding has it
-	New  func() Encoder
+	Name  []byte // as Content-Encoding has it
+	Bytes int    // the most that an encoder holds
+	Slow  bool   // even a body's beginning is too much for a loop
+	New   func() Encoder
 
 	free sync.Pool
 }
 
-// encoders counts those at work, of all codecs.
-var encoders atomic.Int64
+// holds is what a body that is compressed may hold: its encoder, what waits for it, and what came of that.
+func (c *Codec) holds() int64 { return int64(c.Bytes + encodeBytes + encodeOutKeep) }
+
+// encoded is what all bodies may hold that are compressed now.
+var encoded atomic.Int64
 
 // encoding is the body of one response that is compressed. Its loop's, but while it is busy: then whoever computes has
 // everything but x.
 type encoding struct {
 	x       *Exchange // nil: it has gone
 	codec   *Codec
-	enc     Encoder
-	in, out []byte // body that waits, and what came of it, of which sent bytes have gone
+	enc     Encoder // nil until the first byte
+	in, out []byte  // body that waits, and what came of it, of which sent bytes have gone
 	sent    int
 	fed     int64 // bytes that were compressed
+	begun   bool  // enc writes this body
 	unsaid  bool  // bytes that were compressed and not flushed
 	streams bool  // the backend tells no length: what it says is flushed when it pauses
 	busy    bool
@@ -60,18 +65,17 @@ func (e *encoding) Write(b []byte) (int, error) {
 // Encode has the response's body compressed on its way to the client, whose head says so by then. A response filter calls
 // it; false: the body goes as it is. Answers of the proxy's own are short and do.
 func (x *Exchange) Encode(c *Codec) bool {
-	if x.fwd.stream == nil || x.encoding != nil || x.Route.Policy.Rate > 0 {
+	if x.fwd.stream == nil || x.encoding != nil || x.grpc || x.Route.Policy.Rate > 0 {
 		return false
 	}
-	if encoders.Add(1) > encodersMax {
-		encoders.Add(-1)
+	if encoded.Add(c.holds()) > int64(x.Settings.EncodeMemory) {
+		encoded.Add(-c.holds())
 		return false
 	}
 	e, _ := c.free.Get().(*encoding)
 	if e == nil {
-		e = &encoding{codec: c, enc: c.New()}
+		e = &encoding{codec: c}
 	}
-	e.enc.Reset(e)
 	e.x, e.streams = x, x.Resp.Framing != wire.FramingLength
 	x.encoding = e
 	x.Resp.Framing, x.Resp.ContentLength = wire.FramingChunked, -1
@@ -85,7 +89,7 @@ func (e *encoding) letGo() {
 	if e.busy {
 		return
 	}
-	encoders.Add(-1)
+	encoded.Add(-e.codec.holds())
 	if e.err != nil || cap(e.out) > encodeOutKeep {
 		return
 	}
@@ -159,7 +163,7 @@ func (x *Exchange) sendEncoded() bool {
 // encode compresses what waits: a body's beginning here, the rest off the loop, under a permit.
 func (x *Exchange) encode(flush bool) {
 	e, w := x.encoding, x.local.srv.Work
-	if e.fed += int64(len(e.in)); e.fed <= encodeOnLoop || w == nil {
+	if e.fed += int64(len(e.in)); e.fed <= encodeOnLoop && !e.codec.Slow || w == nil {
 		e.compress(flush)
 		return
 	}
@@ -196,6 +200,12 @@ func (e *encoding) compress(flush bool) {
 		}
 		e.in = e.in[:0]
 	}()
+	if !e.begun {
+		if e.begun = true; e.enc == nil {
+			e.enc = e.codec.New()
+		}
+		e.enc.Reset(e)
+	}
 	_, err := e.enc.Write(e.in)
 	switch {
 	case err != nil:

@@ -16,6 +16,7 @@ type Settings struct {
 	HTTP2Streams   int         // 100 at once of one connection: http2-max-concurrent-streams
 	InterimMax     int         // 10: 1xx heads of a response that are passed on
 	RequestBuffer  int         // 64 KiB: a request's body in memory before the backend is asked: client-body-buffer-size
+	EncodeMemory   int         // 128 MiB: what bodies that are compressed may hold together: sluice-compress-memory
 	Buffer         int         // 16 KiB: what is read at once from a client, and what waits at most for one that reads slowly
 
 	FirstByteTimeout  time.Duration // 10 s: from accept to the first byte of a request
@@ -73,6 +74,7 @@ func DefaultSettings() *Settings {
 		HTTP2Streams:       100,
 		InterimMax:         10,
 		RequestBuffer:      64 << 10,
+		EncodeMemory:       128 << 20,
 		Buffer:             16 << 10,
 		ForwardedForHeader: []byte("X-Forwarded-For"),
 		AccessLog:          true,

@@ -19,9 +19,10 @@ import (
 // best coding that both sides have is taken: brotli, then zstd, then gzip.
 type Compress struct {
 	Gzip, Brotli, Zstd Coding
+	NoGzip             string // user agents for which gzip is not used: an expression (RE2), in any case, or "msie6"; "": none
 }
 
-// Coding is one of Compress's; it is off without a Level.
+// Coding is one of Compress's.
 type Coding struct {
 	On        bool
 	Level     int
@@ -38,47 +39,80 @@ const (
 	zstdWindowBytes  = 256 << 10
 )
 
-// Compile refuses levels that the coding does not have.
+// A codingKind is what a coding's levels are, and what an encoder of each holds, measured with the windows above
+// (TestEncodersHold). From the level slow on no loop computes it.
+type codingKind struct {
+	name      string
+	low, high int
+	slow      int
+	bytes     func(level int) int
+	make      func(level int) l7.Encoder
+}
+
+const mebibyte = 1 << 20
+
+var brotliKind = codingKind{name: "br", low: 0, high: 11, slow: 5,
+	bytes: func(level int) int {
+		return [...]int{mebibyte, mebibyte, 3 * mebibyte, 3 * mebibyte, 3 * mebibyte, 5 * mebibyte, 5 * mebibyte, 12 * mebibyte, 24 * mebibyte, 40 * mebibyte,
+			24 * mebibyte, 24 * mebibyte}[level]
+	},
+	make: func(level int) l7.Encoder {
+		return brotli.NewWriterOptions(nil, brotli.WriterOptions{Quality: level, LGWin: brotliWindowBits})
+	}}
+
+var zstdKind = codingKind{name: "zstd", low: 1, high: 22, slow: 7,
+	bytes: func(level int) int {
+		return [...]int{0, 2 * mebibyte, 3 * mebibyte, 6 * mebibyte, 40 * mebibyte}[zstd.EncoderLevelFromZstd(level)]
+	},
+	make: func(level int) l7.Encoder {
+		w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(zstdWindowBytes), zstd.WithLowerEncoderMem(true),
+			zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)))
+		if err != nil {
+			panic(err) // the options are constants
+		}
+		return w
+	}}
+
+var gzipKind = codingKind{name: "gzip", low: 1, high: 9, slow: 7,
+	bytes: func(int) int { return 3 * mebibyte / 2 },
+	make: func(level int) l7.Encoder {
+		w, err := gzip.NewWriterLevel(nil, level)
+		if err != nil {
+			panic(err) // the level was checked
+		}
+		return w
+	}}
+
+// Compile refuses levels that the coding does not have, and an expression that RE2 lacks.
 func (c Compress) Compile(*State) (l7.Filter, error) {
 	f := &compress{}
-	add := func(name string, o Coding, low, high int, make func(level int) l7.Encoder) error {
-		if !o.On {
-			return nil
+	for _, k := range []struct {
+		kind *codingKind
+		Coding
+	}{{&brotliKind, c.Brotli}, {&zstdKind, c.Zstd}, {&gzipKind, c.Gzip}} { // the best one first
+		if !k.On {
+			continue
 		}
-		if o.Level < low || o.Level > high {
-			return fmt.Errorf("compress: %s has levels %d to %d, not %d", name, low, high, o.Level)
+		if k.Level < k.kind.low || k.Level > k.kind.high {
+			return l7.Filter{}, fmt.Errorf("compress: %s has levels %d to %d, not %d", k.kind.name, k.kind.low, k.kind.high, k.Level)
 		}
-		k := coding{codec: codecOf(name, o.Level, make), min: o.MinLength, types: [][]byte{[]byte("text/html")}}
-		for _, t := range strings.Fields(o.Types) {
-			k.all = k.all || t == "*"
-			k.types = append(k.types, []byte(t))
+		one := coding{codec: codecOf(k.kind, k.Level), min: k.MinLength, types: [][]byte{[]byte("text/html")}}
+		for _, t := range strings.Fields(k.Types) {
+			one.all = one.all || t == "*"
+			one.types = append(one.types, []byte(t))
 		}
-		f.codings = append(f.codings, k)
-		return nil
-	}
-	err := add("br", c.Brotli, 0, 11, func(level int) l7.Encoder {
-		return brotli.NewWriterOptions(nil, brotli.WriterOptions{Quality: level, LGWin: brotliWindowBits})
-	})
-	if err == nil {
-		err = add("zstd", c.Zstd, 1, 22, func(level int) l7.Encoder {
-			w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(zstdWindowBytes), zstd.WithLowerEncoderMem(true),
-				zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)))
-			if err != nil {
-				panic(err) // the options are constants
+		if k.kind == &gzipKind && c.NoGzip != "" {
+			e := NewExpression("(?i)" + c.NoGzip)
+			if err := e.Compile(); err != nil {
+				return l7.Filter{}, fmt.Errorf("compress: %q: %w", c.NoGzip, err)
 			}
-			return w
-		})
-	}
-	if err == nil {
-		err = add("gzip", c.Gzip, 1, 9, func(level int) l7.Encoder {
-			w, err := gzip.NewWriterLevel(nil, level)
-			if err != nil {
-				panic(err) // the level was checked
+			if one.notFor = e.Match; c.NoGzip == "msie6" {
+				one.notFor = oldExplorer
 			}
-			return w
-		})
+		}
+		f.codings = append(f.codings, one)
 	}
-	return l7.Filter{Response: f}, err
+	return l7.Filter{Response: f}, nil
 }
 
 // codecs are shared by all filters: there are as many as codings have levels.
@@ -89,18 +123,20 @@ type codecKey struct {
 	level int
 }
 
-func codecOf(name string, level int, make func(level int) l7.Encoder) *l7.Codec {
-	c, _ := codecs.LoadOrStore(codecKey{name, level}, &l7.Codec{Name: []byte(name), New: func() l7.Encoder { return make(level) }})
+func codecOf(k *codingKind, level int) *l7.Codec {
+	c, _ := codecs.LoadOrStore(codecKey{k.name, level}, &l7.Codec{Name: []byte(k.name), Bytes: k.bytes(level), Slow: level >= k.slow,
+		New: func() l7.Encoder { return k.make(level) }})
 	return c.(*l7.Codec)
 }
 
 type compress struct{ codings []coding }
 
 type coding struct {
-	codec *l7.Codec
-	min   int64
-	types [][]byte
-	all   bool
+	codec  *l7.Codec
+	min    int64
+	types  [][]byte
+	all    bool
+	notFor func(agent []byte) bool // nil: for all
 }
 
 var (
@@ -114,7 +150,7 @@ var (
 func (f *compress) Response(x *l7.Exchange) {
 	r := &x.Resp
 	if r.Status != 200 && r.Status != 403 && r.Status != 404 || x.Req.Method == wire.MethodHead || r.Framing == wire.FramingNone ||
-		wire.Get(r.Fields, wire.FieldContentEncoding) != nil || listHas(r.Fields, "Cache-Control", wordNoTransform) {
+		r.Framing == wire.FramingLength && r.ContentLength == 0 || wire.Get(r.Fields, wire.FieldContentEncoding) != nil || listHas(r.Fields, "Cache-Control", wordNoTransform) {
 		return
 	}
 	mediaType, _, _ := bytes.Cut(wire.Get(r.Fields, wire.FieldContentType), semicolon)
@@ -126,7 +162,8 @@ func (f *compress) Response(x *l7.Exchange) {
 			continue
 		}
 		varies = true
-		if x.Req.Minor == 0 || !accepts(x.Req.Fields, k.codec.Name) || !x.Encode(k.codec) {
+		if x.Req.Minor == 0 || !accepts(x.Req.Fields, k.codec.Name) ||
+			k.notFor != nil && k.notFor(wire.Get(x.Req.Fields, wire.FieldUserAgent)) || !x.Encode(k.codec) {
 			continue
 		}
 		x.SetResponse(wire.FieldContentEncoding, nameContentEncoding, k.codec.Name)
@@ -159,6 +196,18 @@ func (k *coding) takes(mediaType []byte) bool {
 	}
 	return false
 }
+
+// oldExplorer tells Internet Explorer 4, 5 and 6, but for 6 with Windows XP's second service pack: nginx's "msie6".
+func oldExplorer(agent []byte) bool {
+	i := bytes.Index(agent, wordExplorer)
+	if i < 0 || i+7 >= len(agent) || agent[i+6] != '.' {
+		return false
+	}
+	version := agent[i+5]
+	return version == '4' || version == '5' || version == '6' && !bytes.Contains(agent[i+8:], wordServicePack)
+}
+
+var wordExplorer, wordServicePack = []byte("MSIE "), []byte("SV1")
 
 // listHas tells whether a list has a member, in any case.
 func listHas(fields []wire.Field, name string, member []byte) bool {

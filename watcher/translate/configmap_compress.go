@@ -10,7 +10,7 @@ import (
 // Compression of what backends answer; off unless a key asks for it.
 var compressKeys = []configKey{
 	{key: "use-gzip", preset: "false", verdict: differs,
-		note:  "Not together with limit-rate, nor where Cache-Control says no-transform. At most 256 bodies at once; others go as they are. What a backend streams is flushed whenever it pauses.",
+		note:  "Not together with limit-rate, nor where Cache-Control says no-transform. Beyond sluice-compress-memory bodies go as they are. What a backend streams is flushed whenever it pauses.",
 		text:  "Compresses backends' answers with gzip, for clients that accept it: status 200, 403 and 404, HTTP/1.1 and later.",
 		parse: boolean(func(c *configuration) *bool { return &c.compress.Gzip.On })},
 	{key: "gzip-level", preset: "1", verdict: same, text: "… so hard, 1 to 9.",
@@ -19,6 +19,9 @@ var compressKeys = []configKey{
 		parse: minLength(func(c *configuration) *filter.Coding { return &c.compress.Gzip })},
 	{key: "gzip-types", verdict: same, text: "… these media types, separated by blanks, beside text/html; `*`: all. Default: ingress-nginx's.",
 		parse: mediaTypes(func(c *configuration) *string { return &c.compress.Gzip.Types })},
+	{key: "gzip-disable", verdict: differs, note: "The expression is RE2's.",
+		text:  "User agents whose answers are not compressed with gzip: an expression, in any case; `msie6`: Internet Explorer 4 to 6.",
+		parse: parseGzipDisable},
 	{key: "enable-brotli", preset: "false", verdict: differs, note: "See use-gzip. It is preferred to gzip.", text: "Compresses with brotli.",
 		parse: boolean(func(c *configuration) *bool { return &c.compress.Brotli.On })},
 	{key: "brotli-level", preset: "4", verdict: same, text: "… so hard, 0 to 11.",
@@ -31,6 +34,9 @@ var compressKeys = []configKey{
 		parse: boolean(func(c *configuration) *bool { return &c.compress.Zstd.On })},
 	{key: "sluice-zstd-level", preset: "3", verdict: own, text: "… so hard, 1 to 22; there are four steps.",
 		parse: number(1, 22, func(c *configuration) *int { return &c.compress.Zstd.Level })},
+	{key: "sluice-compress-memory", preset: "128m", verdict: own,
+		text:  "What bodies that are compressed may hold together: 1.6 MiB each with gzip, 3 MiB with brotli up to level 4, 40 MiB with level 9.",
+		parse: size(0, 1<<40, func(c *configuration) *int { return &c.settings.EncodeMemory })},
 }
 
 const (
@@ -72,4 +78,12 @@ func mediaTypes(field func(*configuration) *string) func(*configuration, string)
 		*field(c) = strings.Join(strings.Fields(value), " ")
 		return nil
 	}
+}
+
+func parseGzipDisable(c *configuration, value string) error {
+	_, err := filter.Compress{Gzip: filter.Coding{On: true, Level: 1}, NoGzip: value}.Compile(nil)
+	if err == nil {
+		c.compress.NoGzip = value
+	}
+	return err
 }

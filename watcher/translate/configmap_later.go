@@ -12,7 +12,6 @@ var laterKeys = []configKey{
 	{key: "use-port-in-redirects", verdict: later, idle: []string{"false"}, text: "Redirects to https name the port."},
 	{key: "relative-redirects", verdict: later, idle: []string{"false"}, text: "Redirects without scheme and host."},
 	{key: "proxy-ssl-location-only", verdict: later, idle: []string{"false"}, text: "proxy-ssl-* hold for their own paths only."},
-	{key: "gzip-disable", verdict: later, note: "a client that does not want it does not ask for it", text: "User agents for which gzip is off."},
 	{key: "http2-max-field-size", verdict: refused, note: "large-client-header-buffers sets it, as for HTTP/1.1", text: "Bytes of one field."},
 	{key: "http2-max-header-size", verdict: refused, note: "large-client-header-buffers sets it, as for HTTP/1.1", text: "Bytes of a head."},
 	{key: "http2-max-requests", verdict: refused, idle: []string{"0"}, note: "keep-alive-requests sets it, as for HTTP/1.1", text: "Requests of one connection."},
