@@ -102,6 +102,7 @@ func translateOptions(o *options) translate.Options {
 		AllowLoopback:            len(o.manifests) > 0, // who writes files here may name what listens here
 		DisableCatchAll:          o.disableCatchAll,
 		DisableSVCExternalName:   o.disableExternalName,
+		HTTPSPort:                o.httpsPort,
 	}
 }
 

@@ -20,22 +20,27 @@ func (a answer) Request(x *l7.Exchange) l7.Verdict {
 }
 
 // addSlash answers 301 to path, as nginx does for a location that ends with a slash when the request lacks it:
-// `$scheme://$http_host<path>`, and the query.
+// `$scheme://$host<path>`, and the query.
 type addSlash struct {
 	path []byte // percent-encoded, with the slash
+	form SlashRedirect
 }
 
 func (a addSlash) Request(x *l7.Exchange) l7.Verdict {
-	scheme := "http://"
+	scheme, own := "http://", "80"
 	if x.Secure {
-		scheme = "https://"
+		scheme, own = "https://", "443"
 	}
-	if len(x.Req.Authority) == 0 {
-		scheme = "" // HTTP/1.0 without Host: a relative reference
+	host, colon, port := x.Req.Host, ":", x.Port()
+	if !a.form.Port || string(port) == own {
+		colon, port = "", nil
 	}
-	b := x.Arena.Alloc(len(scheme) + len(x.Req.Authority) + len(a.path) + 1 + len(x.Req.Query))[:0]
-	b = append(b, scheme...)
-	b = append(b, x.Req.Authority...)
+	if a.form.Relative || len(host) == 0 { // without: HTTP/1.0 without Host
+		scheme, host, colon, port = "", nil, "", nil
+	}
+	b := x.Arena.Alloc(len(scheme) + len(host) + len(colon) + len(port) + len(a.path) + 1 + len(x.Req.Query))[:0]
+	b = append(append(b, scheme...), host...)
+	b = append(append(b, colon...), port...)
 	b = append(b, a.path...)
 	if len(x.Req.Query) > 0 {
 		b = append(b, '?')

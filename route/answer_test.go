@@ -2,6 +2,7 @@ package route
 
 import (
 	"encoding/json"
+	"net/netip"
 	"testing"
 
 	"github.com/sluiceproxy/sluice/l7"
@@ -18,20 +19,19 @@ func marshal(t *testing.T, v any) string {
 
 func TestAddSlash(t *testing.T) {
 	for _, test := range []struct {
-		name, path, authority, query string
-		secure                       bool
-		want                         string
+		name, path, host, query string
+		secure                  bool
+		want                    string
 	}{
 		{"plain", "/foo/", "shop.example", "", false, "http://shop.example/foo/"},
 		{"https", "/foo/", "shop.example", "", true, "https://shop.example/foo/"},
-		{"the port stays", "/foo/", "shop.example:8080", "", false, "http://shop.example:8080/foo/"},
 		{"the query stays", "/foo/", "shop.example", "a=b&c", false, "http://shop.example/foo/?a=b&c"},
 		{"no host", "/foo/", "", "q", true, "/foo/?q"},
 		{"escaped", "/a b%\"\r\n\u00e9/", "shop.example", "", false, "http://shop.example/a%20b%25%22%0D%0A%C3%A9/"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			x := &l7.Exchange{Secure: test.secure}
-			x.Req.Authority, x.Req.Query = []byte(test.authority), []byte(test.query)
+			x.Req.Host, x.Req.Query = []byte(test.host), []byte(test.query)
 			if got := (addSlash{path: escapePath(test.path)}).Request(x); got != l7.Respond {
 				t.Fatalf("verdict %v", got)
 			}
@@ -39,6 +39,30 @@ func TestAddSlash(t *testing.T) {
 				t.Errorf("%d %q, want 301 %q", x.Resp.Status, x.Resp.Fields, test.want)
 			}
 		})
+	}
+}
+
+// TestAddSlashForms has relative-redirects and use-port-in-redirects.
+func TestAddSlashForms(t *testing.T) {
+	for _, test := range []struct {
+		form   SlashRedirect
+		port   uint16
+		secure bool
+		want   string
+	}{
+		{SlashRedirect{Relative: true}, 8080, false, "/foo/?q"},
+		{SlashRedirect{Relative: true, Port: true}, 8080, true, "/foo/?q"},
+		{SlashRedirect{Port: true}, 8080, false, "http://shop.example:8080/foo/?q"},
+		{SlashRedirect{Port: true}, 80, false, "http://shop.example/foo/?q"},
+		{SlashRedirect{Port: true}, 443, false, "http://shop.example:443/foo/?q"},
+		{SlashRedirect{Port: true}, 443, true, "https://shop.example/foo/?q"},
+	} {
+		x := &l7.Exchange{Secure: test.secure, Local: netip.AddrPortFrom(netip.IPv6Loopback(), test.port)}
+		x.Req.Host, x.Req.Query = []byte("shop.example"), []byte("q")
+		addSlash{path: escapePath("/foo/"), form: test.form}.Request(x)
+		if got := string(x.Resp.Fields[0].Value); got != test.want {
+			t.Errorf("%+v, port %d: %q, want %q", test.form, test.port, got, test.want)
+		}
 	}
 }
 

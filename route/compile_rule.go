@@ -119,7 +119,7 @@ func (k *compiler) redirect(m redirect) *l7.Route {
 	if common.failed {
 		return k.failing(id)
 	}
-	return &l7.Route{ID: id, Request: endWith(common.request, addSlash{path: escapePath(r.Path)}), Response: common.response,
+	return &l7.Route{ID: id, Request: endWith(common.request, addSlash{escapePath(r.Path), r.Slash}), Response: common.response,
 		Policy: r.Policy, Stats: k.stats(id), ClientAuth: k.host.ClientAuth}
 }
 

@@ -79,7 +79,15 @@ type Rule struct {
 	Fallback string  // cluster ID asked when Cluster has no endpoint; "": the default backend is not asked, 503
 	Filters  []filter.Config
 	Policy   l7.Policy
+	Slash    SlashRedirect
 	Deny     string // not empty: "location denied", every request answers 503; the text is the reason (also a Problem)
+}
+
+// SlashRedirect is the form of the 301 that a rule whose path ends with a slash answers to requests without it. The zero value
+// is nginx's with port_in_redirect off: scheme and host, and no port.
+type SlashRedirect struct {
+	Relative bool // relative-redirects: path and query only
+	Port     bool // use-port-in-redirects: the port that the client connected to, unless it is the scheme's own
 }
 
 // Canary takes a part of a rule's requests to another cluster.

@@ -39,6 +39,7 @@ func TestSSLRedirect(t *testing.T) {
 	cases := []struct {
 		name, authority, target string
 		preserve, secure        bool
+		port                    int
 		want                    string // "": goes on
 	}{
 		{name: "path and query kept", authority: "a.example", target: "/b?c=d", want: "https://a.example/b?c=d"},
@@ -50,11 +51,12 @@ func TestSSLRedirect(t *testing.T) {
 		{name: "the query's slash removed", authority: "a.example", target: "/b?next=/c/", want: "https://a.example/b?next=/c"},
 		{name: "trailing slash preserved", authority: "a.example", target: "/b/", preserve: true, want: "https://a.example/b/"},
 		{name: "OPTIONS *", authority: "a.example", target: "*", want: "https://a.example"},
+		{name: "the port of https", authority: "a.example:8080", target: "/b", port: 8443, want: "https://a.example:8443/b"},
 		{name: "https already", authority: "a.example", target: "/b", secure: true},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			f := compile(t, SSLRedirect{Status: 308, PreserveTrailingSlash: c.preserve})
+			f := compile(t, SSLRedirect{Status: 308, PreserveTrailingSlash: c.preserve, Port: c.port})
 			x := exchange(t, c.authority, c.target)
 			x.Secure = c.secure
 			v := f.Request.Request(x)

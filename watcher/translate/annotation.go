@@ -143,7 +143,8 @@ type dialect struct {
 	sslRedirect           bool
 	forceSSLRedirect      bool
 	preserveTrailingSlash bool
-	appRoot               string // "": none
+	slash                 route.SlashRedirect // relative-redirects, use-port-in-redirects
+	appRoot               string              // "": none
 
 	temporalRedirect, permanentRedirect         string // "": none; the temporal one wins
 	temporalRedirectCode, permanentRedirectCode int
@@ -203,6 +204,7 @@ func newDialect(o *Options, d *defaults) dialect {
 	return dialect{
 		options: o, defaults: d,
 		sslRedirect: d.sslRedirect, forceSSLRedirect: d.forceSSLRedirect, preserveTrailingSlash: d.preserveTrailingSlash,
+		slash:                d.slash,
 		temporalRedirectCode: temporalCodeDefault, permanentRedirectCode: permanentCodeDefault,
 		allow: d.allow, deny: d.deny,
 		cors: newCORS(), headers: d.headers, errorsOwnOnly: d.errorsOwnOnly,

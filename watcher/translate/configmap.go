@@ -72,6 +72,7 @@ type defaults struct {
 	sslRedirect           bool
 	forceSSLRedirect      bool
 	preserveTrailingSlash bool
+	slash                 route.SlashRedirect // relative-redirects, use-port-in-redirects
 	redirectCode          int
 	plainPaths            []string // no-tls-redirect-locations
 	allow, deny           string   // source ranges

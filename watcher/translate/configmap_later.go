@@ -9,8 +9,6 @@ var laterKeys = []configKey{
 	{key: "access-log-path", verdict: later, idle: []string{"/var/log/nginx/access.log", "/dev/stdout"}, note: "it goes to standard output", text: "Where the access log goes."},
 	{key: "http-access-log-path", verdict: later, idle: []string{"/var/log/nginx/access.log", "/dev/stdout"}, note: "it goes to standard output", text: "… of HTTP."},
 	{key: "skip-access-log-urls", verdict: later, text: "Paths that are not logged."},
-	{key: "use-port-in-redirects", verdict: later, idle: []string{"false"}, text: "Redirects to https name the port."},
-	{key: "relative-redirects", verdict: later, idle: []string{"false"}, text: "Redirects without scheme and host."},
 	{key: "proxy-ssl-location-only", verdict: later, idle: []string{"false"}, text: "proxy-ssl-* hold for their own paths only."},
 	{key: "http2-max-field-size", verdict: refused, note: "large-client-header-buffers sets it, as for HTTP/1.1", text: "Bytes of one field."},
 	{key: "http2-max-header-size", verdict: refused, note: "large-client-header-buffers sets it, as for HTTP/1.1", text: "Bytes of a head."},

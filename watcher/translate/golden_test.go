@@ -201,6 +201,7 @@ type (
 		Fallback string            `json:"fallback,omitempty"`
 		Filters  []string          `json:"filters,omitempty"`
 		Policy   map[string]string `json:"policy,omitempty"`
+		Slash    map[string]string `json:"slash,omitempty"`
 		Deny     string            `json:"deny,omitempty"`
 	}
 	goldenCluster struct {
@@ -282,7 +283,7 @@ func renderHost(h *route.VirtualHost) goldenHost {
 			Canaries: canaries, Mirror: mirror,
 			Path: r.Path + " " + r.Type.String(), Owner: r.Owner.Namespace + "/" + r.Owner.Name,
 			Backend: r.Service + ":" + r.Port, Cluster: r.Cluster, Fallback: r.Fallback,
-			Filters: renderFilters(r.Filters), Policy: differences(r.Policy, l7.DefaultPolicy()), Deny: r.Deny,
+			Filters: renderFilters(r.Filters), Policy: differences(r.Policy, l7.DefaultPolicy()), Slash: differences(r.Slash, route.SlashRedirect{}), Deny: r.Deny,
 		})
 	}
 	return out

@@ -212,6 +212,7 @@ func (b *hostBuild) addRule(p part, at *place, path string, kind route.PathType,
 		Mirror:   p.copies,
 		Filters:  filters,
 		Policy:   p.dialect.policy,
+		Slash:    p.dialect.slash,
 		Deny:     cmp.Or(p.dialect.denied, denied),
 	})
 	b.owners, b.places = append(b.owners, p), append(b.places, at)

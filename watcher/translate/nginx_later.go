@@ -10,15 +10,8 @@ import (
 // Keys of ingress-nginx that nothing acts on yet. What asks for protection fails closed: an Ingress that wants
 // authentication is not served without it.
 var laterAnnotations = slices.Concat(
-	laterRouting, laterBackends, laterFirewall, laterObservability,
+	laterBackends, laterFirewall, laterObservability,
 	needlessAnnotations)
-
-var laterRouting = []annotation{
-	{key: "relative-redirects", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"false"},
-		text: "Redirects of the proxy's own without scheme and host."},
-	{key: "use-port-in-redirects", scope: scopeLocation, risk: riskLow, verdict: later, idle: []string{"false"},
-		text: "Redirects to https name the port."},
-}
 
 var laterBackends = []annotation{
 	{key: "proxy-ssl-ciphers", scope: scopeIngress, risk: riskMedium, verdict: later, idle: []string{"default"},

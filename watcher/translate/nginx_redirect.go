@@ -73,6 +73,24 @@ var redirectAnnotations = []annotation{
 			return err
 		},
 	},
+	{
+		key: "relative-redirects", scope: scopeLocation, risk: riskLow, verdict: same,
+		text: "The 301 to a path with the slash that a request lacks has a Location of path and query only. Redirects to https, app-root's " +
+			"and those of annotations stay absolute. Default false (ConfigMap).",
+		parse: func(d *dialect, value string) (err error) {
+			d.slash.Relative, err = parseOver(d.defaults.slash.Relative, value)
+			return err
+		},
+	},
+	{
+		key: "use-port-in-redirects", scope: scopeLocation, risk: riskLow, verdict: same,
+		text: "Redirects to https name the port of --https-port, and the 301 to a path with its slash names the port that the client " +
+			"connected to, unless it is the scheme's own. Default false (ConfigMap).",
+		parse: func(d *dialect, value string) (err error) {
+			d.slash.Port, err = parseOver(d.defaults.slash.Port, value)
+			return err
+		},
+	},
 }
 
 // parseOver is a bool that falls back to the ConfigMap's.
@@ -122,7 +140,11 @@ func (d *dialect) redirects(path string, https bool) (filters []filter.Config) {
 		filters = append(filters, filter.Redirect{Status: d.permanentRedirectCode, Location: d.permanentRedirect})
 	}
 	if (d.forceSSLRedirect || d.sslRedirect && https) && !d.defaults.staysPlain(path) {
-		filters = append(filters, filter.SSLRedirect{Status: d.defaults.redirectCode, PreserveTrailingSlash: d.preserveTrailingSlash})
+		to := filter.SSLRedirect{Status: d.defaults.redirectCode, PreserveTrailingSlash: d.preserveTrailingSlash}
+		if d.slash.Port {
+			to.Port = d.options.HTTPSPort
+		}
+		filters = append(filters, to)
 	}
 	return filters
 }

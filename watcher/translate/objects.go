@@ -37,6 +37,7 @@ type Options struct {
 	AllowLoopback            bool   // the source is trusted to name loopback endpoints: files are, a cluster is not
 	DisableCatchAll          bool   // --disable-catch-all: an Ingress of nothing but a default backend is not taken
 	DisableSVCExternalName   bool   // --disable-svc-external-name
+	HTTPSPort                int    // --https-port, which use-port-in-redirects names; 0: none
 }
 
 // Defaults of Options.
