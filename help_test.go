@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 )
@@ -18,15 +19,37 @@ import (
 type testProxy struct {
 	*proxy
 	t     *testing.T
-	Dir   string // the manifests
-	HTTP  string // addresses
+	Dir   string     // the manifests
+	Log   *lastLines // of the access log
+	HTTP  string     // addresses
 	HTTPS string
+}
+
+// lastLines keeps the end of what is written to it.
+type lastLines struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+func (l *lastLines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.b = append(l.b, b...); len(l.b) > 128<<10 {
+		l.b = append(l.b[:0], l.b[len(l.b)-64<<10:]...)
+	}
+	return len(b), nil
+}
+
+func (l *lastLines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.b)
 }
 
 // startProxy serves the manifests, each a file of the directory, until the test ends.
 func startProxy(t *testing.T, manifests string, flags ...string) *testProxy {
 	t.Helper()
-	p := &testProxy{t: t, Dir: t.TempDir()}
+	p := &testProxy{t: t, Dir: t.TempDir(), Log: new(lastLines)}
 	p.write("all.yaml", manifests)
 	httpPort, httpsPort := freePort(t), freePort(t)
 	p.HTTP, p.HTTPS = "127.0.0.1:"+strconv.Itoa(httpPort), "127.0.0.1:"+strconv.Itoa(httpsPort)
@@ -40,7 +63,7 @@ func startProxy(t *testing.T, manifests string, flags ...string) *testProxy {
 	if testing.Verbose() && os.Getenv("SLUICE_TEST_LOG") != "" {
 		out = os.Stderr
 	}
-	made, err := newProxy(o, slog.New(slog.NewTextHandler(out, nil)), io.Discard)
+	made, err := newProxy(o, slog.New(slog.NewTextHandler(out, nil)), p.Log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,8 +2,14 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestOracleSlashRedirects compares the 301 to a path with its slash, in all its forms, with nginx's.
@@ -35,6 +41,66 @@ func TestUsePortInRedirects(t *testing.T) {
 	a := ask(t, p.HTTP, nil, "web.example:1234", "/a")
 	if want := "https://web.example" + colonPort(p.HTTPS) + "/a"; a.status != 308 || a.header.Get("Location") != want {
 		t.Errorf("%d %q, want %q", a.status, a.header.Get("Location"), want)
+	}
+}
+
+// TestOracleLogFormat compares lines of log-format-upstream with those that nginx writes of the same log_format.
+func TestOracleLogFormat(t *testing.T) {
+	port := application(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "it is I") })
+	const line = `$remote_addr|$remote_user|$request|$request_method|$request_uri|$uri|$args|$arg_a|$status|$host|$http_host|$scheme|$server_protocol|` +
+		`"$http_referer"|$http_user_agent|$http_x_odd|$cookie_sid|$content_length|$content_type|$request_length|$body_bytes_sent|` +
+		`$upstream_addr|$upstream_status|$upstream_response_length|$sent_http_content_type|$https|${http_x_forwarded_for}`
+	for _, escape := range []string{"default", "json", "none"} {
+		other := freePort(t)
+		logFile := filepath.Join(t.TempDir(), "access.log")
+		nginx(t, fmt.Sprintf(`location / { return 404; } }
+ log_format t escape=%s '%s'; server { listen 127.0.0.1:%d; server_name web.example; access_log %s t; location / { proxy_http_version 1.1; proxy_pass http://127.0.0.1:%d; }`,
+			escape, line, other, logFile, port))
+		p := startProxy(t, configMapOf("log-format-upstream", line, "log-format-escape-json", fmt.Sprint(escape == "json"), "log-format-escape-none", fmt.Sprint(escape == "none"))+
+			site{name: "web", host: "web.example", ports: []int{port}}.yaml(), configMapFlag)
+		theirs := fmt.Sprintf("127.0.0.1:%d", other)
+		lines := func(text string) []string { return slices.Collect(strings.Lines(text)) }
+		var one, two []string
+		asked := 0
+		for _, r := range [][]string{{"/"}, {"/a%20b/%2F?a=1&b=2", "Referer: http://x.example/\"q\"", "User-Agent: a\\b", "X-Odd: \"caf\u00e9\"", "Cookie: x=1; sid=abc"},
+			{"/none", "X-Forwarded-For: 1.2.3.4", "Content-Type: text/x"}} {
+			asked++
+			ask(t, p.HTTP, nil, "web.example", r[0], r[1:]...)
+			ask(t, theirs, nil, "web.example", r[0], r[1:]...)
+			within(t, 30*time.Second, "a line of both", func() bool { // each loop has lines of its own: one after the other
+				b, _ := os.ReadFile(logFile)
+				one, two = lines(p.Log.String()), lines(string(b))
+				return len(one) == asked && len(two) == asked
+			})
+		}
+		names := strings.Split(line, "|")
+		for i := range one {
+			ours, nginxs := strings.Split(one[i], "|"), strings.Split(two[i], "|")
+			if len(ours) != len(names) || len(nginxs) != len(names) {
+				t.Fatalf("%s: %q, nginx %q", escape, one[i], two[i])
+			}
+			for k := range names {
+				if ours[k] != nginxs[k] {
+					t.Errorf("escape %s, request %d: %s is %q, nginx says %q", escape, i, names[k], ours[k], nginxs[k])
+				}
+			}
+		}
+	}
+}
+
+// TestSkipAccessLog: what the ConfigMap leaves out of the log is left out, and nothing else.
+func TestSkipAccessLog(t *testing.T) {
+	p := startProxy(t, configMapOf("skip-access-log-urls", "/healthz,~^/quiet/", "enable-access-log-for-default-backend", "false", "log-format-upstream", "$request_uri $status")+
+		site{name: "web", host: "web.example", ports: []int{application(t, told)}}.yaml(), configMapFlag)
+	for _, path := range []string{"/healthz", "/quiet/a", "/healthz?a", "/a/quiet/"} {
+		ask(t, p.HTTP, nil, "web.example", path)
+	}
+	ask(t, p.HTTP, nil, "other.example", "/nobody")
+	ask(t, p.HTTP, nil, "web.example", "/last")
+	const want = "/a/quiet/ 200\n/healthz?a 200\n/last 200\n"
+	within(t, 30*time.Second, "the lines", func() bool { return strings.Count(p.Log.String(), "\n") >= strings.Count(want, "\n") })
+	if got := slices.Sorted(strings.Lines(p.Log.String())); strings.Join(got, "") != want { // loops write one after the other
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

@@ -85,9 +85,12 @@ func (a *AccessLog) Write(loop int, r *Record) {
 	if b == nil {
 		return
 	}
-	if r.Format == LogJSON {
+	switch {
+	case r.Template != nil:
+		b.b = r.Template.append(b.b, r, &l.stamp)
+	case r.Format == LogJSON:
 		b.b = appendJSON(b.b, r, &l.stamp)
-	} else {
+	default:
 		b.b = appendText(b.b, r, &l.stamp)
 	}
 	a.endLine(l)
@@ -200,6 +203,7 @@ type logStamp struct {
 	local  []byte // 23/Nov/2026:05:40:12 +0000
 	iso    []byte // 2026-11-23T05:40:12
 	zone   []byte // Z or +01:00
+	offset []byte // +00:00 or +01:00, as nginx has it
 	millis int
 }
 
@@ -212,6 +216,7 @@ func (s *logStamp) set(t time.Time) int64 {
 		s.local = t.AppendFormat(s.local[:0], "02/Jan/2006:15:04:05 -0700")
 		s.iso = t.AppendFormat(s.iso[:0], "2006-01-02T15:04:05")
 		s.zone = t.AppendFormat(s.zone[:0], "Z07:00")
+		s.offset = t.AppendFormat(s.offset[:0], "-07:00")
 	}
 	return second
 }
@@ -268,20 +273,28 @@ func appendTries(b []byte, r *Record) []byte {
 	if len(tries) == 0 {
 		return append(b, "- - - - "...)
 	}
-	b = appendList(b, tries, func(b []byte, t *Try) []byte { return appendAddrPort(b, t.Addr) })
-	b = appendList(b, tries, func(b []byte, t *Try) []byte { return strconv.AppendInt(b, t.Bytes, 10) })
-	b = appendList(b, tries, func(b []byte, t *Try) []byte {
-		if t.Time < 0 {
-			return append(b, '-')
-		}
-		return appendMillis(b, t.Time)
-	})
-	return appendList(b, tries, func(b []byte, t *Try) []byte {
-		if t.Status == 0 {
-			return append(b, '-')
-		}
-		return strconv.AppendInt(b, int64(t.Status), 10)
-	})
+	b = appendList(b, tries, appendTryAddr)
+	b = appendList(b, tries, appendTryBytes)
+	b = appendList(b, tries, appendTryTime)
+	return appendList(b, tries, appendTryStatus)
+}
+
+func appendTryAddr(b []byte, t *Try) []byte { return appendAddrPort(b, t.Addr) }
+
+func appendTryBytes(b []byte, t *Try) []byte { return strconv.AppendInt(b, t.Bytes, 10) }
+
+func appendTryTime(b []byte, t *Try) []byte {
+	if t.Time < 0 {
+		return append(b, '-')
+	}
+	return appendMillis(b, t.Time)
+}
+
+func appendTryStatus(b []byte, t *Try) []byte {
+	if t.Status == 0 {
+		return append(b, '-')
+	}
+	return strconv.AppendInt(b, int64(t.Status), 10)
 }
 
 func appendList(b []byte, tries []Try, appendOne func([]byte, *Try) []byte) []byte {
@@ -432,6 +445,7 @@ const (
 	safeQuoted = 1 << iota // a field in quotes
 	safeBare               // a field that ends at a blank or a bracket
 	safeJSON               // a JSON string
+	safeLine               // a line
 )
 
 // logSafe tells for each byte where it needs no escape. nginx escapes quotes, backslashes, controls and all beyond ASCII.
@@ -444,6 +458,10 @@ var logSafe = func() (t [256]uint8) {
 		default:
 			t[c] = safeQuoted | safeBare | safeJSON
 		}
+		t[c] |= safeLine
+	}
+	for c := 0x80; c < 0x100; c++ {
+		t[c] = safeLine
 	}
 	return t
 }()

@@ -22,12 +22,22 @@ func (x *Exchange) record() {
 		stats, r.ID = x.Route.Stats, &x.Route.ID
 		log = log && !x.Route.Policy.NoAccessLog
 	}
+	log = log && x.wanted()
 	p.srv.Stats.Record(x.loop.ID, stats, r)
 	if log {
-		r.Now = x.loop.Wall()
+		r.Now, r.Template, r.Exchange = x.loop.Wall(), x.Settings.AccessLogTemplate, x
 		x.recordText(r)
 		p.srv.Log.Write(x.loop.ID, r)
 	}
+}
+
+// wanted tells whether the ConfigMap leaves the exchange to the access log.
+func (x *Exchange) wanted() bool {
+	s := x.Settings
+	if s.NoDefaultAccessLog && (x.Route == nil || x.Route.ID.Ingress == "") {
+		return false
+	}
+	return s.AccessLogSkip == nil || !s.AccessLogSkip.has(x.asked)
 }
 
 func (x *Exchange) recordRequest(r *Record) {

@@ -45,7 +45,10 @@ type Settings struct {
 	ServerTokens         bool           // send "Server: sluice" on answers of our own
 	AccessLog            bool
 	AccessLogFormat      LogFormat
-	RetryNonIdempotent   bool // retry-non-idempotent
+	AccessLogTemplate    *LogTemplate // log-format-upstream; nil: AccessLogFormat
+	AccessLogSkip        *LogSkip     // skip-access-log-urls; nil: none
+	NoDefaultAccessLog   bool         // enable-access-log-for-default-backend: false: what no Ingress answers is not logged
+	RetryNonIdempotent   bool         // retry-non-idempotent
 
 	// DefaultPolicy is the policy of what no Ingress asked for: the route of the default backend. Rules bring their own.
 	DefaultPolicy Policy

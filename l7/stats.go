@@ -21,7 +21,11 @@ const (
 type Record struct {
 	Now    time.Time // wall time of the loop
 	Format LogFormat // the exchange's Settings.AccessLogFormat
-	ID     *Identity // the route's identity; nil: no route was found
+
+	Template *LogTemplate // … and AccessLogTemplate, which wins; nil: none
+	Exchange *Exchange    // what its variables are read from; nil: nobody's
+
+	ID *Identity // the route's identity; nil: no route was found
 
 	Remote       netip.Addr // who the request comes from: Exchange.ClientIP
 	User         []byte     // the name that authentication found

@@ -61,7 +61,7 @@ func ParseKey(text string) (parts []KeyPart, err error) {
 			text = text[at:]
 			continue
 		}
-		name, rest := variableName(text[1:])
+		name, rest := VariableName(text[1:])
 		if name == "" {
 			parts, text = append(parts, KeyPart{Text: "$"}), text[1:]
 			continue
@@ -78,8 +78,8 @@ func ParseKey(text string) (parts []KeyPart, err error) {
 	return parts, nil
 }
 
-// variableName takes a name off the front: letters, digits and _, in braces or without.
-func variableName(s string) (name, rest string) {
+// VariableName takes a name off the front: letters, digits and _, in braces or without.
+func VariableName(s string) (name, rest string) {
 	body, braced := strings.CutPrefix(s, "{")
 	n := 0
 	for n < len(body) && (body[n] == '_' || '0' <= body[n] && body[n] <= '9' || 'a' <= body[n]|0x20 && body[n]|0x20 <= 'z') {

@@ -51,14 +51,16 @@ type configuration struct {
 	defaults defaults
 	streams  streams
 
-	realIP    []netip.Prefix // proxy-real-ip-cidr
-	realIPSet bool
-	logFormat *l7.LogFormat // sluice-access-log-format, which wins over log-format-escape-json
-	compress  filter.Compress
-	hsts      filter.HSTS
-	hstsOff   bool
-	blocked   string // block-cidrs
-	block     filter.Block
+	realIP        []netip.Prefix // proxy-real-ip-cidr
+	realIPSet     bool
+	logFormat     *l7.LogFormat // sluice-access-log-format, which wins over log-format-escape-json
+	logTemplate   string        // log-format-upstream
+	logEscapeNone bool
+	compress      filter.Compress
+	hsts          filter.HSTS
+	hstsOff       bool
+	blocked       string // block-cidrs
+	block         filter.Block
 
 	addHeaders, setHeaders string              // ConfigMaps
 	hideHeaders            string              // as filter.Headers has it
@@ -257,9 +259,7 @@ func (c *configuration) finish() {
 		}
 	}
 	c.process.ProxyProtocol.Trusted = c.realIP
-	if c.logFormat != nil {
-		s.AccessLogFormat = *c.logFormat
-	}
+	c.logLine()
 	if !c.hstsOff {
 		c.defaults.host = append(c.defaults.host, c.hsts)
 	}

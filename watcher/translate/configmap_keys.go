@@ -234,8 +234,8 @@ var backendKeys = []configKey{
 var logKeys = []configKey{
 	{key: "disable-access-log", preset: "false", verdict: same, text: "Logs no requests.", parse: parseNoLog},
 	{key: "disable-http-access-log", preset: "false", verdict: same, text: "… of HTTP.", parse: parseNoLog},
-	{key: "log-format-escape-json", preset: "false", verdict: differs, note: "Lines are JSON objects with names of their own.",
-		text: "Writes the access log as JSON.",
+	{key: "log-format-escape-json", preset: "false", verdict: differs, note: "Without log-format-upstream lines are JSON objects with names of their own.",
+		text: "Writes the values of log-format-upstream as inside JSON strings.",
 		parse: func(c *configuration, value string) error {
 			on, err := parseBool(value)
 			if err == nil && on {
@@ -243,8 +243,39 @@ var logKeys = []configKey{
 			}
 			return err
 		}},
+	{key: "log-format-escape-none", preset: "false", verdict: differs, note: "Controls are escaped all the same: a request is one line.",
+		text:  "With log-format-upstream: values are written as they are.",
+		parse: boolean(func(c *configuration) *bool { return &c.logEscapeNone })},
+	{key: "log-format-upstream", verdict: differs,
+		note: "Request fields are as the backend got them, but X-Forwarded-For is the client's; of the times of earlier attempts only the whole " +
+			"is known. A variable that is not known is a Problem, and ingress-nginx's own line holds.",
+		text: "The access log's line, with variables: " + strings.Join(logVariables(), ", ") + ".",
+		parse: func(c *configuration, value string) error {
+			_, err := l7.ParseLogTemplate(value, l7.LogEscapeDefault)
+			if err == nil {
+				c.logTemplate = value
+			}
+			return err
+		}},
+	{key: "skip-access-log-urls", verdict: differs, note: "Expressions are RE2's.",
+		text: "Targets that are not logged, separated by commas: with their query, in any case, or expressions after `~`, in any case after `~*`.",
+		parse: func(c *configuration, value string) (err error) {
+			c.settings.AccessLogSkip, err = l7.ParseLogSkip(splitList(value))
+			if err != nil {
+				return &partly{err.Error() + "; the other entries hold"}
+			}
+			return nil
+		}},
+	{key: "enable-access-log-for-default-backend", preset: "true", otherwise: "false", verdict: differs,
+		note: "What no Ingress answers is logged unless this says false: it is what an operator looks for.",
+		text: "Logs what the default backend answers.",
+		parse: func(c *configuration, value string) error {
+			on, err := parseBool(value)
+			c.settings.NoDefaultAccessLog = err == nil && !on
+			return err
+		}},
 	{key: "sluice-access-log-format", preset: "upstream", verdict: own,
-		text: "`upstream` (ingress-nginx's line) or `json`; wins over log-format-escape-json.",
+		text: "`upstream` (ingress-nginx's line) or `json`; wins over log-format-escape-json and log-format-upstream.",
 		parse: func(c *configuration, value string) error {
 			format, ok := map[string]l7.LogFormat{"upstream": l7.LogUpstream, "json": l7.LogJSON}[value]
 			if !ok {
@@ -285,6 +316,35 @@ var processKeys = []configKey{
 		parse: number(0, countMax, func(c *configuration) *int { return &c.process.ConnectionsSourceMax })},
 	{key: "sluice-connection-buffer", preset: "16k", verdict: own, text: "Bytes buffered of an HTTP/1.1 connection, each way; until a client is found to read slowly, 64k towards it.",
 		parse: size(4<<10, 64<<10, func(c *configuration) *int { return &c.settings.Buffer })},
+}
+
+// logVariables are those of log-format-upstream as the documentation writes them.
+func logVariables() []string {
+	names := l7.LogVariables()
+	for i := range names {
+		names[i] = "`$" + names[i] + "`"
+	}
+	return names
+}
+
+// logLine makes the access log's line of the keys that decide it together.
+func (c *configuration) logLine() {
+	s := c.settings
+	if c.logFormat != nil {
+		s.AccessLogFormat = *c.logFormat
+		return
+	}
+	if c.logTemplate == "" {
+		return
+	}
+	escape := l7.LogEscapeDefault
+	switch {
+	case c.logEscapeNone:
+		escape = l7.LogEscapeNone
+	case s.AccessLogFormat == l7.LogJSON:
+		escape = l7.LogEscapeJSON
+	}
+	s.AccessLogTemplate, _ = l7.ParseLogTemplate(c.logTemplate, escape) // its key's row has read it
 }
 
 // parseNoLog is either of the keys that switch the access log off.

@@ -3,12 +3,8 @@ package translate
 // Keys that nothing acts on yet. A value that asks for nothing (idle) is no Problem.
 var laterKeys = []configKey{
 	{key: "annotation-value-word-blocklist", verdict: later, text: "Words that no annotation may hold."},
-	{key: "enable-access-log-for-default-backend", verdict: later, idle: []string{"false"}, text: "Logs what the default backend answers."},
-	{key: "log-format-upstream", verdict: later, note: "sluice-access-log-format chooses between ingress-nginx's own line and JSON", text: "The access log's line."},
-	{key: "log-format-escape-none", verdict: later, idle: []string{"false"}, text: "Escapes nothing in it."},
 	{key: "access-log-path", verdict: later, idle: []string{"/var/log/nginx/access.log", "/dev/stdout"}, note: "it goes to standard output", text: "Where the access log goes."},
 	{key: "http-access-log-path", verdict: later, idle: []string{"/var/log/nginx/access.log", "/dev/stdout"}, note: "it goes to standard output", text: "… of HTTP."},
-	{key: "skip-access-log-urls", verdict: later, text: "Paths that are not logged."},
 	{key: "proxy-ssl-location-only", verdict: later, idle: []string{"false"}, text: "proxy-ssl-* hold for their own paths only."},
 	{key: "http2-max-field-size", verdict: refused, note: "large-client-header-buffers sets it, as for HTTP/1.1", text: "Bytes of one field."},
 	{key: "http2-max-header-size", verdict: refused, note: "large-client-header-buffers sets it, as for HTTP/1.1", text: "Bytes of a head."},
