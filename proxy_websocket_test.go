@@ -402,9 +402,7 @@ func TestWebSocketIdle(t *testing.T) {
 			group.Wait()
 			w.way.client.CloseIdleConnections()
 			within(t, 30*time.Second, "descriptors are back", func() bool { return p.files() <= files+20 })
-			if n := p.metric("sluice_tunnels_active", ""); n != 0 {
-				t.Errorf("%v tunnels are left", n)
-			}
+			within(t, 30*time.Second, "no tunnel is left", func() bool { return p.metric("sluice_tunnels_active", "") == 0 })
 		})
 	}
 }
