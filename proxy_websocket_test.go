@@ -22,6 +22,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
+//lint:file-ignore SA1019 net/http's own transport refuses the field :protocol, so it sends no extended CONNECT
+
 // The tests of this file put a client and a server of WebSocket that others wrote at both ends of the whole program. Their client
 // shakes hands as HTTP/1.1 does; overStreams carries the same handshake as an extended CONNECT of HTTP/2.
 

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -194,7 +195,7 @@ func FuzzH2Session(f *testing.F) {
 	})
 	c := cluster(f, env, http2(false), b.addr())
 	f.Fuzz(func(t *testing.T, said []byte, step uint8) {
-		script.Store([2]any{said, step})
+		script.Store([2]any{bytes.Clone(said), step}) // a connection may outlast this call, and said is the fuzzer's
 		e := only(t, c)
 		l := env.Loops[0]
 		var all []*caller
@@ -211,6 +212,9 @@ func FuzzH2Session(f *testing.F) {
 			wait(t, p.done, "an end")
 		}
 		eventually(t, "nothing is left", func() bool { s := e.Stats(); return s.Active == 0 && s.Open == 0 })
+		if l.Stats.Panics.Load() > 0 {
+			t.Error("a session panicked")
+		}
 	})
 }
 
