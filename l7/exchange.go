@@ -59,6 +59,7 @@ type Exchange struct {
 	major       uint8         // of the client's HTTP version, when it is not 1
 	grpc        bool          // the request is a gRPC call
 	callTimeout time.Duration // … with that deadline (grpc-timeout); 0: none
+	callStatus  int           // of HTTP, which an answer of the proxy's own to a call stands for; 0: it is no such answer
 	stage       stage
 	filter      int // the next request filter to run
 	ticket      fastpath.Ticket

@@ -35,7 +35,7 @@ func (x *Exchange) reset() {
 	x.letGo()
 	x.fwd.reset()
 	x.err, x.asked, x.headBytes, x.plain, x.major = nil, nil, 0, false, 0
-	x.grpc, x.callTimeout = false, 0
+	x.grpc, x.callTimeout, x.callStatus = false, 0, 0
 	x.h1.reset()
 }
 

@@ -1,6 +1,8 @@
 package l7
 
 import (
+	"net/http"
+
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7/wire"
 )
@@ -40,7 +42,9 @@ func (x *Exchange) recordRequest(r *Record) {
 
 func (x *Exchange) recordAnswer(r *Record) {
 	f := &x.fwd
-	r.Status, r.Err = x.Resp.Status, x.err
+	if r.Status, r.Err = x.Resp.Status, x.err; x.callStatus != 0 && r.Status == http.StatusOK {
+		r.Status = x.callStatus
+	}
 	r.Tunnel = x.Resp.Status == 101
 	r.BodyBytes, r.BytesSent = x.h1.sent, x.h1.sent+int64(x.h1.headSent)
 	r.Duration = x.loop.Now() - x.started
