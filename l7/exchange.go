@@ -69,7 +69,7 @@ type Exchange struct {
 	plain       bool            // response filters are skipped: one panicked, or their work could not be written
 	fwd         forward
 	alias       [1]wire.Field // forwarded-for-header under its usual ID
-	h1          h1Body
+	bodies      bodies
 }
 
 // Loop is the loop that owns the exchange.

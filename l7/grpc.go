@@ -158,7 +158,7 @@ var (
 
 // endCall ends a call whose answer has begun by the trailers that say why; false: they cannot be sent.
 func (x *Exchange) endCall(err *fastpath.Error) bool {
-	if !x.grpc || !x.Req.TETrailers || x.stage != stageBody || err.Kind == fastpath.KindCancelled || x.h1.outEnded {
+	if !x.grpc || !x.Req.TETrailers || x.stage != stageBody || err.Kind == fastpath.KindCancelled || x.bodies.outEnded {
 		return false
 	}
 	if x.client.EndBody(x.appendGRPCStatus(nil, statusOf(err), err)) != nil {

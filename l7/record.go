@@ -37,7 +37,7 @@ func (x *Exchange) recordRequest(r *Record) {
 	if x.major != 0 {
 		r.Major, r.Minor = x.major, 0
 	}
-	r.RequestBytes = int64(x.headBytes) + x.h1.got
+	r.RequestBytes = int64(x.headBytes) + x.bodies.got
 }
 
 func (x *Exchange) recordAnswer(r *Record) {
@@ -46,7 +46,7 @@ func (x *Exchange) recordAnswer(r *Record) {
 		r.Status = x.callStatus
 	}
 	r.Tunnel = x.Resp.Status == 101
-	r.BodyBytes, r.BytesSent = x.h1.sent, x.h1.sent+int64(x.h1.headSent)
+	r.BodyBytes, r.BytesSent = x.bodies.sent, x.bodies.sent+int64(x.bodies.headSent)
 	r.Duration = x.loop.Now() - x.started
 	r.Tried, r.Alternative = 0, ""
 	if f.canary != nil {
