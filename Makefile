@@ -11,6 +11,7 @@ PACKAGES  ?= ./...
 TESTFLAGS ?=
 FUZZTIME  ?= 30s
 FUZZ      ?= Fuzz
+FUZZFLAGS ?=
 BENCH     ?= .
 COUNT     ?= 2
 ARGS      ?=
@@ -92,13 +93,13 @@ race: bin/h2spec bin/interop-client bin/interop-server ## all tests under the ra
 
 # `go test -fuzz` takes one target of one package a run.
 .PHONY: fuzz
-fuzz: ## every fuzz target, one after another (FUZZTIME=30s, FUZZ=FuzzHello for one)
+fuzz: ## every fuzz target, one after another (FUZZTIME=30s, FUZZ=FuzzHello for one, FUZZFLAGS=-race)
 	@{ grep -rEo --include='*_test.go' --exclude-dir=tools --exclude-dir=testdata '^func $(FUZZ)[A-Za-z0-9_]*' . || \
 		{ echo 'no fuzz target begins with $(FUZZ)' >&2; exit 1; }; } | sort | \
 	while IFS=: read -r file name; do \
 		dir=$$(dirname "$$file"); name=$${name#func }; \
 		echo "== $$name in $$dir, $(FUZZTIME)"; \
-		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x "$$dir" </dev/null; \
+		$(GO) test $(FUZZFLAGS) -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x "$$dir" </dev/null; \
 	done
 
 # Old and new take turns, because the machine drifts more than code does. A package that is new has no old figures.

@@ -4,17 +4,20 @@ import (
 	"bytes"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 )
 
-// What the origin serves: two sizes, by path, and one of them late. Any other path is answered like pathSmall.
+// What the origin serves: three sizes, by path, and one of them late. Any other path is answered like pathSmall.
 const (
 	pathSmall  = "/128"
 	pathSlow   = "/slow" // as pathSmall, after slowAfter; in HTTP/1.1
 	slowAfter  = 300 * time.Millisecond
 	pathBulk   = "/1m"
+	pathHuge   = "/100m" // in HTTP/1.1
 	sizeSmall  = 128
 	sizeBulk   = 1 << 20
+	sizeHuge   = 100 << 20
 	headMax    = 16 << 10 // of a request or an answer; more is an error
 	answerHead = "HTTP/1.1 200 OK\r\nServer: origin\r\nContent-Type: application/octet-stream\r\nContent-Length: "
 )
@@ -27,6 +30,9 @@ var (
 	answerRefused = []byte("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 	endOfHead     = []byte("\r\n\r\n")
 )
+
+// answerHuge is built when somebody asks for it.
+var answerHuge = sync.OnceValue(func() []byte { return buildAnswer(sizeHuge) })
 
 // body is what an answer of size n carries: a pattern, so that the probe notices shifted bytes.
 func body(n int) []byte {
@@ -46,6 +52,9 @@ func answerTo(head []byte) []byte {
 	if path, ok := bytes.CutPrefix(head, []byte("GET ")); ok {
 		if bytes.HasPrefix(path, []byte(pathBulk+" ")) {
 			return answerBulk
+		}
+		if bytes.HasPrefix(path, []byte(pathHuge+" ")) {
+			return answerHuge()
 		}
 		return answerSmall
 	}
@@ -79,8 +88,11 @@ func fieldOf(head []byte, name string) []byte {
 }
 
 func sizeOf(path string) int {
-	if path == pathBulk {
+	switch path {
+	case pathBulk:
 		return sizeBulk
+	case pathHuge:
+		return sizeHuge
 	}
 	return sizeSmall
 }

@@ -68,6 +68,10 @@ var scenarios = []scenario{
 		measure: keepHTTP2(load{conns: 8, streams: 1, path: pathBulk})},
 	{name: "h2-up-1m", about: "HTTP/2 over TLS, 8 connections, requests of 1 MiB (no bound)", unit: unitGB,
 		measure: keepHTTP2(load{conns: 8, streams: 1, path: pathSmall, upload: sizeBulk})},
+	{name: "h2-down-100m", about: "HTTP/2 over TLS, answers of 100 MiB on 1 connection of 1 stream; requests/s by bytes", unit: unitGB,
+		rate: atLeast(0.9, 0), measure: oneStream(load{path: pathHuge})},
+	{name: "h2-up-100m", about: "HTTP/2 over TLS, requests of 100 MiB on 1 connection of 1 stream; requests/s by bytes", unit: unitGB,
+		rate: atLeast(0.9, 0), measure: oneStream(load{path: pathSmall, upload: sizeHuge})},
 	{name: "grpc", about: "gRPC over TLS, unary calls of 128 B each way, 10 connections of 10 streams (no bound)",
 		unit: unitRequest, measure: keepGRPC},
 	{name: "websocket", about: "WebSocket ping-pong of 128 B, 64 plain connections (no bound)", unit: unitMessage,
@@ -125,7 +129,7 @@ var scenarios = []scenario{
 // Names that stand for several rows.
 var scenarioGroups = map[string]string{
 	"idle-mem": "idle-mem,idle-mem-tls,idle-mem-h2",
-	"h2":       "h2-10x10,h2-64x1,h2-down-1m,h2-up-1m,grpc,idle-mem-h2",
+	"h2":       "h2-10x10,h2-64x1,h2-down-1m,h2-up-1m,h2-down-100m,h2-up-100m,grpc,idle-mem-h2",
 }
 
 // scenariosNamed finds the rows of a list of names, in the table's order; for an empty list those of the steady state,

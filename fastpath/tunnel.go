@@ -22,7 +22,7 @@ type Tunnel struct {
 	idle time.Duration
 	half time.Duration
 	end  TunnelEnd
-	last int64 // when bytes last moved
+	last int64 // when bytes, or an end, last moved
 
 	kernel *kernelPath // nil: the sockets are in no sockmap
 	began  int64
@@ -169,7 +169,7 @@ func (t *Tunnel) move(d *direction) {
 
 // ended passes the source's end on. The second end of two is told by the close that follows, if nothing has to wait.
 func (t *Tunnel) ended(d *direction) {
-	d.ended = true
+	d.ended, t.last = true, d.from.loop.now
 	if d.to.flushMore(); !t.both() || !d.to.Plain() {
 		d.to.CloseWrite()
 	}

@@ -310,8 +310,14 @@ func TestTunnelHalfCloseLimit(t *testing.T) {
 		if who == "b" {
 			one, other = j.b, j.a
 		}
+		on(t, l, func() { j.tunnel.last = l.now - int64(time.Hour/2) }) // its time runs from the end on
 		_ = one.CloseWrite()
 		_, _ = io.ReadAll(other)
+		on(t, l, func() {
+			if j.tunnel.last < l.now-int64(time.Minute/2) {
+				t.Error("the time of the first end was not kept")
+			}
+		})
 		echoWay(t, other, one)
 		j.limits(time.Minute)
 		j.silence(time.Minute)

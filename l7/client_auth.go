@@ -318,7 +318,7 @@ func (x *Exchange) Presented() *Presented {
 // TurnAway has the client's connection end when this exchange is answered, so that its next one may show something else. No
 // error page takes the answer's place: it would come from a backend of the host's.
 func (x *Exchange) TurnAway() {
-	x.h1.keep, x.intercepted = false, true
+	x.bodies.keep, x.intercepted = false, true
 	if s, ok := x.client.(*stream); ok {
 		s.h.drain()
 	}

@@ -59,6 +59,7 @@ type Exchange struct {
 	major       uint8         // of the client's HTTP version, when it is not 1
 	grpc        bool          // the request is a gRPC call
 	callTimeout time.Duration // … with that deadline (grpc-timeout); 0: none
+	callStatus  int           // of HTTP, which an answer of the proxy's own to a call stands for; 0: it is no such answer
 	stage       stage
 	filter      int // the next request filter to run
 	ticket      fastpath.Ticket
@@ -69,7 +70,7 @@ type Exchange struct {
 	fwd         forward
 	encoding    *encoding     // the response's body is compressed; nil: it goes as it is
 	alias       [1]wire.Field // forwarded-for-header under its usual ID
-	h1          h1Body
+	bodies      bodies
 }
 
 // Loop is the loop that owns the exchange.

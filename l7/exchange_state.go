@@ -39,29 +39,29 @@ func (x *Exchange) reset() {
 	}
 	x.fwd.reset()
 	x.err, x.asked, x.headBytes, x.plain, x.major = nil, nil, 0, false, 0
-	x.grpc, x.callTimeout = false, 0
-	x.h1.reset()
+	x.grpc, x.callTimeout, x.callStatus = false, 0, 0
+	x.bodies.reset()
 }
 
-// h1Body is where an HTTP/1.1 engine stands in the bodies of one exchange.
-type h1Body struct {
-	left     int64 // FramingLength: bytes still to be read
-	got      int64 // bytes of the body so far
-	waited   int64 // nanoseconds that the client let us wait for its body
-	since    int64 // when the present wait began; 0: not waiting
-	ended    bool  // the request's body is complete
-	asked    bool  // 100 Continue was sent, or is not needed
-	chunked  bool  // the response goes out chunked
-	headOut  bool  // the response's head was written
-	outEnded bool  // the response is complete
-	keep     bool  // the connection lives on after this exchange
-	sent     int64 // body bytes of the response
-	headSent int   // bytes of the response's head
-	chunks   wire.ChunkReader
+// bodies is where an engine stands in the two bodies of an exchange, the request's and the response's.
+type bodies struct {
+	left     int64            // HTTP/1.1, FramingLength: bytes still to be read
+	got      int64            // bytes of the body so far
+	waited   int64            // nanoseconds that the client let us wait for its body
+	since    int64            // when the present wait began; 0: not waiting
+	ended    bool             // the request's body is complete
+	asked    bool             // 100 Continue was sent, or is not needed
+	chunked  bool             // HTTP/1.1: the response goes out chunked
+	headOut  bool             // the response's head was written
+	outEnded bool             // the response is complete
+	keep     bool             // HTTP/1.1: the connection lives on after this exchange
+	sent     int64            // body bytes of the response
+	headSent int              // bytes of the response's head
+	chunks   wire.ChunkReader // HTTP/1.1
 }
 
-func (b *h1Body) reset() {
+func (b *bodies) reset() {
 	c := b.chunks
 	c.Reset()
-	*b = h1Body{chunks: c}
+	*b = bodies{chunks: c}
 }

@@ -590,7 +590,7 @@ func (x *Exchange) endResponse() {
 		return
 	}
 	if !f.reqEnded {
-		x.h1.keep = false // the backend answered without the whole body: the rest is not waited for
+		x.bodies.keep = false // the backend answered without the whole body: the rest is not waited for
 	}
 	x.record()
 	x.fwd.release()

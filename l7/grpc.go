@@ -130,10 +130,12 @@ func grpcStatusOf(status int, err *fastpath.Error) GRPCStatus {
 	return grpcUnknown
 }
 
-// answerCall turns an error of the proxy's own into gRPC's words: a head that is the trailers, too (Trailers-Only).
+// answerCall turns an error of the proxy's own into gRPC's words: a head that is the trailers, too (Trailers-Only). Log and metrics
+// are told the status of HTTP (docs/decisions/0034-grpc-status-is-not-http-status.md).
 func (x *Exchange) answerCall() {
 	r := &x.Resp
 	status := r.Status
+	x.callStatus = status
 	r.Status, r.Framing, r.ContentLength, r.Unsaid = http.StatusOK, wire.FramingLength, 0, true
 	r.Fields = wire.Set(r.Fields, wire.FieldContentType, grpcType)
 	r.Fields = x.appendGRPCStatus(r.Fields, status, x.err)
@@ -156,7 +158,7 @@ var (
 
 // endCall ends a call whose answer has begun by the trailers that say why; false: they cannot be sent.
 func (x *Exchange) endCall(err *fastpath.Error) bool {
-	if !x.grpc || !x.Req.TETrailers || x.stage != stageBody || err.Kind == fastpath.KindCancelled || x.h1.outEnded {
+	if !x.grpc || !x.Req.TETrailers || x.stage != stageBody || err.Kind == fastpath.KindCancelled || x.bodies.outEnded {
 		return false
 	}
 	if x.client.EndBody(x.appendGRPCStatus(nil, statusOf(err), err)) != nil {

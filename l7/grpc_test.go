@@ -1,9 +1,39 @@
 package l7
 
 import (
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/sluiceproxy/sluice/l7/wire"
 )
+
+// TestGRPCIsRecorded: what the proxy answers a call is 200 to the client, and to log and metrics what others would have got; what
+// a backend answers is what it is.
+func TestGRPCIsRecorded(t *testing.T) {
+	r := newRig(t)
+	r.backend(func(p *peer) {
+		for q := p.request(); q != nil; q = p.request() {
+			if q.URL.Path == "/cut" {
+				return
+			}
+			p.send("HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nGrpc-Status: 5\r\nContent-Length: 0\r\n\r\n")
+		}
+	})
+	c := r.dialH2()
+	call := strings.Replace(h2Head, "GET", "POST", 1) + "content-type: application/grpc\nte: trailers\n"
+	c.open(1, call, true)
+	if a := c.want(1, "200", ""); a.heads[0]["grpc-status"] != "5" {
+		t.Errorf("heads %v", a.heads)
+	}
+	r.recorded(wire.MethodPost, 200, 1)
+	c.open(3, strings.Replace(call, ":path: /", ":path: /cut", 1), true)
+	if a := c.want(3, "200", ""); a.heads[0]["grpc-status"] != "14" {
+		t.Errorf("heads %v", a.heads)
+	}
+	r.recorded(wire.MethodPost, 502, 1)
+	r.recorded(wire.MethodPost, 200, 1)
+}
 
 func TestGRPCTimeout(t *testing.T) {
 	for text, want := range map[string]time.Duration{

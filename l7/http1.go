@@ -17,7 +17,7 @@ const (
 )
 
 // http1 is one HTTP/1.1 client connection: the engine between its bytes and its exchanges, one after the other. It is
-// kept small; whatever only an exchange needs lives in Exchange.h1.
+// kept small; whatever only an exchange needs lives in Exchange.bodies.
 type http1 struct {
 	local    *local
 	c        *fastpath.Conn
@@ -61,7 +61,7 @@ func (h *http1) OnReadable(c *fastpath.Conn) {
 	case c.Broken():
 		h.gone()
 	case x.stage == stageCollect, x.sending():
-		h.arrived(&x.h1) // whoever takes it: it is not the client that is waited for
+		h.arrived(&x.bodies) // whoever takes it: it is not the client that is waited for
 		x.arrived()
 	case !c.Plain() && len(c.Buffered()) == 0:
 		h.watch()
@@ -114,8 +114,8 @@ func (h *http1) OnDeadline(c *fastpath.Conn) {
 
 // late is what to call a body that is waited for in vain.
 func (h *http1) late() *fastpath.Error {
-	h.x.h1.keep = false
-	if h.x.h1.tooSlow(h.settings) {
+	h.x.bodies.keep = false
+	if h.x.bodies.tooSlow(h.settings) {
 		return errTooSlow
 	}
 	return errBodyTimeout
@@ -297,15 +297,15 @@ func (h *http1) begin(head []byte) {
 		h.refuse(x, err)
 		return
 	}
-	x.h1.keep = x.Req.KeepAlive
+	x.bodies.keep = x.Req.KeepAlive
 	switch x.Req.Framing {
 	case wire.FramingNone:
-		x.h1.ended = true
+		x.bodies.ended = true
 	case wire.FramingLength:
-		x.h1.left = x.Req.ContentLength
-		x.h1.ended = x.h1.left == 0
+		x.bodies.left = x.Req.ContentLength
+		x.bodies.ended = x.bodies.left == 0
 	}
-	x.h1.asked = !x.Req.Expect100
+	x.bodies.asked = !x.Req.Expect100
 	x.asked = x.Req.Target
 	if h.accepted.misdirects(x) {
 		x.respond(statusMisdirected, nil)
@@ -363,8 +363,8 @@ func (h *http1) reject(err *fastpath.Error) { h.refuse(h.open(), err) }
 func (h *http1) refuse(x *Exchange, err *fastpath.Error) {
 	h.local.srv.Stats.Refused(h.local.loop.ID, err.Kind)
 	x.err = err
-	x.h1.keep = err.Kind == fastpath.KindExpectation && x.Req.Framing == wire.FramingNone && x.Req.KeepAlive
-	x.h1.ended = true
+	x.bodies.keep = err.Kind == fastpath.KindExpectation && x.Req.Framing == wire.FramingNone && x.Req.KeepAlive
+	x.bodies.ended = true
 	x.respond(statusOf(err), nil)
 }
 
@@ -373,13 +373,13 @@ func (h *http1) refuse(x *Exchange, err *fastpath.Error) {
 func (h *http1) keepAlive(x *Exchange) bool {
 	own := x.fwd.stream == nil
 	if own {
-		h.swallow(&x.h1)
+		h.swallow(&x.bodies)
 	}
-	return x.h1.ended && x.h1.keep && int(h.served) < h.settings.KeepAliveRequests && !h.local.srv.draining.Load() && !(own && closes(x.Resp.Status))
+	return x.bodies.ended && x.bodies.keep && int(h.served) < h.settings.KeepAliveRequests && !h.local.srv.draining.Load() && !(own && closes(x.Resp.Status))
 }
 
 // swallow takes what has come of a body that nobody reads any more.
-func (h *http1) swallow(b *h1Body) {
+func (h *http1) swallow(b *bodies) {
 	for !b.ended && b.keep && len(h.c.Buffered()) > 0 {
 		if _, err := h.decode(h.c.Buffered()); err != nil {
 			b.keep = false
@@ -396,7 +396,7 @@ func closes(status int) bool {
 
 // ReadBody implements Client.
 func (h *http1) ReadBody(max int) ([]byte, *fastpath.Error) {
-	x, b := h.x, &h.x.h1
+	x, b := h.x, &h.x.bodies
 	for !b.ended {
 		if in := h.c.Buffered(); len(in) > 0 {
 			data, err := h.decode(in[:min(len(in), max)])
@@ -425,7 +425,7 @@ var continueLine = []byte("HTTP/1.1 100 Continue\r\n\r\n")
 
 // decode takes body bytes out of in, the front of the input.
 func (h *http1) decode(in []byte) ([]byte, *fastpath.Error) {
-	x, b := h.x, &h.x.h1
+	x, b := h.x, &h.x.bodies
 	data := in
 	b.asked = true
 	if x.Req.Framing == wire.FramingChunked {
@@ -451,7 +451,7 @@ func (h *http1) decode(in []byte) ([]byte, *fastpath.Error) {
 
 // missing notes that the client is waited for, or gives its leaving the right name.
 func (h *http1) missing(x *Exchange, err *fastpath.Error) *fastpath.Error {
-	b := &x.h1
+	b := &x.bodies
 	if err != fastpath.ErrWouldBlock {
 		b.keep = false
 		if err == fastpath.ErrEOF || err == fastpath.ErrTruncated {
@@ -468,19 +468,19 @@ func (h *http1) missing(x *Exchange, err *fastpath.Error) *fastpath.Error {
 }
 
 // tooSlow tells whether the client's body comes under the minimum rate.
-func (b *h1Body) tooSlow(s *Settings) bool {
+func (b *bodies) tooSlow(s *Settings) bool {
 	return b.waited > int64(s.RateGrace) && b.got < int64(s.RateMin)*b.waited/int64(time.Second)
 }
 
 // AwaitBody implements Client.
 func (h *http1) AwaitBody() {
 	now := h.c.Loop().Now()
-	if b := &h.x.h1; b.since == 0 {
+	if b := &h.x.bodies; b.since == 0 {
 		b.since = now
 	}
 	h.waiting = true
 	until := now + int64(h.settings.BodyTimeout)
-	if h.x.h1.tooSlow(h.settings) {
+	if h.x.bodies.tooSlow(h.settings) {
 		until = now // a spliced body is judged by OnDeadline
 	}
 	if !h.stalled {
@@ -489,7 +489,7 @@ func (h *http1) AwaitBody() {
 }
 
 // arrived counts the time that the client let us wait.
-func (h *http1) arrived(b *h1Body) {
+func (h *http1) arrived(b *bodies) {
 	h.waiting = false
 	if b.since != 0 {
 		b.waited += h.c.Loop().Now() - b.since
@@ -500,7 +500,7 @@ func (h *http1) arrived(b *h1Body) {
 // Trailers implements Client.
 func (h *http1) Trailers() []wire.Field {
 	if h.x.Req.Framing == wire.FramingChunked && h.x.Req.TETrailers {
-		return h.x.h1.chunks.Trailers()
+		return h.x.bodies.chunks.Trailers()
 	}
 	return nil
 }
@@ -510,7 +510,7 @@ func (h *http1) BodyLeft() int64 {
 	if h.x.Req.Framing != wire.FramingLength {
 		return -1
 	}
-	return h.x.h1.left
+	return h.x.bodies.left
 }
 
 // Raw implements Client.
@@ -523,7 +523,7 @@ func (h *http1) Raw() *fastpath.Conn {
 
 // Spliced implements Client.
 func (h *http1) Spliced(n int64) {
-	b := &h.x.h1
+	b := &h.x.bodies
 	b.left -= n
 	b.got += n
 	b.ended = b.left == 0
@@ -550,7 +550,7 @@ func (h *http1) WriteInterim(res *wire.Response) *fastpath.Error {
 
 // WriteHead implements Client.
 func (h *http1) WriteHead(x *Exchange, end bool) *fastpath.Error {
-	b, r := &x.h1, &x.Resp
+	b, r := &x.bodies, &x.Resp
 	b.chunked = false
 	if r.Framing == wire.FramingChunked || r.Framing == wire.FramingClose {
 		if x.Req.Minor == 0 { // HTTP/1.0 knows no chunks: the close is the end
@@ -585,8 +585,8 @@ func (h *http1) Room() int {
 
 // WriteBody implements Client.
 func (h *http1) WriteBody(b []byte) *fastpath.Error {
-	h.x.h1.sent += int64(len(b))
-	if !h.x.h1.chunked {
+	h.x.bodies.sent += int64(len(b))
+	if !h.x.bodies.chunked {
 		h.c.Write(b)
 		return nil
 	}
@@ -600,7 +600,7 @@ var lineEnd = []byte("\r\n")
 
 // EndBody implements Client.
 func (h *http1) EndBody(trailers []wire.Field) *fastpath.Error {
-	b := &h.x.h1
+	b := &h.x.bodies
 	b.outEnded = true
 	if !b.chunked {
 		return nil
@@ -618,14 +618,14 @@ func (h *http1) EndBody(trailers []wire.Field) *fastpath.Error {
 
 // RawOut implements Client.
 func (h *http1) RawOut() *fastpath.Conn {
-	if h.c.Plain() && !h.x.h1.chunked {
+	if h.c.Plain() && !h.x.bodies.chunked {
 		return h.c
 	}
 	return nil
 }
 
 // SplicedOut implements Client.
-func (h *http1) SplicedOut(n int64) { h.x.h1.sent += n }
+func (h *http1) SplicedOut(n int64) { h.x.bodies.sent += n }
 
 // Tunnel implements Client.
 func (h *http1) Tunnel(x *Exchange, backend *fastpath.Conn) {
@@ -639,7 +639,7 @@ func (h *http1) Tunnel(x *Exchange, backend *fastpath.Conn) {
 func (h *http1) Done() {
 	x := h.x
 	h.x = nil
-	keep, clean := x.h1.keep && x.h1.ended, x.h1.ended && x.err == nil
+	keep, clean := x.bodies.keep && x.bodies.ended, x.bodies.ended && x.err == nil
 	h.local.release(x)
 	switch {
 	case keep && h.looping: // next goes on

@@ -71,7 +71,7 @@ func (h *http2) begin(id uint32, block []byte, end bool) *wire.H2Error {
 	if x.Req.Framing == wire.FramingLength {
 		s.left = x.Req.ContentLength
 	}
-	x.asked, x.h1.asked = x.Req.Target, !x.Req.Expect100
+	x.asked, x.bodies.asked = x.Req.Target, !x.Req.Expect100
 	switch {
 	case malformed:
 		h.local.srv.Stats.Refused(h.local.loop.ID, err.Kind)

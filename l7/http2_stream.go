@@ -102,7 +102,7 @@ func (s *stream) cut(code wire.H2Code) {
 func (s *stream) arrived() {
 	x := s.x
 	if x != nil && s.bodyDue != 0 {
-		b := &x.h1
+		b := &x.bodies
 		b.waited += s.h.c.Loop().Now() - b.since
 		b.since, s.bodyDue = 0, 0
 	}
@@ -173,7 +173,7 @@ func (s *stream) credit(n int) {
 
 // ReadBody implements Client.
 func (s *stream) ReadBody(max int) ([]byte, *fastpath.Error) {
-	b := &s.x.h1
+	b := &s.x.bodies
 	var view []byte
 	if n := len(s.in) - s.read; n > 0 {
 		n = min(n, max)
@@ -220,7 +220,7 @@ func (s *stream) writeContinue() *fastpath.Error {
 // awaitBody starts the wait for more of the body.
 func (s *stream) awaitBody() {
 	now := s.h.c.Loop().Now()
-	if b := &s.x.h1; b.since == 0 {
+	if b := &s.x.bodies; b.since == 0 {
 		b.since = now
 	}
 	s.bodyDue = now + int64(s.h.settings.BodyTimeout)
@@ -285,7 +285,7 @@ func (s *stream) WriteHead(x *Exchange, end bool) *fastpath.Error {
 	}
 	s.h.c.Write(head)
 	s.whole = end
-	x.h1.headOut, x.h1.headSent = true, len(head)
+	x.bodies.headOut, x.bodies.headSent = true, len(head)
 	return nil
 }
 
@@ -313,10 +313,10 @@ func (s *stream) Room() int {
 // these waits.
 func (s *stream) WriteBody(b []byte) *fastpath.Error {
 	x := s.x
-	x.h1.sent += int64(len(b))
+	x.bodies.sent += int64(len(b))
 	n := min(len(b), max(0, min(int(s.window), int(s.h.window))))
 	r := &x.Resp
-	end := n == len(b) && r.Framing == wire.FramingLength && x.h1.sent == r.ContentLength && !x.Req.TETrailers
+	end := n == len(b) && r.Framing == wire.FramingLength && x.bodies.sent == r.ContentLength && !x.Req.TETrailers
 	s.write(b[:n], end)
 	if n < len(b) {
 		s.rest = append(s.rest, b[n:]...)
@@ -356,7 +356,7 @@ func (s *stream) write(b []byte, end bool) {
 
 // EndBody implements Client.
 func (s *stream) EndBody(trailers []wire.Field) *fastpath.Error {
-	s.x.h1.outEnded = true
+	s.x.bodies.outEnded = true
 	switch {
 	case s.whole:
 		return nil

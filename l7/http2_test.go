@@ -353,27 +353,23 @@ func TestH2Interim(t *testing.T) {
 // TestH2WebSocket: an extended CONNECT becomes a handshake of HTTP/1.1 with a key of ours, and its tunnel carries both ways.
 func TestH2WebSocket(t *testing.T) {
 	r := newRig(t)
-	bad := false
 	r.backend(func(p *peer) {
 		for q := p.head(); q != nil; q = p.head() {
 			if q.Header.Get("Upgrade") == "" {
 				p.answer("200 OK", "plain")
 				continue
 			}
-			sum := sha1.Sum([]byte(q.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-			proof := base64.StdEncoding.EncodeToString(sum[:])
-			if bad = q.URL.Path == "/bad"; bad {
-				proof = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+			if q.URL.Path == "/bad" {
+				q.Header.Set("Sec-WebSocket-Key", "another")
 			}
-			p.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: " + proof + "\r\n\r\nfirst ")
-			_, _ = io.Copy(p, p.r)
+			p.send(proving(q) + "first ")
+			p.echo()
 			_ = p.CloseWrite()
 			return
 		}
 	})
 	c := r.dialH2()
-	const handshake = ":method: CONNECT\n:protocol: websocket\n:scheme: http\n:path: /chat\n:authority: shop.example\nsec-websocket-version: 13\n"
-	c.open(1, handshake, false)
+	c.open(1, h2Handshake, false)
 	c.must(c.f.WriteData(1, false, []byte("second ")))
 	c.until("echo", func() bool { return c.answers[1] != nil && string(c.answers[1].body) == "first second " })
 	if h := c.answers[1].heads[0]; h[":status"] != "200" || h["sec-websocket-accept"] != "" || h["upgrade"] != "" {
@@ -391,19 +387,77 @@ func TestH2WebSocket(t *testing.T) {
 		c.must(c.f.WriteData(1, i+16000 == len(large), large[i:i+16000]))
 	}
 	c.want(1, "200", "first second "+string(large))
-	c.open(5, strings.Replace(handshake, "/chat", "/bad", 1), false)
+	c.open(5, strings.Replace(h2Handshake, "/chat", "/bad", 1), false)
 	if a := c.answer(5); a.status() != "502" {
 		t.Errorf("a handshake that proves nothing: %s", a.status())
 	}
-	c.open(7, handshake, false)
+	c.open(7, h2Handshake, false)
 	c.until("tunnel", func() bool { return c.answers[7] != nil && string(c.answers[7].body) == "first " })
 	c.must(c.f.WriteRSTStream(7, h2.ErrCodeCancel))
-	c.open(9, strings.Replace(handshake, ": 13", ": 8", 1), false)
+	c.open(9, strings.Replace(h2Handshake, ": 13", ": 8", 1), false)
 	if a := c.answer(9); a.status() != "426" {
 		t.Errorf("version 8: %s", a.status())
 	}
 	c.Close()
 	r.eventually("no tunnel is left", func() bool { return r.srv.Stats.Tunnels() == 0 })
+}
+
+// TestH2TunnelIdle: a tunnel that is silent is reset after its idle limit, one that is half-closed after that one's; what moves
+// puts the end off, and the connection serves on.
+func TestH2TunnelIdle(t *testing.T) {
+	r := newRig(t, func(r *rig) { r.settings.TunnelIdle, r.settings.HalfCloseTimeout = far, far/2 })
+	done := make(chan struct{})
+	defer close(done)
+	r.backend(func(p *peer) {
+		for q := p.head(); q != nil; q = p.head() {
+			if q.Header.Get("Upgrade") == "" {
+				p.answer("200 OK", "plain")
+				continue
+			}
+			p.send(proving(q))
+			p.echo()
+			<-done // the client's end is not answered
+			return
+		}
+	})
+	c := r.dialH2()
+	pass := func(d time.Duration) {
+		r.on(func() { r.skip(d) })
+		c.must(c.f.WritePing(false, [8]byte{}))
+		pongs := c.pongs
+		c.until("the loop has looked", func() bool { return c.pongs > pongs })
+	}
+	for i, limit := range []time.Duration{far, far / 2} {
+		id := uint32(1 + 4*i)
+		c.open(id, h2Handshake, false)
+		for _, word := range []string{"one", "two", "three"} {
+			c.must(c.f.WriteData(id, false, []byte(word)))
+			c.until("echo", func() bool { return c.answers[id] != nil && strings.HasSuffix(string(c.answers[id].body), word) })
+			pass(far * 3 / 4)
+		}
+		if i == 1 {
+			c.must(c.f.WriteData(id, true, nil))
+			pass(limit * 3 / 4)
+		}
+		if len(c.resets) > i {
+			t.Fatalf("a tunnel was reset before its limit: %v", c.resets)
+		}
+		pass(limit)
+		c.wantReset(id, h2.ErrCodeConnect)
+		c.open(id+2, h2Head, true)
+		c.want(id+2, "200", "plain")
+	}
+	c.Close()
+	r.eventually("no tunnel is left", func() bool { return r.srv.Stats.Tunnels() == 0 })
+}
+
+const h2Handshake = ":method: CONNECT\n:protocol: websocket\n:scheme: http\n:path: /chat\n:authority: shop.example\nsec-websocket-version: 13\n"
+
+// proving is a 101 that answers the handshake's key.
+func proving(q *http.Request) string {
+	sum := sha1.Sum([]byte(q.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: " +
+		base64.StdEncoding.EncodeToString(sum[:]) + "\r\n\r\n"
 }
 
 // TestH2Drain: two GOAWAYs; what came before the second is answered.

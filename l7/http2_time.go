@@ -92,7 +92,7 @@ func (s *stream) late(now int64) {
 		s.bodyDue = 0
 		if x.stage < stageBody { // a response that comes early has timeouts of its own
 			err := errBodyTimeout
-			if x.h1.tooSlow(s.h.settings) {
+			if x.bodies.tooSlow(s.h.settings) {
 				err = errTooSlow
 			}
 			x.failed(err)

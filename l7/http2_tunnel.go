@@ -11,7 +11,7 @@ type h2Tunnel struct {
 	s       *stream
 	x       *Exchange
 	backend *fastpath.Conn
-	last    int64 // when bytes last moved
+	last    int64 // when bytes, or an end, last moved
 	up      int64 // bytes to the backend
 	down    int64
 	upEnd   bool // the client's end was passed on
@@ -80,7 +80,7 @@ func (t *h2Tunnel) fromClient() {
 		s.h.credit(n)
 	}
 	if s.ended && !t.upEnd && !t.closing {
-		t.upEnd = true
+		t.upEnd, t.last = true, c.Loop().Now()
 		c.CloseWrite()
 		t.settle()
 	}
@@ -112,7 +112,7 @@ func (t *h2Tunnel) fromBackend() {
 		case fastpath.ErrWouldBlock:
 			return
 		case fastpath.ErrEOF:
-			t.downEnd = true
+			t.downEnd, t.last = true, c.Loop().Now()
 			s.endData()
 			t.settle()
 		default:

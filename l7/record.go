@@ -1,6 +1,8 @@
 package l7
 
 import (
+	"net/http"
+
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7/wire"
 )
@@ -45,14 +47,16 @@ func (x *Exchange) recordRequest(r *Record) {
 	if x.major != 0 {
 		r.Major, r.Minor = x.major, 0
 	}
-	r.RequestBytes = int64(x.headBytes) + x.h1.got
+	r.RequestBytes = int64(x.headBytes) + x.bodies.got
 }
 
 func (x *Exchange) recordAnswer(r *Record) {
 	f := &x.fwd
-	r.Status, r.Err = x.Resp.Status, x.err
+	if r.Status, r.Err = x.Resp.Status, x.err; x.callStatus != 0 && r.Status == http.StatusOK {
+		r.Status = x.callStatus
+	}
 	r.Tunnel = x.Resp.Status == 101
-	r.BodyBytes, r.BytesSent = x.h1.sent, x.h1.sent+int64(x.h1.headSent)
+	r.BodyBytes, r.BytesSent = x.bodies.sent, x.bodies.sent+int64(x.bodies.headSent)
 	r.Duration = x.loop.Now() - x.started
 	r.Tried, r.Alternative = 0, ""
 	if f.canary != nil {

@@ -193,7 +193,7 @@ func (x *Exchange) failed(err *fastpath.Error) {
 		return
 	}
 	if err == wire.ErrSerialise {
-		x.h1.keep = false // docs/hardening.md 3.1 rule 1: a 500 and a close
+		x.bodies.keep = false // docs/hardening.md 3.1 rule 1: a 500 and a close
 	}
 	x.respond(statusOf(err), nil)
 }

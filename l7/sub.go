@@ -27,7 +27,7 @@ func (x *Exchange) Sub() *Exchange {
 	s.Settings, s.Remote, s.ClientIP, s.Local = x.Settings, x.Remote, x.ClientIP, x.Local
 	s.TLS, s.Secure, s.depth, s.accepted = x.TLS, x.Secure, x.depth+1, x.accepted
 	s.started = x.loop.Now()
-	s.Req.Minor, s.Req.KeepAlive, s.h1.ended, s.h1.asked = 1, true, true, true
+	s.Req.Minor, s.Req.KeepAlive, s.bodies.ended, s.bodies.asked = 1, true, true, true
 	return s
 }
 

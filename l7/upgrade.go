@@ -47,7 +47,7 @@ func (x *Exchange) OnTunnelEnd(t *fastpath.Tunnel, err *fastpath.Error) {
 
 // tunnelEnded records an exchange whose tunnel is over.
 func (x *Exchange) tunnelEnded(up, down int64, err *fastpath.Error) {
-	x.h1.got, x.h1.sent, x.fwd.got = up, down, down
+	x.bodies.got, x.bodies.sent, x.fwd.got = up, down, down
 	x.err = err
 	x.fwd.tunnel.TunnelEnded()
 	x.local.srv.Stats.TunnelClosed(x.loop.ID)

@@ -28,10 +28,16 @@ func echoing(p *peer) {
 			continue
 		}
 		p.send(switching + "hello ")
-		_, _ = io.Copy(struct{ io.Writer }{p}, struct{ io.Reader }{p.r})
+		p.echo()
 		_ = p.CloseWrite()
 		return
 	}
+}
+
+// echo sends everything back, to the client's end. The library must not splice: its pipes stay open until garbage is collected,
+// and descriptors are counted.
+func (p *peer) echo() {
+	_, _ = io.Copy(struct{ io.Writer }{p}, struct{ io.Reader }{p.r})
 }
 
 // upgraded reads a 101 and gives what follows it.

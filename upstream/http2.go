@@ -234,6 +234,7 @@ func (s *session2) elsewhere() *session2 {
 
 // OnConnect implements fastpath.Connector.
 func (s *session2) OnConnect(c *fastpath.Conn, err *fastpath.Error) {
+	defer s.panicked()
 	if err != nil {
 		s.refused(err, err.Text)
 		return
@@ -251,6 +252,7 @@ func (s *session2) OnConnect(c *fastpath.Conn, err *fastpath.Error) {
 
 // OnHandshake implements fastpath.Handshaker.
 func (s *session2) OnHandshake(c *fastpath.Conn, err *fastpath.Error) {
+	defer s.panicked()
 	if err != nil {
 		reason := ErrHandshake.Text
 		if why := c.HandshakeError(); why != nil {
@@ -415,10 +417,25 @@ func (s *session2) lost(err *fastpath.Error) {
 	}
 }
 
+// panicked, deferred by what the loop calls, ends a session when leading it panicked: its streams would wait for ever, and hold
+// what they have. The panic goes on to the loop, which counts it and tells where it was. One of an exchange's ends there.
+func (s *session2) panicked() {
+	p := recover()
+	if p == nil {
+		return
+	}
+	defer panic(p)
+	s.serving = nil
+	s.lost(ErrPanic)
+}
+
 // notYet is what an error means while the session is not open: nothing was asked.
 func notYet(err *fastpath.Error) *fastpath.Error {
-	if err == ErrHTTP2 {
+	switch err {
+	case ErrHTTP2:
 		return ErrNotHTTP2
+	case ErrPanic:
+		return err
 	}
 	return ErrUnsent
 }
@@ -479,6 +496,7 @@ func (s *session2) arm(t int64) {
 
 // OnDeadline implements fastpath.Handler: what is due is done.
 func (s *session2) OnDeadline(*fastpath.Conn) {
+	defer s.panicked()
 	now := s.loop.Now()
 	switch {
 	case s.state == shaking2:

@@ -9,6 +9,7 @@ import (
 
 // OnReadable implements fastpath.Handler.
 func (s *session2) OnReadable(*fastpath.Conn) {
+	defer s.panicked()
 	if s.state < greeting2 || s.state == closed2 {
 		return
 	}
@@ -22,6 +23,7 @@ func (s *session2) OnReadable(*fastpath.Conn) {
 
 // OnWritable implements fastpath.Handler.
 func (s *session2) OnWritable(*fastpath.Conn) {
+	defer s.panicked()
 	s.queued = 0
 	s.serveQueue()
 	if s.incoming && s.state != closed2 {

@@ -1,9 +1,11 @@
 package upstream
 
 import (
+	"bytes"
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -193,7 +195,7 @@ func FuzzH2Session(f *testing.F) {
 	})
 	c := cluster(f, env, http2(false), b.addr())
 	f.Fuzz(func(t *testing.T, said []byte, step uint8) {
-		script.Store([2]any{said, step})
+		script.Store([2]any{bytes.Clone(said), step}) // a connection may outlast this call, and said is the fuzzer's
 		e := only(t, c)
 		l := env.Loops[0]
 		var all []*caller
@@ -210,5 +212,54 @@ func FuzzH2Session(f *testing.F) {
 			wait(t, p.done, "an end")
 		}
 		eventually(t, "nothing is left", func() bool { s := e.Stats(); return s.Active == 0 && s.Open == 0 })
+		if l.Stats.Panics.Load() > 0 {
+			t.Error("a session panicked")
+		}
 	})
+}
+
+// A panic while a session is led costs the session and those on it, each of which is told; the next request has a new one.
+func TestHTTP2Panics(t *testing.T) {
+	was := slog.Default()
+	slog.SetDefault(slog.New(slog.DiscardHandler))
+	defer slog.SetDefault(was)
+	release := make(chan struct{})
+	defer close(release)
+	addr := h2Backend(t, false, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/hang" {
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+		}
+	})
+	env := newEnv(t, 1)
+	e := only(t, cluster(t, env, http2(false), addr))
+	l := env.Loops[0]
+	var hanging [3]*caller
+	for i := range hanging {
+		c := get("/hang")
+		c.done = make(chan struct{})
+		l.Post(func() { c.start(l, e) })
+		hanging[i] = c
+	}
+	eventually(t, "all are under way", func() (all bool) {
+		on(t, l, func() { s := e.loops[0].sessions; all = len(s) == 1 && len(s[0].streams) == len(hanging) })
+		return all
+	})
+	bomb := get("/")
+	bomb.head = func(*caller) bool {
+		bomb.head = nil
+		panic("boom")
+	}
+	bomb.do(t, env, e).ok(t, 200, "") // it had come whole
+	for _, c := range hanging {
+		wait(t, c.done, "the end of a stream")
+		c.failed(t, ErrPanic)
+	}
+	eventually(t, "the panic is counted", func() bool { return l.Stats.Panics.Load() == 1 })
+	get("/").do(t, env, e).ok(t, 200, "")
+	if n := e.loops[0].dials.n.Load(); n != 2 {
+		t.Errorf("%d sessions were dialled, want 2", n)
+	}
 }
