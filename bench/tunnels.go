@@ -5,15 +5,12 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,8 +26,11 @@ const tunnelsHelp = `bench tunnels compares ways of moving the bytes of TLS pass
   --haproxy=FILE  (haproxy)
   --nginx=FILE    (nginx), with stream and ssl_preread
   --netns         proxies stand in a network namespace of their own, behind veth
-  --rounds=N      (3)
+  --rounds=N      (3); candidates take turns in who begins
   --time=D        of each measurement (500ms)
+  --works=TEXT    only measurements whose name begins so: "ping-pong", "bulk down"
+  --only=A,B      only these candidates, by their names in the report
+  --json=FILE     what was measured is added to FILE, and the report is of all that it has: a comparison in several short runs
 `
 
 // tunnelWork is a measurement of a round.
@@ -47,9 +47,11 @@ var tunnelWorks = []tunnelWork{
 
 // tunnelFigures are one candidate's of one work: CPU in µs a round trip or connection, or ms a GB.
 type tunnelFigures struct {
-	process, machine float64
-	rate             float64 // round trips or connections a second, or GB/s
-	p50, p99         float64 // µs
+	Process float64 `json:"process"`
+	Machine float64 `json:"machine"`
+	Rate    float64 `json:"rate"` // round trips or connections a second, or GB/s
+	P50     float64 `json:"p50"`  // µs
+	P99     float64 `json:"p99"`
 }
 
 func tunnelsCommand(ctx context.Context, args []string, out io.Writer) error {
@@ -57,6 +59,7 @@ func tunnelsCommand(ctx context.Context, args []string, out io.Writer) error {
 	flags.Usage = func() { fmt.Fprint(out, tunnelsHelp) }
 	program := flags.String("sluice", "bin/sluice", "")
 	haproxy, nginx := flags.String("haproxy", "haproxy", ""), flags.String("nginx", "nginx", "")
+	works, only, file := flags.String("works", "", ""), flags.String("only", "", ""), flags.String("json", "", "")
 	netns, rounds, span := flags.Bool("netns", false, ""), flags.Int("rounds", 3, ""), flags.Duration("time", 500*time.Millisecond, "")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -70,7 +73,10 @@ func tunnelsCommand(ctx context.Context, args []string, out io.Writer) error {
 		defer n.close()
 		b.namespace, b.address, b.origin = n.namespace, networkProxy, networkOrigin
 	}
-	var err error
+	relays, err := b.choose(tunnelRelays(*program, *haproxy, *nginx), *works, *only)
+	if err != nil {
+		return err
+	}
 	if b.hello, err = tunnelHello(); err != nil {
 		return err
 	}
@@ -85,17 +91,40 @@ func tunnelsCommand(ctx context.Context, args []string, out io.Writer) error {
 	defer ln.Close()
 	b.originPort = ln.Addr().(*net.TCPAddr).Port
 	go tunnelOrigin(ln)
-	relays := tunnelRelays(*program, *haproxy, *nginx)
-	results := map[string]map[string][]tunnelFigures{}
-	for range *rounds {
+	results, err := readTunnelResults(*file)
+	if err != nil {
+		return err
+	}
+	for n := range *rounds {
 		for i := range relays {
-			if err := b.round(&relays[i], results); err != nil {
-				return fmt.Errorf("%s: %w", relays[i].name, err)
+			r := &relays[(i+n)%len(relays)]
+			if err := b.round(r, results); err != nil {
+				return fmt.Errorf("%s: %w", r.name, err)
 			}
 		}
 	}
-	b.report(out, relays, results)
-	return nil
+	b.report(out, results)
+	return results.write(*file)
+}
+
+// choose keeps the measurements and the candidates that were asked for.
+func (b *tunnelBench) choose(relays []tunnelRelay, works, only string) ([]tunnelRelay, error) {
+	b.works = slices.DeleteFunc(slices.Clone(tunnelWorks), func(w tunnelWork) bool { return !strings.HasPrefix(w.name, works) })
+	if len(b.works) == 0 {
+		return nil, fmt.Errorf("tunnels: no measurement's name begins with %q", works)
+	}
+	if only == "" {
+		return relays, nil
+	}
+	var chosen []tunnelRelay
+	for _, name := range strings.Split(only, ",") {
+		i := slices.IndexFunc(relays, func(r tunnelRelay) bool { return r.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("tunnels: there is no candidate %q", name)
+		}
+		chosen = append(chosen, relays[i])
+	}
+	return chosen, nil
 }
 
 // tunnelBench is what a run has.
@@ -105,10 +134,11 @@ type tunnelBench struct {
 	port                            int // of the candidate that runs
 	hello                           []byte
 	span                            time.Duration
+	works                           []tunnelWork
 }
 
 // round starts a candidate and measures everything once.
-func (b *tunnelBench) round(r *tunnelRelay, results map[string]map[string][]tunnelFigures) error {
+func (b *tunnelBench) round(r *tunnelRelay, results tunnelResults) error {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -140,15 +170,15 @@ func (b *tunnelBench) round(r *tunnelRelay, results map[string]map[string][]tunn
 			return fmt.Errorf("it does not serve: %w: %s", err, c.tail)
 		}
 	}
-	for _, w := range tunnelWorks {
+	for _, w := range b.works {
 		f, err := b.measure(c.pid(), w)
 		if err != nil {
 			return fmt.Errorf("%s: %w", w.name, err)
 		}
-		if results[r.name] == nil {
-			results[r.name] = map[string][]tunnelFigures{}
+		if results[w.name] == nil {
+			results[w.name] = map[string][]tunnelFigures{}
 		}
-		results[r.name][w.name] = append(results[r.name][w.name], f)
+		results[w.name][r.name] = append(results[w.name][r.name], f)
 	}
 	return nil
 }
@@ -254,15 +284,15 @@ func (b *tunnelBench) count(pid int, w tunnelWork, step func() (int, error)) (f 
 	}
 	used := after.since(cpu).cpu
 	units := float64(len(times))
-	f.rate = units / took.Seconds()
-	f.process, f.machine = used.Seconds()*1e6/units, (busy-machine).Seconds()*1e6/units
+	f.Rate = units / took.Seconds()
+	f.Process, f.Machine = used.Seconds()*1e6/units, (busy-machine).Seconds()*1e6/units
 	if w.size == 0 {
 		units = float64(n) / 1e9
-		f.rate = units / took.Seconds()
-		f.process, f.machine = used.Seconds()*1e3/units, (busy-machine).Seconds()*1e3/units
+		f.Rate = units / took.Seconds()
+		f.Process, f.Machine = used.Seconds()*1e3/units, (busy-machine).Seconds()*1e3/units
 	}
 	slices.Sort(times)
-	f.p50, f.p99 = times[len(times)/2].Seconds()*1e6, times[len(times)*99/100].Seconds()*1e6
+	f.P50, f.P99 = times[len(times)/2].Seconds()*1e6, times[len(times)*99/100].Seconds()*1e6
 	return f, nil
 }
 
@@ -341,161 +371,3 @@ func tunnelOrigin(ln net.Listener) {
 		}()
 	}
 }
-
-// report prints medians, with the smallest and the largest of the CPU.
-func (b *tunnelBench) report(out io.Writer, relays []tunnelRelay, results map[string]map[string][]tunnelFigures) {
-	fmt.Fprintf(out, "%d processors, %s, %v a measurement\n", runtime.NumCPU(), cmp.Or(b.namespace, "loopback"), b.span)
-	for _, w := range tunnelWorks {
-		fmt.Fprintf(out, "\n| %s | process CPU (min-max) | machine CPU | rate | p50 µs | p99 µs |\n| --- | --- | --- | --- | --- | --- |\n", w.name)
-		for _, r := range relays {
-			list := results[r.name][w.name]
-			of := func(get func(tunnelFigures) float64) (low, mid, high float64) {
-				var v []float64
-				for _, f := range list {
-					v = append(v, get(f))
-				}
-				slices.Sort(v)
-				return v[0], v[len(v)/2], v[len(v)-1]
-			}
-			low, cpu, high := of(func(f tunnelFigures) float64 { return f.process })
-			_, machine, _ := of(func(f tunnelFigures) float64 { return f.machine })
-			_, rate, _ := of(func(f tunnelFigures) float64 { return f.rate })
-			_, p50, _ := of(func(f tunnelFigures) float64 { return f.p50 })
-			_, p99, _ := of(func(f tunnelFigures) float64 { return f.p99 })
-			fmt.Fprintf(out, "| %s | %.1f (%.1f-%.1f) | %.1f | %.2f | %.0f | %.0f |\n", r.name, cpu, low, high, machine, rate, p50, p99)
-		}
-	}
-}
-
-// tunnelRelay is a candidate: start writes its configuration and answers its command.
-type tunnelRelay struct {
-	name  string
-	start func(b *tunnelBench) ([]string, error)
-}
-
-func tunnelRelays(program, haproxy, nginx string) []tunnelRelay {
-	self := func(how string) func(b *tunnelBench) ([]string, error) {
-		return func(b *tunnelBench) ([]string, error) {
-			exe, err := os.Executable()
-			return []string{exe, "relay", how, net.JoinHostPort(b.address, strconv.Itoa(b.port)), net.JoinHostPort(b.origin, strconv.Itoa(b.originPort))}, err
-		}
-	}
-	sluice := func(sockmap string) func(b *tunnelBench) ([]string, error) {
-		return func(b *tunnelBench) ([]string, error) {
-			dir := filepath.Join(b.dir, "manifests")
-			err := os.MkdirAll(dir, 0o755)
-			if err == nil {
-				err = os.WriteFile(filepath.Join(dir, "all.yaml"), fmt.Appendf(nil, tunnelManifests, hostPass, b.origin, b.originPort), 0o644)
-			}
-			return []string{program, "--manifests=" + dir, "--http-port=0", fmt.Sprint("--https-port=", b.port), "--bind-address=" + b.address,
-				"--admin-address=", "--loops=2", "--enable-ssl-passthrough", "--sockmap=" + sockmap, "--allow-backend-cidr=127.0.0.0/8"}, err
-		}
-	}
-	return []tunnelRelay{
-		{"Go copy", self("copy")}, {"Go io.Copy", self("splice")},
-		{"Sluice", sluice("off")}, {"Sluice sockmap", sluice("on")},
-		{"HAProxy", func(b *tunnelBench) ([]string, error) {
-			file := filepath.Join(b.dir, "haproxy.cfg")
-			return []string{haproxy, "-f", file, "-db"}, os.WriteFile(file, fmt.Appendf(nil, tunnelHAProxy, b.address, b.port, hostPass, b.origin, b.originPort), 0o644)
-		}},
-		{"nginx", func(b *tunnelBench) ([]string, error) {
-			file := filepath.Join(b.dir, "nginx.conf")
-			return []string{nginx, "-c", file, "-p", b.dir}, os.WriteFile(file, fmt.Appendf(nil, tunnelNginx, b.dir, hostPass, b.origin, b.originPort, b.address, b.port), 0o644)
-		}},
-	}
-}
-
-// relayCommand is a tunnel as plain Go writes it: `bench relay copy|splice LISTEN TO`.
-func relayCommand(args []string) error {
-	if len(args) != 3 {
-		return errors.New("relay: give copy or splice, an address to listen on, and one to connect to")
-	}
-	ln, err := net.Listen("tcp", args[1])
-	if err != nil {
-		return err
-	}
-	for {
-		a, err := ln.Accept()
-		if err != nil {
-			return err
-		}
-		go func() {
-			defer a.Close()
-			b, err := net.Dial("tcp", args[2])
-			if err != nil {
-				return
-			}
-			defer b.Close()
-			done := make(chan struct{})
-			move := func(to, from net.Conn) {
-				if args[0] == "copy" {
-					_, _ = io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, 64<<10))
-				} else {
-					_, _ = io.Copy(to, from)
-				}
-				_ = to.(*net.TCPConn).CloseWrite()
-			}
-			go func() { move(b, a); close(done) }()
-			move(a, b)
-			<-done
-		}()
-	}
-}
-
-const tunnelManifests = `apiVersion: networking.k8s.io/v1
-kind: Ingress
-metadata:
-  name: pass
-  namespace: default
-  annotations: {nginx.ingress.kubernetes.io/ssl-passthrough: "true"}
-spec:
-  ingressClassName: nginx
-  rules:
-  - host: %s
-    http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: pass, port: {number: 443}}}}]}
----
-apiVersion: v1
-kind: Service
-metadata: {name: pass, namespace: default}
-spec: {ports: [{port: 443}]}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {name: pass, namespace: default, labels: {kubernetes.io/service-name: pass}}
-addressType: IPv4
-endpoints: [{addresses: [%q]}]
-ports: [{port: %d}]
-`
-
-const tunnelHAProxy = `global
-    nbthread 2
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 300s
-    timeout server 300s
-    option splice-auto
-frontend sni
-    bind %s:%d
-    tcp-request inspect-delay 5s
-    tcp-request content accept if { req.ssl_hello_type 1 }
-    use_backend pass if { req.ssl_sni -i %s }
-backend pass
-    server origin %s:%d
-`
-
-const tunnelNginx = `daemon off;
-worker_processes 2;
-pid %s/nginx.pid;
-error_log stderr error;
-events { worker_connections 1024; }
-stream {
-    map $ssl_preread_server_name $to { %s %s:%d; }
-    server {
-        listen %s:%d reuseport;
-        ssl_preread on;
-        proxy_half_close on;
-        proxy_pass $to;
-    }
-}
-`

@@ -74,6 +74,7 @@ func Probe() *Unavailable {
 		{"the helper sk_redirect_hash", helper(asm.FnSkRedirectHash)},
 		{"the helper get_socket_cookie", helper(asm.FnGetSocketCookie)},
 		{"the helper skc_to_tcp_sock", helper(asm.FnSkcToTcpSock)},
+		{"the helper ringbuf_output", helper(asm.FnRingbufOutput)},
 	} {
 		if err := f.err(); err != nil {
 			return refused(fmt.Sprintf("the kernel offers no %s", f.name), err)

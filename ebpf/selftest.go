@@ -158,7 +158,7 @@ func newTunnel(s *Sockmap) (*tunnel, error) {
 }
 
 func (t *tunnel) join() (err error) {
-	if t.Joined, err = t.s.Join(t.a, t.b); err != nil {
+	if t.Joined, err = t.s.Join(Socket{FD: t.a}, Socket{FD: t.b}); err != nil {
 		return err
 	}
 	if !t.AB || !t.BA {

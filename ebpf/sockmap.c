@@ -27,6 +27,9 @@ struct direction {
 	__u32 limit;    // the most that may be queued: not yet sent, or not yet acknowledged
 	__u32 started;  // base is set
 	__u32 released; // not 0: user space moves this direction, for good; the value says why
+	__u64 name;     // the owner's, of the source
+	__u32 owner;    // whom to tell of the release
+	__u32 unused;
 };
 
 // Why a direction was released. sockmap.go has the same numbers.
@@ -57,10 +60,17 @@ struct {
 	__type(value, struct direction);
 } directions SEC(".maps");
 
+// Names and owners of the sources whose directions were released, for user space to wake up.
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} releases SEC(".maps");
+
 // A released direction never comes back: bytes behind the first that user space got have to follow it there.
 static __always_inline int release(struct direction *d, __u32 why)
 {
 	d->released = why;
+	bpf_ringbuf_output(&releases, &d->name, sizeof(d->name) + sizeof(d->owner) + sizeof(d->unused), 0);
 	return SK_PASS;
 }
 

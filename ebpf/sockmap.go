@@ -1,13 +1,18 @@
 package ebpf
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
+	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
@@ -31,6 +36,17 @@ type Sockmap struct {
 	objects verdictObjects
 	queued  uint32
 	gone    atomic.Bool // the program was found detached
+
+	releases *ringbuf.Reader
+	mu       sync.Mutex
+	owners   []func(name uint64)
+}
+
+// Socket is one of two that are to be joined.
+type Socket struct {
+	FD    int
+	Owner uint32 // what Listen answered; 0: nobody is told
+	Name  uint64 // the owner's own, for the direction whose source this socket is
 }
 
 // Cookie names a socket for as long as the machine runs.
@@ -92,6 +108,9 @@ func load(o Options) (*Sockmap, *Unavailable) {
 	}
 	for _, m := range spec.Maps {
 		m.MaxEntries = uint32(2 * o.Tunnels)
+		if m.Type == ebpf.RingBuf { // a power of two of whole pages; room for a note of each direction
+			m.MaxEntries = uint32(1) << bits.Len(uint(max(os.Getpagesize(), noteBytes*2*o.Tunnels)-1))
+		}
 	}
 	s := &Sockmap{queued: uint32(min(o.Queued, QueuedAtMost))}
 	if err := spec.LoadAndAssign(&s.objects, nil); err != nil {
@@ -103,11 +122,54 @@ func load(o Options) (*Sockmap, *Unavailable) {
 		s.Close()
 		return nil, unavailable(ReasonLoad, "the program cannot be attached: %v", err)
 	}
+	if s.releases, err = ringbuf.NewReader(s.objects.Releases); err != nil {
+		s.Close()
+		return nil, unavailable(ReasonLoad, "the program's notes cannot be read: %v", err)
+	}
+	go s.tell()
 	return s, nil
 }
 
 // Close takes everything out of the kernel. No joined socket may be open.
-func (s *Sockmap) Close() { _ = s.objects.Close() }
+func (s *Sockmap) Close() {
+	if s.releases != nil {
+		_ = s.releases.Close() // ends tell
+	}
+	_ = s.objects.Close()
+}
+
+// noteBytes is what a note of a release takes in the ring: its header, a name and an owner.
+const noteBytes = 8 + 8 + 8
+
+// Listen registers an owner of sockets: f is called, on a goroutine that must not wait, with the name of each of its sources
+// whose direction was released. Each direction is released once at most, and the ring has room for all that can be joined.
+func (s *Sockmap) Listen(f func(name uint64)) (owner uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owners = append(s.owners, f)
+	return uint32(len(s.owners))
+}
+
+// tell wakes owners, until Close. A joined socket's readiness wakes nobody: the kernel would say it at each segment, and
+// waking up for nothing is what a round trip through a joined tunnel would cost most.
+func (s *Sockmap) tell() {
+	var r ringbuf.Record
+	for s.releases.ReadInto(&r) == nil {
+		if len(r.RawSample) < 12 {
+			continue
+		}
+		name, owner := binary.NativeEndian.Uint64(r.RawSample), binary.NativeEndian.Uint32(r.RawSample[8:])
+		s.mu.Lock()
+		var f func(uint64)
+		if owner > 0 && int(owner) <= len(s.owners) {
+			f = s.owners[owner-1]
+		}
+		s.mu.Unlock()
+		if f != nil {
+			f(name)
+		}
+	}
+}
 
 // Attached tells whether the program still is where it was attached. Once it was not, it never is again.
 func (s *Sockmap) Attached() bool {
@@ -137,14 +199,14 @@ func CookieOf(fd int) (Cookie, error) {
 //
 // A socket stays in the maps until it is closed: taking it out would throw away what the kernel holds for it. Its owner
 // calls Forget then.
-func (s *Sockmap) Join(a, b int) (j Joined, err error) {
+func (s *Sockmap) Join(a, b Socket) (j Joined, err error) {
 	if !s.Attached() {
 		return j, fmt.Errorf("%w: the program was detached", ErrRefused)
 	}
-	if j.A, err = CookieOf(a); err != nil {
+	if j.A, err = CookieOf(a.FD); err != nil {
 		return j, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	if j.B, err = CookieOf(b); err != nil {
+	if j.B, err = CookieOf(b.FD); err != nil {
 		return j, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	if err := s.prepare(&j, a, b); err != nil {
@@ -153,30 +215,31 @@ func (s *Sockmap) Join(a, b int) (j Joined, err error) {
 	}
 	// from here on data moves
 	j.AB = true
-	j.BA = s.objects.Sources.Update(j.B, uint64(b), ebpf.UpdateNoExist) == nil
-	kick(a)
+	j.BA = s.objects.Sources.Update(j.B, uint64(b.FD), ebpf.UpdateNoExist) == nil
+	kick(a.FD)
 	if j.BA {
-		kick(b)
+		kick(b.FD)
 	}
 	return j, nil
 }
 
 // prepare fills the maps: whoever is a source must find its peer there, or its first bytes would be dropped.
-func (s *Sockmap) prepare(j *Joined, a, b int) error {
-	d := verdictDirection{Limit: s.queued}
+func (s *Sockmap) prepare(j *Joined, a, b Socket) error {
+	d := verdictDirection{Limit: s.queued, Owner: a.Owner, Name: a.Name}
 	if err := s.objects.Directions.Update(j.A, &d, ebpf.UpdateNoExist); err != nil {
 		return err
 	}
+	d.Owner, d.Name = b.Owner, b.Name
 	if err := s.objects.Directions.Update(j.B, &d, ebpf.UpdateNoExist); err != nil {
 		return err
 	}
-	if err := s.objects.Peers.Update(j.A, uint64(b), ebpf.UpdateNoExist); err != nil {
+	if err := s.objects.Peers.Update(j.A, uint64(b.FD), ebpf.UpdateNoExist); err != nil {
 		return err
 	}
-	if err := s.objects.Peers.Update(j.B, uint64(a), ebpf.UpdateNoExist); err != nil {
+	if err := s.objects.Peers.Update(j.B, uint64(a.FD), ebpf.UpdateNoExist); err != nil {
 		return err
 	}
-	return s.objects.Sources.Update(j.A, uint64(a), ebpf.UpdateNoExist)
+	return s.objects.Sources.Update(j.A, uint64(a.FD), ebpf.UpdateNoExist)
 }
 
 // undo is safe only while no source is in its map: nothing has been redirected.

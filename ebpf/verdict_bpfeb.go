@@ -20,6 +20,9 @@ type verdictDirection struct {
 	Limit    uint32
 	Started  uint32
 	Released uint32
+	Name     uint64
+	Owner    uint32
+	Unused   uint32
 }
 
 // Names of all BPF objects in the ELF.
@@ -28,6 +31,7 @@ type verdictDirection struct {
 const (
 	verdictMapDirections     = "directions"
 	verdictMapPeers          = "peers"
+	verdictMapReleases       = "releases"
 	verdictMapSources        = "sources"
 	verdictProgSluiceVerdict = "sluice_verdict"
 )
@@ -83,6 +87,7 @@ type verdictProgramSpecs struct {
 type verdictMapSpecs struct {
 	Directions *ebpf.MapSpec `ebpf:"directions"`
 	Peers      *ebpf.MapSpec `ebpf:"peers"`
+	Releases   *ebpf.MapSpec `ebpf:"releases"`
 	Sources    *ebpf.MapSpec `ebpf:"sources"`
 }
 
@@ -114,6 +119,7 @@ func (o *verdictObjects) Close() error {
 type verdictMaps struct {
 	Directions *ebpf.Map `ebpf:"directions"`
 	Peers      *ebpf.Map `ebpf:"peers"`
+	Releases   *ebpf.Map `ebpf:"releases"`
 	Sources    *ebpf.Map `ebpf:"sources"`
 }
 
@@ -121,6 +127,7 @@ func (m *verdictMaps) Close() error {
 	return _VerdictClose(
 		m.Directions,
 		m.Peers,
+		m.Releases,
 		m.Sources,
 	)
 }

@@ -58,6 +58,7 @@ const (
 	flagJoined   // in the sockmap: a short read says nothing about what waits
 	flagGather   // output waits for the end of the batch of events
 	flagAhead    // input may be received before the owner's turn
+	flagMuted    // epoll does not watch for input: the kernel moves it elsewhere
 )
 
 // Conn is a non-blocking stream socket owned by one loop.
@@ -464,9 +465,20 @@ func (c *Conn) block() {
 	c.flags |= flagBlocked
 	if c.flags&flagOut == 0 {
 		c.flags |= flagOut
-		ev := unix.EpollEvent{Events: epollInput | unix.EPOLLOUT, Fd: c.fd, Pad: c.gen}
-		_ = unix.EpollCtl(c.loop.ep, unix.EPOLL_CTL_MOD, int(c.fd), &ev) // fails only for a descriptor that is not ours
+		c.watch()
 	}
+}
+
+// watch tells epoll what c waits for now. If that is there already it is told at once.
+func (c *Conn) watch() {
+	ev := unix.EpollEvent{Events: epollInput, Fd: c.fd, Pad: c.gen}
+	if c.flags&flagOut != 0 {
+		ev.Events |= unix.EPOLLOUT
+	}
+	if c.flags&flagMuted != 0 {
+		ev.Events &^= unix.EPOLLIN
+	}
+	_ = unix.EpollCtl(c.loop.ep, unix.EPOLL_CTL_MOD, int(c.fd), &ev) // fails only for a descriptor that is not ours
 }
 
 func (c *Conn) releaseOut() {

@@ -66,8 +66,9 @@ type Loop struct {
 	poison   bool  // tests: overwrite the shared buffers after every turn
 	given    int32 // the descriptor that Give is handing over; -1: none, or Adopt has it
 
-	sockmap    *ebpf.Sockmap // what joins tunnels in the kernel; nil: nothing
-	sockmapUse SockmapUse
+	sockmap      *ebpf.Sockmap // what joins tunnels in the kernel; nil: nothing
+	sockmapUse   SockmapUse
+	sockmapOwner uint32 // what ebpf.Listen answered
 
 	// Local is the loop's slot for the rooms above: free lists of theirs. Index by their own constants.
 	Local [localSlots]any

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sluiceproxy/sluice/ebpf"
 )
 
@@ -32,7 +34,33 @@ type SockmapStats struct {
 }
 
 // UseSockmap gives the loop what joins sockets, and says for which tunnels; before Run.
-func (l *Loop) UseSockmap(m *ebpf.Sockmap, use SockmapUse) { l.sockmap, l.sockmapUse = m, use }
+func (l *Loop) UseSockmap(m *ebpf.Sockmap, use SockmapUse) {
+	l.sockmap, l.sockmapUse = m, use
+	l.sockmapOwner = m.Listen(func(name uint64) { l.Post(func() { l.released(name) }) })
+}
+
+// released gives the tunnel a turn whose direction came back, if it is still there.
+func (l *Loop) released(name uint64) {
+	e := unix.EpollEvent{Fd: int32(name >> 32), Pad: int32(uint32(name))}
+	if c := l.at(&e); c != nil {
+		c.Again()
+	}
+}
+
+// asSocket is c as the sockmap is told of it: by the name that epoll has for it, too.
+func (c *Conn) asSocket() ebpf.Socket {
+	return ebpf.Socket{FD: int(c.fd), Owner: c.loop.sockmapOwner, Name: uint64(uint32(c.fd))<<32 | uint64(uint32(c.gen))}
+}
+
+// mute stops input's readiness from waking the loop: of a joined socket the kernel tells it at each segment, and epoll would
+// wake the loop only to find that nothing is to be read. Its end and errors are told as ever.
+func (c *Conn) mute(yes bool) {
+	c.flags &^= flagMuted
+	if yes {
+		c.flags |= flagMuted
+	}
+	c.watch()
+}
 
 // SetSockmap asks for another use than the loop's for this tunnel.
 func (t *Tunnel) SetSockmap(use SockmapUse) {
@@ -102,7 +130,7 @@ func (t *Tunnel) handOver() {
 	if !t.ab.atRest() || !t.ba.atRest() {
 		return
 	}
-	j, err := l.sockmap.Join(int(t.a.fd), int(t.b.fd))
+	j, err := l.sockmap.Join(t.a.asSocket(), t.b.asSocket())
 	if err != nil {
 		t.use = SockmapOff
 		l.Stats.Sockmap.Refused.Add(1)
@@ -118,6 +146,8 @@ func (t *Tunnel) handOver() {
 	t.ab.held, t.ba.held = j.AB, j.BA
 	t.a.flags |= flagJoined
 	t.b.flags |= flagJoined
+	t.a.mute(j.AB)
+	t.b.mute(j.BA)
 	l.Stats.Sockmap.Joined.Add(1)
 	l.Stats.Sockmap.Open.Add(1)
 	t.a.Again() // an event of the sockets that was led before the hand-over does not come again
@@ -161,6 +191,7 @@ func (t *Tunnel) follow(d *direction) {
 	case why != ebpf.Held && arrived < redirected:
 		t.recheck(d)
 	case why != ebpf.Held:
+		d.from.mute(false) // before it is read: what comes later is told
 		t.take(d, redirected)
 		d.from.loop.Stats.Sockmap.Released[min(why, ebpf.ReleasedRefused)].Add(1)
 		d.from.flags |= flagReadable

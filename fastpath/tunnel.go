@@ -122,6 +122,11 @@ func (t *Tunnel) OnDeadline(c *Conn) {
 		t.recheckNow()
 		return
 	}
+	if t.ab.held || t.ba.held { // nothing but the kernel's word wakes a held direction; it is not relied on for ever
+		if t.recheckNow(); t.a == nil {
+			return
+		}
+	}
 	t.busy()
 	limit := t.idle
 	if t.ab.ended || t.ba.ended {

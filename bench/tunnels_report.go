@@ -1,0 +1,100 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"runtime"
+	"slices"
+)
+
+// tunnelResults are the figures of each round, by measurement and candidate. The n-th figures of two candidates that ran
+// together are of the same round.
+type tunnelResults map[string]map[string][]tunnelFigures
+
+// readTunnelResults reads what earlier runs left; "" and a file that is not there yet are empty.
+func readTunnelResults(file string) (tunnelResults, error) {
+	r := tunnelResults{}
+	if file == "" {
+		return r, nil
+	}
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &r)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return r, nil
+}
+
+func (r tunnelResults) write(file string) error {
+	if file == "" {
+		return nil
+	}
+	text, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(text, '\n'), 0o644)
+}
+
+// report prints medians, with the smallest and the largest of the process's CPU, and what that and p50 are of the rivals'.
+func (b *tunnelBench) report(out io.Writer, results tunnelResults) {
+	fmt.Fprintf(out, "%d processors, %s, %v a measurement\n", runtime.NumCPU(), cmp.Or(b.namespace, "loopback"), b.span)
+	for _, w := range tunnelWorks {
+		if len(results[w.name]) == 0 {
+			continue
+		}
+		fmt.Fprintf(out, "\n| %s | rounds | process CPU (min-max) | machine CPU | rate | p50 µs | p99 µs | CPU, p50 ÷ nginx | ÷ HAProxy | ÷ Sluice |\n", w.name)
+		fmt.Fprintln(out, "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+		for _, name := range tunnelNames {
+			list := results[w.name][name]
+			if len(list) == 0 {
+				continue
+			}
+			low, cpu, high := tunnelMedian(list, func(f tunnelFigures) float64 { return f.Process })
+			_, machine, _ := tunnelMedian(list, func(f tunnelFigures) float64 { return f.Machine })
+			_, rate, _ := tunnelMedian(list, func(f tunnelFigures) float64 { return f.Rate })
+			_, p50, _ := tunnelMedian(list, func(f tunnelFigures) float64 { return f.P50 })
+			_, p99, _ := tunnelMedian(list, func(f tunnelFigures) float64 { return f.P99 })
+			fmt.Fprintf(out, "| %s | %d | %.1f (%.1f-%.1f) | %.1f | %.2f | %.0f | %.0f |", name, len(list), cpu, low, high, machine, rate, p50, p99)
+			for _, rival := range []string{nameNginx, nameHAProxy, nameSluice} {
+				fmt.Fprintf(out, " %s |", tunnelRatio(list, results[w.name][rival]))
+			}
+			fmt.Fprintln(out)
+		}
+	}
+}
+
+// tunnelRatio is the median of the rounds' ratios, of CPU and of p50.
+func tunnelRatio(list, rival []tunnelFigures) string {
+	n := min(len(list), len(rival))
+	if n == 0 {
+		return ""
+	}
+	ratios := make([]tunnelFigures, n)
+	for i := range ratios {
+		ratios[i] = tunnelFigures{Process: list[i].Process / rival[i].Process, P50: list[i].P50 / rival[i].P50}
+	}
+	_, cpu, _ := tunnelMedian(ratios, func(f tunnelFigures) float64 { return f.Process })
+	_, p50, _ := tunnelMedian(ratios, func(f tunnelFigures) float64 { return f.P50 })
+	return fmt.Sprintf("%.2f, %.2f", cpu, p50)
+}
+
+// tunnelMedian is the smallest, the middle and the largest of one of the figures; list is not empty.
+func tunnelMedian(list []tunnelFigures, get func(tunnelFigures) float64) (low, mid, high float64) {
+	var v []float64
+	for _, f := range list {
+		v = append(v, get(f))
+	}
+	slices.Sort(v)
+	return v[0], v[len(v)/2], v[len(v)-1]
+}
