@@ -26,6 +26,12 @@ type testProxy struct {
 // startProxy serves the manifests, each a file of the directory, until the test ends.
 func startProxy(t *testing.T, manifests string, flags ...string) *testProxy {
 	t.Helper()
+	return startProxyLogging(t, io.Discard, manifests, flags...)
+}
+
+// startProxyLogging writes the access log somewhere.
+func startProxyLogging(t *testing.T, accessLog io.Writer, manifests string, flags ...string) *testProxy {
+	t.Helper()
 	p := &testProxy{t: t, Dir: t.TempDir()}
 	p.write("all.yaml", manifests)
 	httpPort, httpsPort := freePort(t), freePort(t)
@@ -40,7 +46,7 @@ func startProxy(t *testing.T, manifests string, flags ...string) *testProxy {
 	if testing.Verbose() && os.Getenv("SLUICE_TEST_LOG") != "" {
 		out = os.Stderr
 	}
-	made, err := newProxy(o, slog.New(slog.NewTextHandler(out, nil)), io.Discard)
+	made, err := newProxy(o, slog.New(slog.NewTextHandler(out, nil)), accessLog)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +77,7 @@ func (p *testProxy) write(name, text string) {
 
 // freePort is a port that nobody listens at. It is none of those that the system gives to outgoing connections, which
 // others on this machine open at any time.
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
 		port := 20_000 + rand.IntN(12_000)
