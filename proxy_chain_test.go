@@ -24,7 +24,8 @@ import (
 func chainSites(port int) string {
 	return site{name: "bare", host: "bare.example", ports: []int{port}, annotations: map[string]string{"enable-access-log": "false"}}.yaml() +
 		typed(site{name: "chain", host: "chain.example", path: "/api(/|$)(.*)", ports: []int{port}, annotations: map[string]string{
-			"rewrite-target": "/$2", "enable-cors": "true", "cors-allow-origin": "https://app.example", "limit-rps": "100000"}}, "ImplementationSpecific")
+			"rewrite-target": "/$2", "enable-cors": "true", "cors-allow-origin": "https://app.example", "limit-rps": "100000"}}, "ImplementationSpecific") +
+		configMapOf("keep-alive-requests", "1000000")
 }
 
 // chainRequest is what both get, but for the host.
@@ -121,8 +122,8 @@ func TestChainAllocatesNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates on its own account")
 	}
-	log := &logText{}
-	p := startProxyLogging(t, log, chainSites(cannedBackend(t)), "--loops=1")
+	log := &lockedBuffer{}
+	p := startProxyLogging(t, log, chainSites(cannedBackend(t)), "--loops=1", configMapFlag)
 	c := newChainCaller(t, p.HTTP, "chain.example", "CORS")
 	if err := c.call(500); err != nil {
 		t.Fatal(err)
@@ -151,7 +152,7 @@ func BenchmarkChain(b *testing.B) {
 		b.Fatal(err)
 	}
 	port := freePort(b)
-	command := program("--manifests="+dir, "--bind-address=127.0.0.1", fmt.Sprintf("--http-port=%d", port), "--https-port=0", "--admin-address=", "--loops=1")
+	command := program("--manifests="+dir, "--bind-address=127.0.0.1", fmt.Sprintf("--http-port=%d", port), "--https-port=0", "--admin-address=", "--loops=1", configMapFlag)
 	if err := command.Start(); err != nil { // the access log goes to the null device
 		b.Fatal(err)
 	}

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"crypto/tls"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -32,26 +30,8 @@ type dialectWorld struct {
 	*testProxy
 	host      string
 	manifests string // without the ConfigMap
-	log       *logText
+	log       *lockedBuffer
 	service   *authService
-}
-
-// logText is an access log in memory.
-type logText struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logText) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *logText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 func (w *dialectWorld) ask(t *testing.T, path string, fields ...string) *answer {
@@ -95,7 +75,7 @@ func TestDialect(t *testing.T) {
 	for name, row := range dialectTable() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := &dialectWorld{host: "web.example", log: &logText{}, service: newAuthService(t)}
+			w := &dialectWorld{host: "web.example", log: &lockedBuffer{}, service: newAuthService(t)}
 			s := site{name: "web", host: w.host, path: row.path, ports: []int{port}, annotations: map[string]string{}}
 			auth := fmt.Sprint("http://127.0.0.1:", w.service.port)
 			for k, v := range row.annotations {
