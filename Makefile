@@ -71,7 +71,7 @@ else
 endif
 endif
 
-test: bin/helm bin/kustomize # tests of deploy/ run them; built here, since a first build takes minutes
+test: bin/helm bin/kustomize bin/oauth2-proxy # tests of deploy/ and of authentication run them; built here, since a first build takes minutes
 
 # They wait more than they work, so that more of them run than there are cores. Where no network namespace can be made they
 # skip and say so, unless SLUICE_KUBE=required.
@@ -211,6 +211,10 @@ bin/helm: tools/go.mod tools/go.sum
 
 bin/kustomize: tools/go.mod tools/go.sum
 	$(GO) build -C tools -ldflags '-s -w' -o ../$@ sigs.k8s.io/kustomize/kustomize/v5
+
+# A module of its own again: its graph would move the others' versions.
+bin/oauth2-proxy: tools/oauth2-proxy/go.mod tools/oauth2-proxy/go.sum
+	$(GO) build -C tools/oauth2-proxy -ldflags '-s -w' -o ../../$@ github.com/oauth2-proxy/oauth2-proxy/v7
 
 bin/govulncheck: tools/go.mod tools/go.sum
 	$(GO) build -C tools -o ../$@ golang.org/x/vuln/cmd/govulncheck

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -96,13 +97,14 @@ var types = map[string]any{
 	"Namespace": corev1.Namespace{}, "ServiceAccount": corev1.ServiceAccount{}, "ConfigMap": corev1.ConfigMap{}, "Service": corev1.Service{},
 	"ClusterRole": rbacv1.ClusterRole{}, "ClusterRoleBinding": rbacv1.ClusterRoleBinding{}, "Role": rbacv1.Role{}, "RoleBinding": rbacv1.RoleBinding{},
 	"IngressClass": networkingv1.IngressClass{}, "DaemonSet": appsv1.DaemonSet{}, "PodDisruptionBudget": policyv1.PodDisruptionBudget{},
-	"ServiceMonitor": nil,
+	"ValidatingWebhookConfiguration": admissionregistrationv1.ValidatingWebhookConfiguration{},
+	"ServiceMonitor":                 nil, "Issuer": nil, "Certificate": nil,
 }
 
 // TestManifests builds every variant of deploy/ and holds its DaemonSet to what a roll-out without a lost request needs.
 func TestManifests(t *testing.T) {
 	kustomize := tool(t, "kustomize")
-	for _, dir := range []string{"deploy", "deploy/nonroot", "deploy/ingress-nginx", "deploy/sockmap"} {
+	for _, dir := range []string{"deploy", "deploy/nonroot", "deploy/ingress-nginx", "deploy/sockmap", "deploy/webhook"} {
 		t.Run(dir, func(t *testing.T) {
 			list := parseObjects(t, output(t, kustomize, "build", dir))
 			for key := range list {
@@ -213,6 +215,10 @@ func TestChart(t *testing.T) {
 		"… by a flag":           {[]string{"tcp.5432=shop/db:5432"}, "--tcp-services-configmap=$(POD_NAMESPACE)/sluice-tcp"},
 		"UDP services":          {[]string{"udp.53=kube-system/kube-dns:53"}, "--udp-services-configmap=$(POD_NAMESPACE)/sluice-udp"},
 		"a bad TCP service":     {[]string{"tcp.5432=db:5432"}, "/tcp/5432"},
+		"the webhook":           {[]string{"webhook.create=true"}, "inject-ca-from: default/sluice-webhook"},
+		"… on another port":     {[]string{"webhook.create=true", "webhook.port=9443"}, "--validating-webhook=:9443"},
+		"… with a certificate":  {[]string{"webhook.create=true", "webhook.secretName=mine", "webhook.caBundle=QUJD"}, "caBundle: QUJD"},
+		"… that nobody trusts":  {[]string{"webhook.create=true", "webhook.secretName=mine"}, "webhook.secretName needs webhook.caBundle"},
 		"settings":              {[]string{"config.hsts=false"}, `hsts: "false"`},
 		"not root, low ports":   {[]string{"runAsRoot=false"}, "/ports/http"},
 		"unknown value":         {[]string{"ingresClass.name=x"}, "ingresClass"},

@@ -24,6 +24,7 @@ func (p *proxy) drain(ctx context.Context) error {
 	if !p.leavePorts(ctx) {
 		return nil
 	}
+	p.closeWebhook(ctx)
 	p.closeDoors(ctx)
 	p.http.Drain(p.loops)
 	var idleSince time.Time
@@ -149,6 +150,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (p *proxy) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
+	p.closeWebhook(ctx)
 	p.closeDoors(ctx)
 	if p.cancel != nil {
 		p.cancel()

@@ -32,6 +32,44 @@ func TestExamples(t *testing.T) {
 }
 
 // TestLintFile: one file by its name; a bad value and an unknown annotation are refused, and the status tells.
+// TestLintDescends: directories in directories are read, and what is not is said.
+func TestLintDescends(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"team/shop/shop.yaml": site{name: "shop", host: "shop.example", annotations: map[string]string{"limit-rps": "5"}}.yaml(),
+		"team/notes.md":       "nothing", ".git/x.yaml": "nonsense: [",
+		"top.yml": site{name: "top", host: "top.example", annotations: map[string]string{"use-regex": "true"}}.yaml(),
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join(dir, "team"), filepath.Join(dir, "again")); err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr, status := runProgram(t, nil, "lint", dir)
+	for _, want := range []string{"Ingress default/shop (", "Ingress default/top (", "2 Ingresses: no problem"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("no %q in\n%s", want, stdout)
+		}
+	}
+	for _, want := range []string{".git is skipped: a hidden directory", "1 files are skipped", "again"} {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("no %q in\n%s", want, stderr)
+		}
+	}
+	if status != 0 {
+		t.Errorf("status %d", status)
+	}
+	if _, stderr, status := runProgram(t, nil, "lint", t.TempDir()); status != 1 || !strings.Contains(stderr, "there is no manifest") {
+		t.Errorf("an empty directory: status %d, %q", status, stderr)
+	}
+}
+
 func TestLintFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "bad.yaml")
 	text := site{name: "shop", host: "shop.example", annotations: map[string]string{"limit-rate": "fast", "afinity": "cookie", "use-regex": "true",

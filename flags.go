@@ -71,6 +71,10 @@ type options struct {
 	sockmap       fastpath.SockmapUse
 	sockmapQueued int // KiB
 
+	webhookAddress     string // "": off
+	webhookCertificate string
+	webhookKey         string
+
 	logJSON        bool
 	logLevel       string // "": by verbosity
 	verbosity      int
@@ -174,6 +178,12 @@ var table = []option{
 		func(o *options, v string) (err error) { o.electionTTL, err = parseTTL(v); return err }},
 	{"", "disable-leader-election", "", "every replica writes: for a single one",
 		func(o *options, v string) error { return setBool(&o.noElection, v) }},
+
+	{"Review of Ingresses by API servers", "validating-webhook", "ADDRESS", "answer at HOST:PORT, over TLS, whether an Ingress may be taken (default: off)",
+		func(o *options, v string) error { o.webhookAddress = v; return checkAddress(v) }},
+	{"", "validating-webhook-certificate", "FILE", "its certificate chain, as PEM; read again when it changes",
+		func(o *options, v string) error { o.webhookCertificate = v; return notEmpty(v, "a file") }},
+	{"", "validating-webhook-key", "FILE", "its private key", func(o *options, v string) error { o.webhookKey = v; return notEmpty(v, "a file") }},
 
 	{"TLS", "default-ssl-certificate", "NAMESPACE/NAME", "Secret shown for names without one (default: self-signed, made at start)",
 		func(o *options, v string) error { o.defaultCertificate = v; return checkKey(v) }},

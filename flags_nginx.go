@@ -30,10 +30,7 @@ var nginxFlags = []nginxFlag{
 
 	{"status-update-interval", "SECONDS", "statuses are written when they change"},
 
-	{"validating-webhook", "ADDRESS", notYet},
-	{"validating-webhook-certificate", "FILE", notYet},
-	{"validating-webhook-key", "FILE", notYet},
-	{"disable-full-test", "", notYet},
+	{"disable-full-test", "", "an Ingress is always reviewed beside all others"},
 	{"enable-annotation-validation", "", "annotations are always checked"},
 	{"deep-inspect", "", "there are no snippets to inspect"},
 

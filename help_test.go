@@ -20,7 +20,7 @@ type testProxy struct {
 	*proxy
 	t     *testing.T
 	Dir   string     // the manifests
-	Log   *lastLines // of the access log
+	Log   *lastLines // of the access log; nil: it is written elsewhere
 	HTTP  string     // addresses
 	HTTPS string
 }
@@ -49,7 +49,16 @@ func (l *lastLines) String() string {
 // startProxy serves the manifests, each a file of the directory, until the test ends.
 func startProxy(t *testing.T, manifests string, flags ...string) *testProxy {
 	t.Helper()
-	p := &testProxy{t: t, Dir: t.TempDir(), Log: new(lastLines)}
+	log := new(lastLines)
+	p := startProxyLogging(t, log, manifests, flags...)
+	p.Log = log
+	return p
+}
+
+// startProxyLogging writes the access log somewhere.
+func startProxyLogging(t *testing.T, accessLog io.Writer, manifests string, flags ...string) *testProxy {
+	t.Helper()
+	p := &testProxy{t: t, Dir: t.TempDir()}
 	p.write("all.yaml", manifests)
 	httpPort, httpsPort := freePort(t), freePort(t)
 	p.HTTP, p.HTTPS = "127.0.0.1:"+strconv.Itoa(httpPort), "127.0.0.1:"+strconv.Itoa(httpsPort)
@@ -63,7 +72,7 @@ func startProxy(t *testing.T, manifests string, flags ...string) *testProxy {
 	if testing.Verbose() && os.Getenv("SLUICE_TEST_LOG") != "" {
 		out = os.Stderr
 	}
-	made, err := newProxy(o, slog.New(slog.NewTextHandler(out, nil)), p.Log)
+	made, err := newProxy(o, slog.New(slog.NewTextHandler(out, nil)), accessLog)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +103,7 @@ func (p *testProxy) write(name, text string) {
 
 // freePort is a port that nobody listens at. It is none of those that the system gives to outgoing connections, which
 // others on this machine open at any time.
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
 		port := 20_000 + rand.IntN(12_000)

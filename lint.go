@@ -3,7 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -26,7 +28,11 @@ func lint(args []string, stdout, stderr io.Writer) error {
 	if o.help {
 		return printHelp(nil, stdout, stderr)
 	}
-	o.manifests = append(o.manifests, paths...)
+	files, err := descend(paths, stderr)
+	if err != nil {
+		return err
+	}
+	o.manifests = append(o.manifests, files...)
 	state, err := loadState(&o, stderr)
 	if err != nil {
 		return err
@@ -44,6 +50,58 @@ func lint(args []string, stdout, stderr io.Writer) error {
 	}
 	fmt.Fprintf(stdout, "%d Ingresses: no problem\n", len(state.Objects.Ingresses))
 	return nil
+}
+
+// lintFilesMax bounds the manifests of all directories that are named.
+const lintFilesMax = 10_000
+
+// descend is the manifests of files and directories, and of the directories in these, in the order of their names; what is
+// left out is said. The flag --manifests names directories as the proxy reads them, without those in them.
+func descend(paths []string, stderr io.Writer) (files []string, err error) {
+	others := 0
+	for _, root := range paths {
+		if real, err := filepath.EvalSymlinks(root); err == nil {
+			root = real // a link that is named is meant
+		}
+		err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case path != root && e.IsDir() && e.Name()[0] == '.':
+				fmt.Fprintf(stderr, "%s is skipped: a hidden directory\n", path)
+				return fs.SkipDir
+			case e.IsDir():
+				return nil
+			case e.Type()&fs.ModeSymlink != 0 && isDirectory(path):
+				fmt.Fprintf(stderr, "%s is skipped: a link to a directory\n", path)
+				return nil
+			case path == root || watcher.IsManifest(e.Name()):
+				files = append(files, path)
+			default:
+				others++
+				return nil
+			}
+			if len(files) > lintFilesMax {
+				return fmt.Errorf("more than %d manifests are too many: name fewer directories", lintFilesMax)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if len(paths) > 0 && len(files) == 0 {
+		return nil, fmt.Errorf("%s: there is no manifest (*.yaml, *.yml, *.json)", strings.Join(paths, ", "))
+	}
+	if others > 0 {
+		fmt.Fprintf(stderr, "%d files are skipped: no *.yaml, *.yml or *.json\n", others)
+	}
+	return files, nil
+}
+
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // splitPaths takes the files and directories out of the arguments.

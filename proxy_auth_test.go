@@ -10,6 +10,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -364,6 +367,66 @@ func TestOAuth2ProxyDocumentedConfiguration(t *testing.T) {
 		t.Fatalf("with a session: %d %s", a.status, a.body)
 	}
 	get("/orders", "Cookie: _oauth2_proxy=forged").want(t, 302, "")
+}
+
+// TestOAuth2ProxyItself is the same with oauth2-proxy itself: its OIDC provider is where it sends who has no session; who
+// logs in by its own form, with a password of its file, has one.
+func TestOAuth2ProxyItself(t *testing.T) {
+	users, port := filepath.Join(t.TempDir(), "users"), freePort(t)
+	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(users, []byte("ann:"+string(hash)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command(tool(t, "oauth2-proxy"), fmt.Sprintf("--http-address=127.0.0.1:%d", port), "--reverse-proxy=true", "--upstream=static://202", "--set-xauthrequest=true",
+		"--provider=oidc", "--skip-oidc-discovery=true", "--oidc-issuer-url=https://provider.example", "--login-url=https://provider.example/authorize",
+		"--redeem-url=https://provider.example/token", "--oidc-jwks-url=https://provider.example/keys", "--client-id=app", "--client-secret=x",
+		"--cookie-secret=0123456789abcdef0123456789abcdef", "--email-domain=*", "--htpasswd-file="+users, "--trusted-proxy-ip=127.0.0.1")
+	startCommand(t, command, nil)
+	p := startProxy(t, secretOf(t, "tls", issue(t, "app.example"))+
+		site{name: "app", host: "app.example", ports: []int{application(t, told)}, secret: "tls", annotations: map[string]string{
+			"auth-url":              "https://$host/oauth2/auth",
+			"auth-signin":           "https://$host/oauth2/start?rd=$escaped_request_uri",
+			"auth-response-headers": "X-Auth-Request-User, X-Auth-Request-Email",
+		}}.yaml()+site{name: "oauth2-proxy", host: "app.example", path: "/oauth2", ports: []int{port}, secret: "tls"}.yaml())
+	c := &caller{address: p.HTTPS, tls: trusting(t, "app.example")}
+	defer c.hangUp()
+	call := func(text string) *answer {
+		t.Helper()
+		a, err := c.call(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	within(t, 30*time.Second, "oauth2-proxy answers", func() bool { return call(request("app.example", "/oauth2/auth")).status == 401 })
+
+	a := call(request("app.example", "/orders?id=5", "Cookie: _oauth2_proxy=forged"))
+	if want := "https://app.example/oauth2/start?rd=%2Forders%3Fid%3D5"; a.status != 302 || a.header.Get("Location") != want {
+		t.Fatalf("without a session: %d %v", a.status, a.header)
+	}
+	a = call(request("app.example", strings.TrimPrefix(a.header.Get("Location"), "https://app.example")))
+	to, err := url.Parse(a.header.Get("Location"))
+	if err != nil || a.status != 302 || to.Host != "provider.example" || to.Query().Get("redirect_uri") != "https://app.example/oauth2/callback" ||
+		!strings.HasSuffix(to.Query().Get("state"), ":/orders?id=5") {
+		t.Fatalf("start: %d %v, %v", a.status, a.header, err)
+	}
+	form := "username=ann&password=secret&rd=%2Forders%3Fid%3D5"
+	a = call(fmt.Sprintf("POST /oauth2/sign_in HTTP/1.1\r\nHost: app.example\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", len(form), form))
+	if a.status != 302 || a.header.Get("Location") != "/orders?id=5" {
+		t.Fatalf("sign in: %d %v %s", a.status, a.header, a.body)
+	}
+	var cookies []string
+	for _, one := range a.header.Values("Set-Cookie") {
+		pair, _, _ := strings.Cut(one, ";")
+		cookies = append(cookies, pair)
+	}
+	a = call(request("app.example", "/orders?id=5", "Cookie: "+strings.Join(cookies, "; "), "X-Auth-Request-User: root"))
+	if a.status != 200 || line(a.body, "X-Auth-Request-User:") != "X-Auth-Request-User: ann" || strings.Contains(a.body, "root") || !strings.HasPrefix(a.body, "GET /orders?id=5\n") {
+		t.Fatalf("with a session: %d %s", a.status, a.body)
+	}
 }
 
 // TestExternalAuthDoesNotAskItself: a service behind itself is an error, not a loop.

@@ -111,6 +111,12 @@ func (l *lockedBuffer) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 // interop gives what runs one case against an address.
 func interop(program, address string, args ...string) func(name string) (string, error) {
 	host, port, _ := net.SplitHostPort(address)

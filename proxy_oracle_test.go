@@ -180,3 +180,125 @@ func TestOracleErrorPages(t *testing.T) {
 	sameAnswers(t, p.HTTP, theirs, nil, []string{"GET", "X-Code", "X-Original-Uri"},
 		[]string{"/404?x=y", "X-Code: 1"}, []string{"/503"}, []string{"/418"}, []string{"/200"}, []string{"/closed?a"})
 }
+
+// TestOracleCORS asks nginx, configured as ingress-nginx configures it for these origins: an expression for the origin, a
+// condition for the preflight, and fields on answers of every status.
+func TestOracleCORS(t *testing.T) {
+	port := application(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/missing" {
+			w.WriteHeader(404)
+		}
+		told(w, r)
+	})
+	rules := func(maxAge, methods, headers, expose string, credentials bool) string {
+		fields := ""
+		add := func(name, value string) { fields += fmt.Sprintf("add_header %s %q;\n", name, value) }
+		add("Access-Control-Allow-Origin", "$http_origin")
+		if credentials {
+			add("Access-Control-Allow-Credentials", "true")
+		}
+		add("Access-Control-Allow-Methods", methods)
+		add("Access-Control-Allow-Headers", headers)
+		if expose != "" {
+			add("Access-Control-Expose-Headers", expose)
+		}
+		add("Access-Control-Max-Age", maxAge)
+		preflight := fields
+		always := strings.ReplaceAll(fields, ";\n", " always;\n")
+		return fmt.Sprintf(`location / {
+    if ($http_origin ~* "^(https://a\.example|https://[A-Za-z0-9\-]+\.b\.example)$") { set $cors true; }
+    if ($request_method = OPTIONS) { set $cors "${cors}options"; }
+    if ($cors = "trueoptions") { %s add_header Content-Length 0; return 204; }
+    if ($cors = "true") { %s }
+    proxy_pass http://127.0.0.1:%d; }`, preflight, always, port)
+	}
+	fields := []string{"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Access-Control-Allow-Methods", "Access-Control-Allow-Headers",
+		"Access-Control-Expose-Headers", "Access-Control-Max-Age"}
+	const methods, headers = "GET, PUT, POST, DELETE, PATCH, OPTIONS", "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization"
+	for name, c := range map[string]struct {
+		nginx       string
+		annotations map[string]string
+	}{
+		"defaults": {rules("1728000", methods, headers, "", true), nil},
+		"all said": {rules("5", "GET, PROPFIND", "X-A,X-B", "X-C, X-D", false), map[string]string{"cors-allow-methods": "GET, PROPFIND", "cors-allow-headers": "X-A,X-B",
+			"cors-expose-headers": "X-C, X-D", "cors-allow-credentials": "false", "cors-max-age": "5"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			annotations := map[string]string{"enable-cors": "true", "cors-allow-origin": "https://a.example, https://*.b.example"}
+			for k, v := range c.annotations {
+				annotations[k] = v
+			}
+			theirs := nginx(t, c.nginx)
+			p := startProxy(t, site{name: "web", host: "web.example", ports: []int{port}, annotations: annotations}.yaml())
+			for _, origin := range []string{"", "Origin: https://a.example", "Origin: HTTPS://A.EXAMPLE", "Origin: https://x.b.example", "Origin: https://x.y.b.example", "Origin: https://b.example",
+				"Origin: http://a.example", "Origin: null", "Origin: https://a.example.evil"} {
+				var with []string
+				if origin != "" {
+					with = append(with, origin)
+				}
+				sameAnswers(t, p.HTTP, theirs, fields, []string{"GET"}, append([]string{"/"}, with...), append([]string{"/missing"}, with...))
+				sameTo(t, p.HTTP, theirs, "OPTIONS", fields, with)
+			}
+		})
+	}
+}
+
+// sameTo sends a request of another method than GET to both.
+func sameTo(t *testing.T, ours, theirs, method string, fields, with []string) {
+	t.Helper()
+	var both [2]*answer
+	for i, address := range []string{ours, theirs} {
+		c := &caller{address: address}
+		a, err := c.call(strings.Replace(request("web.example", "/", with...), "GET ", method+" ", 1))
+		c.hangUp()
+		if err != nil {
+			t.Fatal(err)
+		}
+		both[i] = a
+	}
+	if both[0].status != both[1].status {
+		t.Errorf("%s %q: %d, nginx %d", method, with, both[0].status, both[1].status)
+	}
+	for _, name := range fields {
+		if one, two := both[0].header.Values(name), both[1].header.Values(name); strings.Join(one, "|") != strings.Join(two, "|") {
+			t.Errorf("%s %q: %s is %q, nginx says %q", method, with, name, one, two)
+		}
+	}
+}
+
+// TestOracleRewrite sends paths through a rewrite with captures, in any case, as ingress-nginx writes it.
+func TestOracleRewrite(t *testing.T) {
+	port := application(t, told)
+	for _, c := range []struct{ path, target string }{{"/app(/|$)(.*)", "/$2"}, {"/a/([^/]+)/b", "/x/$1"}, {"/old", "/new"}} {
+		theirs := nginx(t, fmt.Sprintf(`location ~* "^%[1]s" { rewrite "(?i)%[1]s" %[2]s break; proxy_pass http://127.0.0.1:%[3]d; } location / { return 404; }`, c.path, c.target, port))
+		p := startProxy(t, typed(site{name: "web", host: "web.example", path: c.path, ports: []int{port}, annotations: map[string]string{"rewrite-target": c.target}}, "ImplementationSpecific"))
+		sameAnswers(t, p.HTTP, theirs, nil, []string{"GET"}, []string{"/app"}, []string{"/app/"}, []string{"/app/x/y?q=1"}, []string{"/APP/X"}, []string{"/apple"}, []string{"/x/app/y"},
+			[]string{"/a/one/b"}, []string{"/a/one/b/c?z=1"}, []string{"/a//b"}, []string{"/old"}, []string{"/older/x?y"}, []string{"/OLD"})
+	}
+}
+
+// TestOracleSourceRanges: who is denied, who is let in, and in which order the lists are asked.
+func TestOracleSourceRanges(t *testing.T) {
+	port := application(t, told)
+	for _, c := range []struct{ allow, deny string }{{"127.0.0.0/8", ""}, {"10.0.0.0/8", ""}, {"", "127.0.0.1"}, {"", "10.0.0.1"}, {"127.0.0.1", "127.0.0.0/8"}, {"10.1.1.1,127.0.0.1/32", "192.0.2.0/24"}} {
+		rules, annotations := "", map[string]string{}
+		for _, d := range strings.Split(c.deny, ",") {
+			if d != "" {
+				rules += "deny " + d + "; "
+				annotations["denylist-source-range"] = c.deny
+			}
+		}
+		for _, a := range strings.Split(c.allow, ",") {
+			if a != "" {
+				rules += "allow " + a + "; "
+				annotations["whitelist-source-range"] = c.allow
+			}
+		}
+		if c.allow != "" {
+			rules += "deny all;"
+		}
+		theirs := nginx(t, fmt.Sprintf(`location / { %s proxy_pass http://127.0.0.1:%d; }`, rules, port))
+		p := startProxy(t, site{name: "web", host: "web.example", ports: []int{port}, annotations: annotations}.yaml())
+		sameAnswers(t, p.HTTP, theirs, nil, []string{"GET"}, []string{"/"}, []string{"/x", "X-Forwarded-For: 192.0.2.1"})
+	}
+}

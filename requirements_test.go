@@ -130,11 +130,18 @@ func checkTests(tree fs.FS, tests string) string {
 		if !declaresTest(tree, folder, n[2]) {
 			return "there is no " + n[0]
 		}
-		if n[2] == "TestWire" && n[3] != "" && wireTable()[n[3]] == nil {
-			return "wire_test.go has no row " + n[3]
+		if has := tablesOfTests[n[2]]; has != nil && n[3] != "" && !has(n[3]) {
+			return n[2] + " has no row " + n[3]
 		}
 	}
 	return ""
+}
+
+// tablesOfTests tell whether a test has a row of that name.
+var tablesOfTests = map[string]func(row string) bool{
+	"TestWire":    func(row string) bool { return wireTable()[row] != nil },
+	"TestDialect": func(row string) bool { _, ok := dialectTable()[row]; return ok },
+	"TestQuirks":  func(row string) bool { return quirks[row] != nil },
 }
 
 // declaresTest tells whether a folder's tests have a function of that name.
@@ -157,7 +164,7 @@ func TestRequirementsAreRead(t *testing.T) {
 	for tests, want := range map[string]string{
 		"`TestRequirements`, `l7.TestChaos`": "",
 		"`TestWire/websocket`":               "",
-		"`TestWire/nonsense`":                "wire_test.go has no row nonsense",
+		"`TestWire/nonsense`":                "TestWire has no row nonsense",
 		"`l7.TestNobody`":                    "there is no `l7.TestNobody`",
 		"`TestChaos`":                        "there is no `TestChaos`",
 		"":                                   "no test is named",

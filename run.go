@@ -43,6 +43,7 @@ type proxy struct {
 	access     *l7.AccessLog
 	applies    admin.Applies
 	admin      *admin.Server // nil: off
+	webhook    *webhook      // nil: off
 	doors      []*door       // of HTTP
 	services   *servicePorts
 	udpPorts   atomic.Uint32 // opened so far
@@ -91,6 +92,9 @@ func newProxy(o options, log *slog.Logger, accessLog io.Writer) (*proxy, error) 
 	if p.source, err = watcher.Open(spec, log); err != nil {
 		return nil, err
 	}
+	if o.webhookAddress != "" && (o.webhookCertificate == "" || o.webhookKey == "") {
+		return nil, usage{errors.New("--validating-webhook needs --validating-webhook-certificate and --validating-webhook-key: API servers speak TLS only")}
+	}
 	if o.httpPort == 0 && o.httpsPort == 0 {
 		return nil, usage{errors.New("--http-port=0 and --https-port=0 switch everything off: leave one of them on")}
 	}
@@ -132,7 +136,7 @@ func (p *proxy) newController() (*watcher.Controller, error) {
 	backends := &upstream.Env{Loops: p.loops, Work: p.work, AllowCIDRs: p.allowBackends, Log: p.log, OwnPorts: p.ownPorts}
 	return watcher.NewController(watcher.ControllerConfig{
 		Source:     p.source,
-		Translator: func() watcher.Translator { return translate.New(translateOptions(&p.options)) },
+		Translator: func() watcher.Translator { return p.newTranslator() },
 		Store:      p.store,
 		Env: route.Env{
 			NewCluster:  func(id string, s upstream.Settings) *upstream.Cluster { return upstream.NewCluster(id, backends, s) },
@@ -146,6 +150,10 @@ func (p *proxy) newController() (*watcher.Controller, error) {
 		Ports:   p.services,
 		Log:     p.log,
 	}), nil
+}
+
+func (p *proxy) newTranslator() *translate.Translator {
+	return translate.New(translateOptions(&p.options))
 }
 
 // ownPorts are those on which this process listens. Any goroutine may ask.
@@ -197,6 +205,9 @@ func (p *proxy) start(ctx context.Context) error {
 	case <-p.controller.Ready():
 	case <-ctx.Done():
 		return nil
+	}
+	if err := p.openWebhook(); err != nil { // before the doors: what fails here must not take ports from who serves
+		return err
 	}
 	if err := p.openDoors(); err != nil {
 		return err

@@ -86,6 +86,9 @@ func (p *proxy) sockets() []*listen.Socket {
 	if p.admin != nil {
 		list = append(list, p.admin.Sockets()...)
 	}
+	if p.webhook != nil {
+		list = append(list, p.webhook.socket)
+	}
 	return list
 }
 

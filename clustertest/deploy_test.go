@@ -3,6 +3,7 @@
 package clustertest
 
 import (
+	"encoding/base64"
 	"fmt"
 	"os"
 	"os/exec"
@@ -33,6 +34,17 @@ func chart(t testing.TB, values ...string) string {
 	return string(out)
 }
 
+// withoutCertManager drops the objects of kinds that this cluster does not know.
+func withoutCertManager(manifests string) string {
+	var kept []string
+	for _, text := range strings.Split(manifests, "\n---\n") {
+		if !strings.Contains(text, "apiVersion: cert-manager.io/") {
+			kept = append(kept, text)
+		}
+	}
+	return strings.Join(kept, "\n---\n")
+}
+
 // TestDeployIsValid asks the real API server about every variant of deploy/ and of the chart, without keeping anything.
 func TestDeployIsValid(t *testing.T) {
 	cluster(t)
@@ -48,7 +60,9 @@ func TestDeployIsValid(t *testing.T) {
 	withoutMonitor, _, _ := strings.Cut(chart(t, "monitoring.serviceMonitor.create=true", "monitoring.dashboard.create=true"), "\n---\n# Source: sluice/templates/monitoring.yaml\napiVersion: monitoring.coreos.com/v1")
 	for name, text := range map[string]string{
 		"deploy": deployed(t, "deploy"), "deploy/nonroot": deployed(t, "deploy/nonroot"), "deploy/ingress-nginx": deployed(t, "deploy/ingress-nginx"),
-		"deploy/monitoring": service, "the chart": chart(t), "the chart with monitoring": withoutMonitor,
+		"deploy/webhook":             withoutCertManager(deployed(t, "deploy/webhook")),
+		"the chart with the webhook": chart(t, "webhook.create=true", "webhook.secretName=mine", "webhook.caBundle="+base64.StdEncoding.EncodeToString(webhookCertificate(t, t.TempDir()))),
+		"deploy/monitoring":          service, "the chart": chart(t), "the chart with monitoring": withoutMonitor,
 		"the chart in ingress-nginx's place": chart(t, "ingressClass.name=nginx", "ingressClass.controller=k8s.io/ingress-nginx", "ingressClass.create=false",
 			"configMap=ingress-nginx/ingress-nginx-controller", "runAsRoot=false", "ports.http=8080", "ports.https=8443", "drain.preStop=0",
 			"priorityClassName=system-node-critical", "podDisruptionBudget.minAvailable=2", "config.hsts=false"),

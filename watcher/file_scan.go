@@ -127,7 +127,7 @@ func (f *fileSource) list(d *directory) (names []string, err error) {
 			f.tell("a directory within a directory of manifests is not read; name it with another --manifests",
 				"directory", filepath.Join(d.shown, e.Name()))
 		}
-		if !e.IsDir() && isManifest(e.Name()) {
+		if !e.IsDir() && IsManifest(e.Name()) {
 			names = append(names, e.Name())
 		}
 	}
@@ -145,8 +145,8 @@ func (f *fileSource) tell(message, key, value string) {
 	}
 }
 
-// isManifest tells by its name whether a file is read. Hidden files are drafts of editors.
-func isManifest(name string) bool {
+// IsManifest tells by its name whether a file is read. Hidden files are drafts of editors.
+func IsManifest(name string) bool {
 	switch filepath.Ext(name) {
 	case ".yaml", ".yml", ".json":
 		return !strings.HasPrefix(name, ".")

@@ -71,7 +71,7 @@ func (w *watches) errors() chan error {
 func (w *watches) concerns(e fsnotify.Event) bool {
 	name := filepath.Base(e.Name)
 	// Mounts of ConfigMaps and Secrets change by replacing the link "..data".
-	return isManifest(name) || strings.HasPrefix(name, "..") || w.names[name] || w.on[e.Name]
+	return IsManifest(name) || strings.HasPrefix(name, "..") || w.names[name] || w.on[e.Name]
 }
 
 // follow watches what the directories ask for now, and nothing else. Watching again what is watched costs little and

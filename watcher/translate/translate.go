@@ -256,3 +256,20 @@ func sameConfig(a, b *route.Config) bool {
 func sameList[T any](a, b []*T) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
+
+// A Judgement is what an Ingress's own text leads to, whatever else there is.
+type Judgement struct {
+	Ours     bool
+	Dropped  bool            // an annotation forbids to serve it
+	Denied   string          // the field of the annotation for which its paths answer 503, and why; "": they do not
+	Problems []route.Problem // of its text alone
+}
+
+// Judge tells what became of an Ingress of the last Translate.
+func (t *Translator) Judge(namespace, name string) Judgement {
+	f := t.fragments[key{namespace, name}]
+	if f == nil || !f.mine {
+		return Judgement{}
+	}
+	return Judgement{Ours: true, Dropped: f.dropped, Denied: f.dialect.denied, Problems: slices.Clone(f.problems)}
+}

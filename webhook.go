@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"golang.org/x/net/netutil"
+
+	"github.com/sluiceproxy/sluice/listen"
+	"github.com/sluiceproxy/sluice/route"
+	"github.com/sluiceproxy/sluice/watcher"
+)
+
+// The validating webhook: the API server asks here before it takes an Ingress. The answer is computed in this process, from
+// what it serves; no configuration is written, nothing is started (docs/decisions/0072-validating-webhook.md).
+
+// What an API server, or who poses as one, may cost.
+const (
+	reviewBytesMax       = 8 << 20 // an object of the API has at most 3 MiB, and an update brings two
+	reviewHeadMax        = 16 << 10
+	reviewTimeout        = 10 * time.Second
+	reviewIdle           = 90 * time.Second
+	reviewConnectionsMax = 64
+	reviewWarningsMax    = 20
+	reviewWarningMax     = 250 // API servers may cut warnings of more than 256 characters
+	reviewCertificateAge = 10 * time.Second
+)
+
+// webhook answers AdmissionReviews (admission.k8s.io/v1).
+type webhook struct {
+	reviewer    *watcher.Reviewer
+	certificate fileCertificate
+	http        http.Server
+	socket      *listen.Socket // nil: not open
+	log         *slog.Logger
+}
+
+// openWebhook begins to answer API servers.
+func (p *proxy) openWebhook() error {
+	if p.webhookAddress == "" {
+		return nil
+	}
+	w := &webhook{log: p.log, reviewer: watcher.NewReviewer(p.controller.State, p.newTranslator,
+		route.Env{NewCluster: lintCluster, Loops: 1, StatsByHost: false})}
+	w.certificate.certFile, w.certificate.keyFile = p.webhookCertificate, p.webhookKey
+	if _, err := w.certificate.get(nil); err != nil {
+		return fmt.Errorf("--validating-webhook: %w", err)
+	}
+	socket, err := listen.Open(listen.Options{Name: "webhook", Address: p.webhookAddress, Share: p.reusePort, Legacy: p.legacy})
+	if err != nil {
+		return fmt.Errorf("%w: choose another --validating-webhook", err)
+	}
+	w.socket = socket
+	w.http = http.Server{
+		Handler: w, ReadTimeout: reviewTimeout, WriteTimeout: reviewTimeout, IdleTimeout: reviewIdle, MaxHeaderBytes: reviewHeadMax,
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: w.certificate.get},
+		ErrorLog:  slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+	}
+	go func() {
+		if err := w.http.ServeTLS(netutil.LimitListener(socket.Listener(), reviewConnectionsMax), "", ""); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			p.log.Error("the validating webhook stopped: Ingresses are not reviewed any more; restart the process", "error", err)
+		}
+	}()
+	p.webhook = w
+	p.log.Info("the validating webhook is open", "address", socket.String())
+	return nil
+}
+
+func (p *proxy) closeWebhook(ctx context.Context) {
+	if p.webhook == nil {
+		return
+	}
+	if err := p.webhook.http.Shutdown(ctx); err != nil {
+		p.log.Warn("the validating webhook did not close in time", "error", err)
+	}
+	_ = p.webhook.socket.Close()
+	p.webhook = nil
+}
+
+// ServeHTTP implements http.Handler. Any path will do, as with ingress-nginx.
+func (w *webhook) ServeHTTP(out http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost {
+		out.Header().Set("Allow", http.MethodPost)
+		http.Error(out, "this is a validating webhook: POST an AdmissionReview", http.StatusMethodNotAllowed)
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(out, r.Body, reviewBytesMax))
+	if err != nil {
+		http.Error(out, "the AdmissionReview is too large, or did not come whole", http.StatusBadRequest)
+		return
+	}
+	review := admissionv1.AdmissionReview{}
+	if err := json.Unmarshal(body, &review); err != nil || review.Request == nil || review.APIVersion != admissionv1.SchemeGroupVersion.String() {
+		http.Error(out, "that is no AdmissionReview of admission.k8s.io/v1 with a request", http.StatusBadRequest)
+		return
+	}
+	answer, ready := w.answer(review.Request)
+	if !ready {
+		http.Error(out, "nothing is served yet by which to judge", http.StatusServiceUnavailable)
+		return
+	}
+	answer.UID = review.Request.UID
+	out.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(out).Encode(admissionv1.AdmissionReview{TypeMeta: review.TypeMeta, Response: answer})
+}
+
+// answer judges what a request brings; false: it cannot yet. All but Ingresses that come or change is allowed.
+func (w *webhook) answer(r *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, bool) {
+	if r.Kind.Group != networkingv1.GroupName || r.Kind.Kind != "Ingress" || r.Operation != admissionv1.Create && r.Operation != admissionv1.Update {
+		return &admissionv1.AdmissionResponse{Allowed: true}, true
+	}
+	ing := &networkingv1.Ingress{}
+	if err := json.Unmarshal(r.Object.Raw, ing); err != nil {
+		return refusal("the Ingress cannot be read: " + err.Error()), true
+	}
+	if ing.Namespace == "" {
+		ing.Namespace = r.Namespace
+	}
+	verdict, ready := w.reviewer.Review(ing)
+	if !ready {
+		return nil, false
+	}
+	if len(verdict.Refused) > 0 {
+		text := verdict.Refused[0].String()
+		if n := len(verdict.Refused); n > 1 {
+			text += fmt.Sprintf("; and %d more: %s", n-1, verdict.Refused[1])
+		}
+		return refusal(text), true
+	}
+	answer := &admissionv1.AdmissionResponse{Allowed: true}
+	for i, p := range verdict.Warnings {
+		if i == reviewWarningsMax {
+			break
+		}
+		text := p.Field + ": " + p.Reason
+		if len(text) > reviewWarningMax {
+			text = text[:reviewWarningMax-3] + "..."
+		}
+		answer.Warnings = append(answer.Warnings, text)
+	}
+	return answer, true
+}
+
+func refusal(why string) *admissionv1.AdmissionResponse {
+	return &admissionv1.AdmissionResponse{Result: &metav1.Status{Status: metav1.StatusFailure, Reason: metav1.StatusReasonInvalid, Code: http.StatusUnprocessableEntity, Message: why}}
+}
+
+// fileCertificate is a certificate in two files, which are looked at again now and then: cert-manager renews them.
+type fileCertificate struct {
+	certFile, keyFile string
+
+	mu      sync.Mutex
+	looked  time.Time
+	changed [2]time.Time // of the files, when they were read
+	pair    *tls.Certificate
+}
+
+// get is for tls.Config. Files that cannot be read, or do not fit, leave the last certificate in place.
+func (c *fileCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if c.pair != nil && now.Sub(c.looked) < reviewCertificateAge {
+		return c.pair, nil
+	}
+	c.looked = now
+	var changed [2]time.Time
+	for i, name := range []string{c.certFile, c.keyFile} {
+		if info, err := os.Stat(name); err == nil {
+			changed[i] = info.ModTime()
+		}
+	}
+	if c.pair != nil && changed == c.changed {
+		return c.pair, nil
+	}
+	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	if err != nil {
+		if c.pair != nil {
+			return c.pair, nil
+		}
+		return nil, fmt.Errorf("the certificate of --validating-webhook-certificate and --validating-webhook-key: %w", err)
+	}
+	c.pair, c.changed = &pair, changed
+	return c.pair, nil
+}
