@@ -73,10 +73,14 @@ func (r *doorRules) of(p *proxy) *doorRule {
 		HelloTimeout: said.HelloTimeout, HelloBytesMax: said.HelloBytesMax,
 		HandshakeTimeout: said.HandshakeTimeout, HandshakesMax: said.HandshakesMax,
 		TLSMin: said.TLSMin, TLSMax: said.TLSMax,
+		TLSNoTickets: said.NoTickets, RejectUnknown: said.RejectUnknown,
 		ProxyHeaderTimeout: said.ProxyProtocol.HeaderTimeout, ProxyHeaderBytesMax: said.ProxyProtocol.HeaderMax,
 		ConnectionsMax: said.ConnectionsMax, ConnectionsSourceMax: said.ConnectionsSourceMax,
 		OpenFilesMax: openFilesMax(),
 	}}
+	if said.Ciphers != "" {
+		rule.limits.TLSCiphers, _ = fastpath.CipherSuites(said.Ciphers) // ssl-ciphers' row has read it
+	}
 	rule.trusted = &sni.ProxyPolicy{Trusted: said.ProxyProtocol.Trusted}
 	if said.ProxyProtocol.Enabled {
 		rule.proxy = rule.trusted

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -101,6 +104,68 @@ func TestSkipAccessLog(t *testing.T) {
 	within(t, 30*time.Second, "the lines", func() bool { return strings.Count(p.Log.String(), "\n") >= strings.Count(want, "\n") })
 	if got := slices.Sorted(strings.Lines(p.Log.String())); strings.Join(got, "") != want { // loops write one after the other
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestTLSKeys has ssl-ciphers, ssl-session-tickets and ssl-reject-handshake before real clients.
+func TestTLSKeys(t *testing.T) {
+	web := site{name: "web", host: "web.example", secret: "pair", ports: []int{application(t, told)}}.yaml()
+	pair := secretOf(t, "pair", issue(t, "web.example"))
+	const suite = tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+	p := startProxy(t, configMapOf("ssl-ciphers", "ECDHE-ECDSA-AES256-GCM-SHA384:DHE-RSA-AES128-GCM-SHA256", "ssl-session-tickets", "false",
+		"ssl-reject-handshake", "true")+pair+web, configMapFlag)
+	usual := startProxy(t, pair+web)
+	shake := func(address, name string, change func(*tls.Config)) (tls.ConnectionState, error) {
+		c := trusting(t, "web.example")
+		if c.ServerName = name; change != nil {
+			change(c)
+		}
+		conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 30 * time.Second}, "tcp", address, c)
+		if err != nil {
+			return tls.ConnectionState{}, err
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, request("web.example", "/")) // what is answered brings the tickets of TLS 1.3
+		if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
+			return tls.ConnectionState{}, err
+		}
+		return conn.ConnectionState(), nil
+	}
+	old := func(suites ...uint16) func(*tls.Config) {
+		return func(c *tls.Config) { c.MaxVersion, c.CipherSuites = tls.VersionTLS12, suites }
+	}
+	if s, err := shake(p.HTTPS, "web.example", old()); err != nil || s.CipherSuite != suite {
+		t.Errorf("%s, %v", tls.CipherSuiteName(s.CipherSuite), err)
+	}
+	other := old(tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)
+	if _, err := shake(p.HTTPS, "web.example", other); err == nil {
+		t.Error("a suite that is not in the list is taken")
+	}
+	if _, err := shake(usual.HTTPS, "web.example", other); err != nil {
+		t.Errorf("without the key: %v", err)
+	}
+	if _, err := shake(p.HTTPS, "web.example", nil); err != nil {
+		t.Errorf("TLS 1.3: %v", err)
+	}
+	for _, name := range []string{"other.example", ""} {
+		blind := func(c *tls.Config) { c.InsecureSkipVerify = true }
+		if _, err := shake(p.HTTPS, name, blind); err == nil || !strings.Contains(err.Error(), "unrecognized name") {
+			t.Errorf("%q: %v, want alert 112", name, err)
+		}
+		if _, err := shake(usual.HTTPS, name, blind); err != nil {
+			t.Errorf("%q without the key: %v", name, err)
+		}
+	}
+	for _, c := range []struct {
+		address string
+		want    bool
+	}{{usual.HTTPS, true}, {p.HTTPS, false}} {
+		cache := tls.NewLRUClientSessionCache(4)
+		remember := func(c *tls.Config) { c.ClientSessionCache = cache }
+		_, _ = shake(c.address, "web.example", remember)
+		if s, err := shake(c.address, "web.example", remember); err != nil || s.DidResume != c.want {
+			t.Errorf("resumed is %v, %v; want %v", s.DidResume, err, c.want)
+		}
 	}
 }
 

@@ -80,6 +80,11 @@ func (x *Exchange) Describe() {
 	}
 	xff, id := ip, []byte(nil)
 	fs := x.Req.Fields
+	if x.trusted {
+		if v := wire.GetName(fs, x.Settings.ForwardedHostHeader); v != nil {
+			host = v
+		}
+	}
 	kept := fs[:0]
 	for i := range fs {
 		f := fs[i]
@@ -90,9 +95,6 @@ func (x *Exchange) Describe() {
 			}
 			f = wire.Field{Name: nameXOriginalForwardedFor, Value: f.Value, ID: wire.FieldXOriginalForwardedFor}
 		case wire.FieldXForwardedHost:
-			if x.trusted {
-				host = f.Value
-			}
 			continue
 		case wire.FieldXForwardedPort:
 			if x.trusted {

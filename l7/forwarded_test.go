@@ -40,6 +40,12 @@ func TestForwarded(t *testing.T) {
 		{name: "forwarded-for-header", send: said + "CF-Connecting-IP: 192.0.2.9\r\n", set: func(s *Settings) {
 			s.TrustedPeers, s.UseForwardedHeaders, s.ForwardedForHeader = []netip.Prefix{loopback}, true, []byte("CF-Connecting-IP")
 		}, want: map[string]string{"X-Forwarded-For": "192.0.2.9", "X-Real-IP": "192.0.2.9"}},
+		{name: "forwarded-host-header", send: said + "X-Edge-Host: edge.example\r\n", set: func(s *Settings) {
+			s.TrustedPeers, s.UseForwardedHeaders, s.ForwardedHostHeader = []netip.Prefix{loopback}, true, "x-edge-host"
+		}, want: map[string]string{"X-Forwarded-Host": "edge.example", "X-Edge-Host": "edge.example"}},
+		{name: "… of nobody who is trusted", send: said + "X-Edge-Host: edge.example\r\n", set: func(s *Settings) {
+			s.UseForwardedHeaders, s.ForwardedHostHeader = true, "X-Edge-Host"
+		}, want: map[string]string{"X-Forwarded-Host": "shop.example"}},
 		{name: "garbage in the list", send: "X-Forwarded-For: 203.0.113.1, unknown\r\n", set: func(s *Settings) { s.TrustedPeers, s.UseForwardedHeaders = []netip.Prefix{loopback}, true },
 			want: map[string]string{"X-Forwarded-For": "127.0.0.1"}},
 		{name: "httpoxy", send: "Proxy: http://evil.example\r\nPROXY: x\r\nproxy: y\r\nProxy-Like: z\r\n", set: func(*Settings) {},

@@ -39,6 +39,7 @@ type Settings struct {
 	RealIP               bool           // enable-real-ip: of trusted peers, the client's address only
 	ComputeFullForwarded bool           // compute-full-forwarded-for: append to a trusted X-Forwarded-For instead of replacing
 	ForwardedForHeader   []byte         // forwarded-for-header; default X-Forwarded-For
+	ForwardedHostHeader  string         // forwarded-host-header; default X-Forwarded-Host
 	PassServer           bool           // allow-backend-server-header: the backend's Server field goes on to the client
 	NoRequestID          bool           // generate-request-id: false
 	OriginalURI          bool           // proxy-add-original-uri-header
@@ -79,9 +80,9 @@ func DefaultSettings() *Settings {
 		RequestBuffer:      64 << 10,
 		EncodeMemory:       128 << 20,
 		Buffer:             16 << 10,
-		ForwardedForHeader: []byte("X-Forwarded-For"),
-		AccessLog:          true,
-		DefaultPolicy:      DefaultPolicy(),
+		ForwardedForHeader: []byte("X-Forwarded-For"), ForwardedHostHeader: "X-Forwarded-Host",
+		AccessLog:     true,
+		DefaultPolicy: DefaultPolicy(),
 	}
 }
 

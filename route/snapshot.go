@@ -59,6 +59,9 @@ func (s *Snapshot) Host(name []byte) *Host {
 	return s.catchAll
 }
 
+// Knows tells whether a host has the name, or covers it.
+func (s *Snapshot) Knows(name []byte) bool { return len(name) > 0 && s.Host(name) != s.catchAll }
+
 // wildcardOf answers the wildcard host that covers a name by one label, or nil.
 func (s *Snapshot) wildcardOf(name []byte) *Host {
 	if s.wildcard.count == 0 {

@@ -3,6 +3,8 @@ package sni
 import (
 	"crypto/tls"
 	"time"
+
+	"github.com/sluiceproxy/sluice/fastpath"
 )
 
 // What a peer may cost before it has shown whom it wants (docs/hardening.md). Over any of these the connection is closed.
@@ -24,6 +26,9 @@ type Limits struct {
 	HandshakeTimeout time.Duration // from the whole ClientHello to Finished
 	HandshakesMax    int           // under way or queued, of all clients together; at most 1,024
 	TLSMin, TLSMax   uint16        // tls.VersionTLS12 or tls.VersionTLS13
+	TLSCiphers       []uint16      // of fastpath.CipherSuites; nil: all of them
+	TLSNoTickets     bool          // sessions are not resumed
+	RejectUnknown    bool          // a handshake for a name that no host has ends in alert 112 (unrecognized_name)
 
 	ProxyHeaderTimeout  time.Duration // from accept to a whole PROXY header
 	ProxyHeaderBytesMax int           // of version 2
@@ -45,3 +50,13 @@ func DefaultLimits() *Limits {
 }
 
 var defaultLimits = DefaultLimits()
+
+// ciphers are TLS 1.2's suites that may be spoken.
+func (l *Limits) ciphers() []uint16 {
+	if l.TLSCiphers == nil {
+		return allCiphers
+	}
+	return l.TLSCiphers
+}
+
+var allCiphers, _ = fastpath.CipherSuites("")

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/sluiceproxy/sluice/fastpath"
@@ -17,10 +18,15 @@ func (d *Door) newTLSConfig(p *l7.ClientAuth) *tls.Config {
 	l := d.Limits()
 	c := &tls.Config{
 		MinVersion: l.TLSMin, MaxVersion: l.TLSMax,
-		CipherSuites: aeadSuites,
-		NextProtos:   protocols(d.HTTP), // no overlap with the client's list: alert 120
+		CipherSuites:           l.ciphers(),
+		SessionTicketsDisabled: l.TLSNoTickets,
+		NextProtos:             protocols(d.HTTP), // no overlap with the client's list: alert 120
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return fastpath.OffLoop(hello.Conn, d.Store.Load().Certificate(normalName([]byte(hello.ServerName)))), nil
+			name, s := normalName([]byte(hello.ServerName)), d.Store.Load()
+			if d.Limits().RejectUnknown && !s.Knows(name) {
+				return nil, nil // alert 112, unrecognized_name
+			}
+			return fastpath.OffLoop(hello.Conn, s.Certificate(name)), nil
 		},
 		DynamicRecordSizingDisabled: true, // full records: the loop writes what it has by one call
 	}
@@ -28,13 +34,6 @@ func (d *Door) newTLSConfig(p *l7.ClientAuth) *tls.Config {
 		c.ClientAuth, c.ClientCAs = tls.RequestClientCert, p.Authorities()
 	}
 	return c
-}
-
-// aeadSuites are TLS 1.2's suites with forward secrecy and authenticated encryption; TLS 1.3 has no others.
-var aeadSuites = []uint16{
-	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 }
 
 // protocols are what ALPN offers: the slices are told apart by their lengths.
@@ -58,11 +57,13 @@ func (d *Door) tlsConfig(p *l7.ClientAuth) *tls.Config {
 		}
 	}
 	offered := len(cfg.NextProtos) > 1
-	if cfg.MinVersion == l.TLSMin && cfg.MaxVersion == l.TLSMax && offered == d.HTTP.Router.Settings().HTTP2 {
+	if cfg.MinVersion == l.TLSMin && cfg.MaxVersion == l.TLSMax && offered == d.HTTP.Router.Settings().HTTP2 &&
+		cfg.SessionTicketsDisabled == l.TLSNoTickets && slices.Equal(cfg.CipherSuites, l.ciphers()) {
 		return cfg
 	}
 	other := cfg.Clone()
 	other.MinVersion, other.MaxVersion, other.NextProtos = l.TLSMin, l.TLSMax, protocols(d.HTTP)
+	other.CipherSuites, other.SessionTicketsDisabled = l.ciphers(), l.TLSNoTickets
 	if !slot.CompareAndSwap(cfg, other) {
 		return slot.Load() // another loop was faster
 	}

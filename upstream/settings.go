@@ -91,6 +91,10 @@ type TLS struct {
 	RootsPEM   string // trust anchors; "": the system's
 	CertPEM    string // client certificate
 	KeyPEM     string
+
+	MinVersion, MaxVersion uint16 // tls.VersionTLS12 or tls.VersionTLS13; 0: both
+	Ciphers                string // for fastpath.CipherSuites; "": all
+	Depth                  int    // with Verify: authorities that may stand between the certificate and a trust anchor
 }
 
 // compiled is Settings with its defaults filled in and its TLS ready for use. Immutable.

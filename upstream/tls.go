@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+
+	"github.com/sluiceproxy/sluice/fastpath"
 )
 
 // protocolHTTP2 is HTTP/2's name in ALPN.
@@ -18,7 +20,8 @@ func (t *TLS) config(http2 bool) (*tls.Config, error) {
 		protocol = protocolHTTP2
 	}
 	cfg := &tls.Config{
-		MinVersion:                  tls.VersionTLS12,
+		MinVersion:                  max(t.MinVersion, tls.VersionTLS12),
+		MaxVersion:                  t.MaxVersion,
 		NextProtos:                  []string{protocol},
 		ServerName:                  t.ServerName,
 		InsecureSkipVerify:          !t.Verify,
@@ -26,6 +29,12 @@ func (t *TLS) config(http2 bool) (*tls.Config, error) {
 	}
 	if t.Verify && t.ServerName == "" {
 		return nil, errors.New("TLS verification needs the name to verify (proxy-ssl-name)")
+	}
+	if cfg.CipherSuites, _ = fastpath.CipherSuites(t.Ciphers); len(cfg.CipherSuites) == 0 {
+		return nil, fmt.Errorf("%q names no cipher suite", t.Ciphers)
+	}
+	if t.Verify {
+		cfg.VerifyConnection = t.shallow
 	}
 	if t.RootsPEM != "" {
 		cfg.RootCAs = x509.NewCertPool()
@@ -41,6 +50,18 @@ func (t *TLS) config(http2 bool) (*tls.Config, error) {
 		cfg.Certificates = []tls.Certificate{pair}
 	}
 	return cfg, nil
+}
+
+var errDeep = errors.New("the backend's certificate has more authorities above it than proxy-ssl-verify-depth allows")
+
+// shallow refuses a verified certificate of which no chain is short enough. It is asked for resumed sessions too.
+func (t *TLS) shallow(s tls.ConnectionState) error {
+	for _, chain := range s.VerifiedChains {
+		if len(chain)-2 <= t.Depth { // without the certificate itself and the anchor
+			return nil
+		}
+	}
+	return errDeep
 }
 
 // forEndpoint is the configuration with a ticket cache of its own: equal backends rarely share their ticket keys.

@@ -73,6 +73,13 @@ func (a *authority) pair(name string) (pair tls.Certificate, certPEM, keyPEM str
 	return pair, certPEM, keyPEM
 }
 
+// below is an authority whose certificate a has signed.
+func (a *authority) below() *authority {
+	cert, key, certPEM, _ := a.issue(&x509.Certificate{Subject: pkix.Name{CommonName: "between"}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign})
+	return &authority{t: a.t, cert: cert, key: key, pem: certPEM}
+}
+
 // secure is serve behind a TLS server; seen hears of every handshake that succeeded.
 func secure(cfg *tls.Config, seen chan<- tls.ConnectionState, serve func(net.Conn, int)) func(net.Conn, int) {
 	return func(raw net.Conn, i int) {
@@ -96,6 +103,13 @@ func TestTLS(t *testing.T) {
 	plain := &tls.Config{Certificates: []tls.Certificate{server}, NextProtos: []string{"h2", "http/1.1"}}
 	mutual := plain.Clone()
 	mutual.ClientAuth, mutual.ClientCAs = tls.RequireAndVerifyClientCert, pool
+	newest, older, deep := plain.Clone(), plain.Clone(), plain.Clone()
+	newest.MinVersion = tls.VersionTLS13
+	older.MaxVersion, older.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
+	between := ca.below()
+	leaf, _, _ := between.pair("web.shop")
+	leaf.Certificate = append(leaf.Certificate, between.cert.Raw)
+	deep.Certificates = []tls.Certificate{leaf}
 	for _, tt := range []struct {
 		name   string
 		server *tls.Config
@@ -108,6 +122,14 @@ func TestTLS(t *testing.T) {
 		{"another name", plain, TLS{Verify: true, ServerName: "api.shop", RootsPEM: ca.pem}, ErrHandshake},
 		{"another CA", plain, TLS{Verify: true, ServerName: "web.shop", RootsPEM: other.pem}, ErrHandshake},
 		{"the system's CAs", plain, TLS{Verify: true, ServerName: "web.shop"}, ErrHandshake},
+		{"TLS 1.2 only, with a server of 1.3 only", newest, TLS{MaxVersion: tls.VersionTLS12}, ErrHandshake},
+		{"TLS 1.3 only", newest, TLS{MinVersion: tls.VersionTLS13, MaxVersion: tls.VersionTLS13}, nil},
+		{"TLS 1.3 only, with a server of 1.2 only", older, TLS{MinVersion: tls.VersionTLS13}, ErrHandshake},
+		{"a suite that both have", older, TLS{Ciphers: "ECDHE-ECDSA-AES128-GCM-SHA256"}, nil},
+		{"no suite that both have", older, TLS{Ciphers: "ECDHE-ECDSA-AES256-GCM-SHA384"}, ErrHandshake},
+		{"no suite at all", older, TLS{Ciphers: "RC4-MD5"}, ErrSettings},
+		{"as deep as may be", deep, TLS{Verify: true, ServerName: "web.shop", RootsPEM: ca.pem, Depth: 1}, nil},
+		{"too deep", deep, TLS{Verify: true, ServerName: "web.shop", RootsPEM: ca.pem}, ErrHandshake},
 		{"client certificate", mutual, TLS{CertPEM: certPEM, KeyPEM: keyPEM}, nil},
 		{"verified without a name", plain, TLS{Verify: true, RootsPEM: ca.pem}, ErrSettings},
 		{"roots that are none", plain, TLS{RootsPEM: "x"}, ErrSettings},
@@ -125,7 +147,7 @@ func TestTLS(t *testing.T) {
 				if s := e.Stats(); s.Open != 0 || s.Active != 0 {
 					t.Errorf("%+v, want nothing open", s)
 				}
-				if why := c.Endpoints()[0].LastFailure; tt.err == ErrHandshake && !strings.Contains(why, "x509: ") {
+				if why := c.Endpoints()[0].LastFailure; tt.err == ErrHandshake && !strings.Contains(why, "x509: ") && !strings.Contains(why, "tls: ") && !strings.Contains(why, "proxy-ssl-verify-depth") {
 					t.Errorf("the reason shown is %q", why)
 				}
 				return

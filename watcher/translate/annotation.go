@@ -211,6 +211,7 @@ func newDialect(o *Options, d *defaults) dialect {
 		hashSubsetSize: 3, affinity: upstream.Affinity{Cookie: cookieNameDefault},
 		serviceUpstream: d.serviceUpstream,
 		client:          clientDialect{depth: clientDepthDefault},
+		proxySSL:        proxySSLDialect{depth: proxyDepthDefault},
 		limit:           filter.Limit{BurstMultiplier: burstMultiplierDefault},
 		globalAuth:      true, firewall: d.firewall,
 		policy: d.policy,
@@ -220,6 +221,11 @@ func newDialect(o *Options, d *defaults) dialect {
 // readAnnotations fills the fragment's dialect from its Ingress's annotations, in the order of their keys.
 func (t *Translator) readAnnotations(f *fragment) {
 	f.dialect = newDialect(&t.options, &t.config.defaults)
+	if words := t.config.defaults.badWords; len(words) > 0 {
+		if f.blockWords(t.options.AnnotationsPrefix, words); f.dropped {
+			return
+		}
+	}
 	for _, full := range slices.Sorted(maps.Keys(f.ing.Annotations)) {
 		prefix, name, ok := strings.Cut(full, "/")
 		if !ok {
@@ -278,6 +284,21 @@ func (t *Translator) readAnnotation(f *fragment, a *annotation, full, name strin
 	default:
 		if err := a.parse(&f.dialect, strings.TrimSpace(value)); err != nil {
 			f.reject(a, field, err)
+		}
+	}
+}
+
+// blockWords drops an Ingress of which an annotation's value holds a word of annotation-value-word-blocklist.
+func (f *fragment) blockWords(prefix string, words []string) {
+	for _, full := range slices.Sorted(maps.Keys(f.ing.Annotations)) {
+		if p, _, _ := strings.Cut(full, "/"); p != prefix && p != ownPrefix {
+			continue
+		}
+		for _, w := range words {
+			if strings.Contains(f.ing.Annotations[full], w) {
+				f.dropped = true
+				f.refuse(annotationField(full), "holds %q, which the ConfigMap's annotation-value-word-blocklist refuses: the Ingress is not served", w)
+			}
 		}
 	}
 }

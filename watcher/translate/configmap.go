@@ -97,6 +97,7 @@ type defaults struct {
 	cluster     upstream.Settings
 	riskMax     risk
 	strictPaths strictness
+	badWords    []string // annotation-value-word-blocklist
 
 	implementationIsPrefix bool // sluice-implementation-specific: prefix
 	ignoreSlash            bool // sluice-trailing-slash: ignore

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7"
 	"github.com/sluiceproxy/sluice/l7/filter"
 )
@@ -82,7 +83,13 @@ var trustKeys = []configKey{
 		note: "Without it nobody on the internet is believed. With use-proxy-protocol alone, a PROXY header is required of every peer.",
 		text: "The trusted peers: addresses and networks separated by commas.", parse: parseRealIP},
 	{key: "forwarded-for-header", preset: "X-Forwarded-For", verdict: same, text: "The request field with the client's address.",
-		parse: parseForwardedFor},
+		parse: func(c *configuration, value string) error {
+			return parseFieldName(func(name string) { c.settings.ForwardedForHeader = []byte(name) }, value)
+		}},
+	{key: "forwarded-host-header", preset: "X-Forwarded-Host", verdict: same, text: "With use-forwarded-headers: the request field with the client's Host.",
+		parse: func(c *configuration, value string) error {
+			return parseFieldName(func(name string) { c.settings.ForwardedHostHeader = name }, value)
+		}},
 	{key: "compute-full-forwarded-for", preset: "false", verdict: same,
 		text:  "Appends to a trusted X-Forwarded-For instead of replacing it.",
 		parse: boolean(func(c *configuration) *bool { return &c.settings.ComputeFullForwarded })},
@@ -154,6 +161,12 @@ var routeKeys = []configKey{
 		parse: kibibytes(func(c *configuration) *int64 { return &c.defaults.policy.RateAfter })},
 	{key: "annotations-risk-level", preset: "High", verdict: same,
 		text: "Ingresses with an annotation of a higher risk are not served: Low, Medium, High or Critical.", parse: parseRiskLevel},
+	{key: "annotation-value-word-blocklist", verdict: same,
+		text: "Words, separated by commas: an Ingress with one of them in an annotation's value is not served.",
+		parse: func(c *configuration, value string) error {
+			c.defaults.badWords = splitList(value)
+			return nil
+		}},
 	{key: "strict-validate-path-type", preset: "", otherwise: "true", verdict: differs,
 		note: "`true` refuses such a path, `false` says nothing; without the key it is served with a Problem, as ingress-nginx serves what passed its webhook before.",
 		text: "What becomes of Exact and Prefix paths with other characters than letters, digits and -._/.", parse: parseStrictPaths},
@@ -292,6 +305,22 @@ var logKeys = []configKey{
 var tlsKeys = []configKey{
 	{key: "ssl-protocols", preset: "TLSv1.2 TLSv1.3", verdict: differs, note: "Older versions are refused.",
 		text: "TLS versions of clients.", parse: parseProtocols},
+	{key: "ssl-ciphers", verdict: differs,
+		note: "Suites with ECDHE and authenticated encryption only, in Go's order; a list with others is a Problem, and the others are left out. TLS 1.3's are always on.",
+		text: "TLS 1.2's cipher suites, as OpenSSL writes a list; default: all of these.",
+		parse: func(c *configuration, value string) error {
+			return parseCiphers(&c.process.Ciphers, value)
+		}},
+	{key: "ssl-session-tickets", preset: "true", otherwise: "false", verdict: differs,
+		note: "On, with keys that are the process's own and rotate, since there is no session cache beside them.", text: "Resumes TLS sessions by tickets.",
+		parse: func(c *configuration, value string) error {
+			on, err := parseBool(value)
+			c.process.NoTickets = err == nil && !on
+			return err
+		}},
+	{key: "ssl-reject-handshake", preset: "false", verdict: same,
+		text:  "Ends TLS handshakes for server names that no host has, and those without one, by an alert.",
+		parse: boolean(func(c *configuration) *bool { return &c.process.RejectUnknown })},
 	{key: "sluice-hello-timeout", preset: "5s", verdict: own, text: "From accept to a complete ClientHello.",
 		parse: duration(100*time.Millisecond, func(c *configuration) *time.Duration { return &c.process.HelloTimeout })},
 	{key: "sluice-hello-max", preset: "64k", verdict: own, text: "Bytes of a ClientHello.",
@@ -457,7 +486,7 @@ func parseRealIP(c *configuration, value string) error {
 	return nil
 }
 
-func parseForwardedFor(c *configuration, value string) error {
+func parseFieldName(set func(name string), value string) error {
 	for i := range len(value) {
 		if b := value[i]; !alphanumeric(b) && b != '-' {
 			return fmt.Errorf("%q is not the name of a field", value)
@@ -466,7 +495,7 @@ func parseForwardedFor(c *configuration, value string) error {
 	if value == "" {
 		return errors.New("the name is empty")
 	}
-	c.settings.ForwardedForHeader = []byte(value)
+	set(value)
 	return nil
 }
 
@@ -558,6 +587,11 @@ func parseGlobalAlgorithm(c *configuration, value string) error {
 }
 
 func parseProtocols(c *configuration, value string) error {
+	return parseVersions(&c.process.TLSMin, &c.process.TLSMax, value)
+}
+
+// parseVersions reads a list of TLS versions as nginx writes it. Older ones than TLSv1.2 are left out, with an error.
+func parseVersions(minimum, maximum *uint16, value string) error {
 	var low, high uint16
 	var old []string
 	for _, word := range strings.Fields(value) {
@@ -577,9 +611,22 @@ func parseProtocols(c *configuration, value string) error {
 	if high == 0 {
 		return fmt.Errorf("%q names neither TLSv1.2 nor TLSv1.3", value)
 	}
-	c.process.TLSMin, c.process.TLSMax = low, high
+	*minimum, *maximum = low, high
 	if old != nil {
 		return &partly{strings.Join(old, " ") + " is not supported: TLSv1.2 and TLSv1.3 are"}
+	}
+	return nil
+}
+
+// parseCiphers reads an OpenSSL list; suites that are not spoken here are left out, with an error.
+func parseCiphers(ciphers *string, value string) error {
+	suites, unknown := fastpath.CipherSuites(value)
+	if len(suites) == 0 {
+		return fmt.Errorf("%q names no suite with ECDHE and authenticated encryption", value)
+	}
+	*ciphers = value
+	if unknown != nil {
+		return &partly{strings.Join(unknown, ":") + " is not supported: suites with ECDHE and authenticated encryption are"}
 	}
 	return nil
 }

@@ -302,6 +302,9 @@ func renderCluster(c *route.Cluster) goldenCluster {
 	out := goldenCluster{ID: c.ID, Settings: differences(s, defaults)}
 	if s.TLS != nil {
 		out.Settings["TLS"] = fmt.Sprintf("verify %v, server name %q, roots %v, certificate %v", s.TLS.Verify, s.TLS.ServerName, s.TLS.RootsPEM != "", s.TLS.CertPEM != "")
+		if t := s.TLS; t.Verify || t.MinVersion != 0 || t.Ciphers != "" {
+			out.Settings["TLS"] += fmt.Sprintf(", depth %d, versions %x to %x, ciphers %q", t.Depth, t.MinVersion, t.MaxVersion, t.Ciphers)
+		}
 	}
 	if s.Affinity != nil {
 		out.Settings["Affinity"] = fmt.Sprintf("%+v", *s.Affinity)

@@ -14,13 +14,11 @@ var laterAnnotations = slices.Concat(
 	needlessAnnotations)
 
 var laterBackends = []annotation{
-	{key: "proxy-ssl-ciphers", scope: scopeIngress, risk: riskMedium, verdict: later, idle: []string{"default"},
-		text: "TLS ciphers towards backends."},
 	{key: "ssl-ciphers", scope: scopeHost, risk: riskLow, verdict: later,
 		note: "AEAD ciphers with ECDHE only, as Go has them",
 		text: "TLS ciphers of the Ingress's hosts."},
-	{key: "ssl-prefer-server-ciphers", scope: scopeHost, risk: riskLow, verdict: later,
-		note: "the server's order holds",
+	{key: "ssl-prefer-server-ciphers", scope: scopeHost, risk: riskLow, verdict: refused, idle: []string{"true"},
+		note: "the server's order holds, whatever is set",
 		text: "Whose order of ciphers holds."},
 }
 

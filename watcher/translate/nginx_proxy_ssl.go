@@ -31,11 +31,13 @@ var proxySSLAnnotations = []annotation{
 		},
 	},
 	{
-		key: "proxy-ssl-verify-depth", scope: scopeIngress, risk: riskLow, verdict: differs,
+		key: "proxy-ssl-verify-depth", scope: scopeIngress, risk: riskLow, verdict: same,
 		text: "How many authorities may stand between the backend's certificate and ca.crt's; default 1.",
-		note: "A chain may have any length that Go's verification takes.",
-		parse: func(_ *dialect, value string) error {
-			_, err := parseInt(value, 0, 100)
+		parse: func(d *dialect, value string) error {
+			n, err := parseInt(value, 0, 100)
+			if err == nil {
+				d.proxySSL.depth = n
+			}
 			return err
 		},
 	},
@@ -61,21 +63,32 @@ var proxySSLAnnotations = []annotation{
 		},
 	},
 	{
-		key: "proxy-ssl-protocols", scope: scopeIngress, risk: riskLow, verdict: differs, note: "TLSv1.2 and TLSv1.3 are spoken, whatever the list says; one with neither is a Problem.",
-		text: "TLS versions towards backends.",
-		parse: func(_ *dialect, value string) error {
-			if !strings.Contains(value, "TLSv1.2") && !strings.Contains(value, "TLSv1.3") {
-				return fmt.Errorf("%q names neither TLSv1.2 nor TLSv1.3, and older versions are not spoken", value)
-			}
-			return nil
+		key: "proxy-ssl-protocols", scope: scopeIngress, risk: riskLow, verdict: differs, note: "Older versions are a Problem. Both by default; in ingress-nginx TLSv1.2.",
+		text: "TLS versions towards backends: TLSv1.2, TLSv1.3.",
+		parse: func(d *dialect, value string) error {
+			s := &d.proxySSL
+			return parseVersions(&s.low, &s.high, value)
+		},
+	},
+	{
+		key: "proxy-ssl-ciphers", scope: scopeIngress, risk: riskMedium, verdict: differs,
+		note: "Suites with ECDHE and authenticated encryption only, in Go's order; TLS 1.3's are always on.",
+		text: "TLS 1.2's cipher suites towards backends, as OpenSSL writes a list; default DEFAULT.",
+		parse: func(d *dialect, value string) error {
+			return parseCiphers(&d.proxySSL.ciphers, value)
 		},
 	},
 }
+
+const proxyDepthDefault = 1
 
 type proxySSLDialect struct {
 	secret      string
 	verify, sni bool
 	name        string
+	depth       int    // authorities between a backend's certificate and a root
+	low, high   uint16 // TLS versions; 0: those that there are
+	ciphers     string // "": all
 }
 
 // proxySSL reads what a fragment asks of TLS to backends; why: it cannot be had.
@@ -107,6 +120,10 @@ func (t *Translator) proxySSL(f *fragment) (s upstream.TLS, why string) {
 	case d.verify && d.name == "":
 		return s, "proxy-ssl-verify needs the name to verify: write proxy-ssl-name"
 	}
+	s.MinVersion, s.MaxVersion, s.Ciphers = d.low, d.high, d.ciphers
+	if d.verify {
+		s.Depth = d.depth
+	}
 	if s.Verify = d.verify; d.verify || d.sni {
 		s.ServerName = d.name
 	}
@@ -119,7 +136,7 @@ func (d *proxySSLDialect) variant() string {
 		return ""
 	}
 	h := fnv.New64a()
-	fmt.Fprintf(h, "%q %v %v %q", d.secret, d.verify, d.sni, d.name)
+	fmt.Fprintf(h, "%q %v %v %q %d %d %d %q", d.secret, d.verify, d.sni, d.name, d.depth, d.low, d.high, d.ciphers)
 	return "-" + strconv.FormatUint(h.Sum64(), 36)
 }
 

@@ -19,6 +19,9 @@ type Process struct {
 	HandshakeTimeout time.Duration
 	HandshakesMax    int    // under way or queued, all clients together
 	TLSMin, TLSMax   uint16 // ssl-protocols: tls.VersionTLS12 or tls.VersionTLS13
+	Ciphers          string // ssl-ciphers, for fastpath.CipherSuites; "": all
+	NoTickets        bool   // ssl-session-tickets: false
+	RejectUnknown    bool   // ssl-reject-handshake
 
 	ConnectionsMax       int // client connections; 0: derived from the limit of open files
 	ConnectionsSourceMax int // … of one address; 0: a share of ConnectionsMax
