@@ -119,6 +119,42 @@ func TestCompressOff(t *testing.T) {
 	}
 }
 
+// TestCompressKeys: levels, lengths and media types of each coding have an effect on it.
+func TestCompressKeys(t *testing.T) {
+	port := application(t, compressible)
+	for coding, keys := range map[string]struct{ on, level, low, high, length, types string }{
+		"gzip": {"use-gzip", "gzip-level", "1", "9", "gzip-min-length", "gzip-types"},
+		"br":   {"enable-brotli", "brotli-level", "1", "9", "brotli-min-length", "brotli-types"},
+		"zstd": {"sluice-enable-zstd", "sluice-zstd-level", "1", "19", "", ""},
+	} {
+		compressed := func(path string, more ...string) *answer {
+			p := compressingProxy(t, port, append([]string{keys.on, "true"}, more...)...)
+			a := ask(t, p.HTTP, nil, "web.example", path, "Accept-Encoding: "+coding)
+			if got := a.header.Get("Content-Encoding"); a.status != 200 || got != "" && got != coding {
+				t.Errorf("%s with %v: %d %v", coding, more, a.status, a.header)
+			}
+			return a
+		}
+		quick, thorough := compressed("/400000", keys.level, keys.low), compressed("/400000", keys.level, keys.high)
+		if len(thorough.body) >= len(quick.body) || len(quick.body) > 100_000 {
+			t.Errorf("%s is %d and %d, %s %d bytes", keys.level, len(quick.body), len(thorough.body), keys.high, len(thorough.body))
+		}
+		if keys.length == "" {
+			continue
+		}
+		for value, want := range map[string]string{"4000": coding, "4001": ""} {
+			if got := compressed("/4000", keys.length, value).header.Get("Content-Encoding"); got != want {
+				t.Errorf("%s: %s of 4000 bytes: %q, want %q", keys.length, value, got, want)
+			}
+		}
+		for value, want := range map[string]string{"text/plain": coding, "text/css": "", "*": coding} {
+			if got := compressed("/4000", keys.types, value).header.Get("Content-Encoding"); got != want {
+				t.Errorf("%s: %s of text/plain: %q, want %q", keys.types, value, got, want)
+			}
+		}
+	}
+}
+
 // TestOracleCompress compares what is compressed, and its fields, with nginx.
 func TestOracleCompress(t *testing.T) {
 	port := application(t, compressible)

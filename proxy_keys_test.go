@@ -107,6 +107,19 @@ func TestSkipAccessLog(t *testing.T) {
 	}
 }
 
+// TestWordBlocklist: an Ingress with one of the words in an annotation serves nothing, and those beside it go on.
+func TestWordBlocklist(t *testing.T) {
+	port := application(t, told)
+	realm := func(name, value string) string {
+		return site{name: name, host: name + ".example", ports: []int{port}, annotations: map[string]string{"auth-realm": value}}.yaml()
+	}
+	p := startProxy(t, configMapOf("annotation-value-word-blocklist", "load_module,lua_package")+realm("bad", "x; lua_package")+realm("good", "lua"), configMapFlag)
+	ask(t, p.HTTP, nil, "bad.example", "/").want(t, 404, "")
+	if a := ask(t, p.HTTP, nil, "good.example", "/"); a.status != 200 {
+		t.Errorf("an Ingress without the words: %d", a.status)
+	}
+}
+
 // TestTLSKeys has ssl-ciphers, ssl-session-tickets and ssl-reject-handshake before real clients.
 func TestTLSKeys(t *testing.T) {
 	web := site{name: "web", host: "web.example", secret: "pair", ports: []int{application(t, told)}}.yaml()
