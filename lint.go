@@ -94,7 +94,7 @@ func descend(paths []string, stderr io.Writer) (files []string, err error) {
 		return nil, fmt.Errorf("%s: there is no manifest (*.yaml, *.yml, *.json)", strings.Join(paths, ", "))
 	}
 	if others > 0 {
-		fmt.Fprintf(stderr, "%d files are skipped: no *.yaml, *.yml or *.json\n", others)
+		fmt.Fprintf(stderr, "skipped, since not *.yaml, *.yml or *.json: %d\n", others)
 	}
 	return files, nil
 }
