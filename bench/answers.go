@@ -36,14 +36,19 @@ var answerHuge = sync.OnceValue(func() []byte { return buildAnswer(sizeHuge) })
 
 // body is what an answer of size n carries: a pattern, so that the probe notices shifted bytes.
 func body(n int) []byte {
-	return bytes.Repeat([]byte("0123456789abcdef"), n/16)
+	return bytes.Repeat([]byte(pattern), n/len(pattern))
 }
 
+const pattern = "0123456789abcdef"
+
 func buildAnswer(size int) []byte {
-	b := []byte(answerHead)
+	b := append(make([]byte, 0, size+headMax), answerHead...)
 	b = strconv.AppendInt(b, int64(size), 10)
 	b = append(b, endOfHead...)
-	return append(b, body(size)...)
+	for range size / len(pattern) {
+		b = append(b, pattern...)
+	}
+	return b
 }
 
 // answerTo chooses the answer to a request by its head. The peers are proxies and the head is well-formed or the

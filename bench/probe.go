@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-const probeLimit = 5 * time.Second
+const probeLimit = 20 * time.Second // the first one may find the origin making 100 MiB
 
 // A probed answer is what one request showed about a proxy's way of answering.
 type probed struct {
