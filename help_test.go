@@ -101,12 +101,18 @@ func (p *testProxy) write(name, text string) {
 	}
 }
 
+// portsGiven are those that freePort has answered, or has found taken.
+var portsGiven sync.Map
+
 // freePort is a port that nobody listens at. It is none of those that the system gives to outgoing connections, which
-// others on this machine open at any time.
+// others on this machine open at any time, and none that was given out before: tests run beside each other.
 func freePort(t testing.TB) int {
 	t.Helper()
 	for range 100 {
 		port := 20_000 + rand.IntN(12_000)
+		if _, given := portsGiven.LoadOrStore(port, true); given {
+			continue
+		}
 		if ln, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)); err == nil {
 			_ = ln.Close()
 			return port
