@@ -145,6 +145,9 @@ func TestLogSkip(t *testing.T) {
 			t.Errorf("%q: %v", target, got)
 		}
 	}
+	if raceEnabled { // regexp's pools drop things on purpose then
+		return
+	}
 	target := []byte("/not/at/all")
 	if n := testing.AllocsPerRun(1000, func() { s.has(target) }); n != 0 {
 		t.Errorf("%v allocations", n)

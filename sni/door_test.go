@@ -131,6 +131,27 @@ func (h *house) open() (n int64) {
 	return n
 }
 
+// begin opens n connections that are within a request's head, and returns once the loops have read it: until then they are
+// idle, and may be closed to make room.
+func (h *house) begin(n int) []*guestConn {
+	h.Helper()
+	var all []*guestConn
+	for range n {
+		c := h.dial("127.0.0.1")
+		c.send(begun)
+		all = append(all, c)
+	}
+	h.eventually("all are open", func() bool { return h.open() == int64(n) })
+	for range 2 { // what has come before a turn is read by the end of the next
+		for _, l := range h.door.Loops {
+			turn := make(chan struct{})
+			l.Post(func() { close(turn) })
+			<-turn
+		}
+	}
+	return all
+}
+
 // shed is how many idle connections were closed to make room.
 func (h *house) shed() (n uint64) {
 	for i := range h.door.HTTP.Stats.Loops() {
@@ -246,13 +267,7 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 func TestBusyConnectionsKeepOthersOut(t *testing.T) {
 	const most = 5
 	h := open(t, false, func(l *Limits) { l.ConnectionsMax, l.ConnectionsSourceMax = most, 1000 })
-	var busy []*guestConn
-	for range most {
-		c := h.dial("127.0.0.1")
-		c.send(begun)
-		busy = append(busy, c)
-	}
-	h.eventually("all are open", func() bool { return h.open() == most })
+	busy := h.begin(most)
 	late := h.dial("127.0.0.1")
 	late.send(request)
 	late.silent()
@@ -278,12 +293,7 @@ func TestConnectionsOfASource(t *testing.T) {
 	for name, change := range cases {
 		t.Run(name, func(t *testing.T) {
 			h := open(t, false, change)
-			var first *guestConn
-			for range 3 {
-				first = h.dial("127.0.0.1")
-				first.send(begun)
-			}
-			h.eventually("all are open", func() bool { return h.open() == 3 })
+			first := h.begin(3)[0]
 			h.dial("127.0.0.1").closed(patience)
 			h.dial("127.0.0.2").ask()
 			if n := h.door.Stats.SourceFull.Load(); n != 1 {
