@@ -92,6 +92,10 @@ func (deployment) HostRewrite() string  { return hostRewrite }
 func (deployment) HostChain() string    { return hostChain }
 func (deployment) HostLimited() string  { return hostLimited }
 
+// Turn is which of the changing Ingresses bears this version. Sluice lets a file rest before it reads it, so that one file
+// cannot change a hundred times a second.
+func (d deployment) Turn() int { return d.Version % changingIngresses }
+
 // AccessLog is the file that requests are logged to.
 func (d deployment) AccessLog() string { return filepath.Join(d.Dir, "access.log") }
 

@@ -77,13 +77,13 @@ func sluiceManifests(d deployment) error {
 	return sluiceChanging(d)
 }
 
-// sluiceChanging puts the changing Ingress in place in one step, as every careful writer does.
+// sluiceChanging puts the Ingress whose turn it is in place in one step, as every careful writer does.
 func sluiceChanging(d deployment) error {
 	next := filepath.Join(d.Dir, "changing.next")
 	if err := render("manifests/changing.yaml.tmpl", d, next); err != nil {
 		return err
 	}
-	return os.Rename(next, filepath.Join(manifestsOf(d), "changing.yaml"))
+	return os.Rename(next, filepath.Join(manifestsOf(d), fmt.Sprintf("changing-%d.yaml", d.Turn())))
 }
 
 func sluiceArguments(d deployment, manifests string) []string {

@@ -15,14 +15,16 @@ import (
 // seen, and whether requests fail when the proxy reads all again or ends.
 
 const (
-	effectChanges = 10               // of one measurement
-	effectLimit   = time.Minute      // of one change
-	effectBudget  = 15 * time.Second // after it no further change is made
-	effectPoll    = 500 * time.Microsecond
-	effectRest    = 100 * time.Millisecond // between changes
-	disturbConns  = 64
-	disturbAfter  = time.Second
-	disturbRest   = 2 * time.Second // after the signal
+	changingIngresses = 20               // one route each
+	swapsUntold       = 5                // a second: what happens more often the proxy is told of
+	effectChanges     = 10               // of one measurement
+	effectLimit       = time.Minute      // of one change
+	effectBudget      = 15 * time.Second // after it no further change is made
+	effectPoll        = 500 * time.Microsecond
+	effectRest        = 100 * time.Millisecond // between changes
+	disturbConns      = 64
+	disturbAfter      = time.Second
+	disturbRest       = 2 * time.Second // after the signal
 )
 
 func noChange(c candidate) error {
@@ -89,6 +91,12 @@ func (p *running) changeUntil(stop <-chan struct{}, perSecond float64) error {
 			return nil
 		case <-tick.C:
 			if err := p.changeNext(); err != nil {
+				return err
+			}
+			if perSecond <= swapsUntold {
+				continue // it sees that for itself; what comes faster it would gather
+			}
+			if err := p.reload(p); err != nil {
 				return err
 			}
 		}
