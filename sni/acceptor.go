@@ -1,6 +1,7 @@
 package sni
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,8 +26,9 @@ type Acceptor struct {
 }
 
 const (
-	acceptWait = 4 * time.Millisecond // no connection for so long is quiet
-	acceptStay = 8 * time.Millisecond // after so long netpoll has its turn in any case
+	acceptQuiet = 20 * time.Millisecond // no connection for so long is quiet
+	acceptWait  = 5 * time.Millisecond  // one wait
+	acceptYield = 4 * time.Millisecond  // how often Go's scheduler may choose; with a wait it stays below the 10 ms after which its monitor would send a signal
 )
 
 // add has ln's connections taken too.
@@ -53,19 +55,29 @@ func (a *Acceptor) remove(ln *listener) {
 	}
 }
 
-// stay takes the connections of all doors until it is quiet. On netpoll's poller.
+// stay takes the connections of all doors until it is quiet, however long that lasts. On netpoll's poller, whose own wait is
+// an ordinary system call: each makes Go's monitor look every 20 µs for a while, so it should not be come back to while there
+// is work (docs/decisions/0084-the-acceptor-stays.md).
 func (a *Acceptor) stay() {
 	if a.ep == 0 || !a.waiting.CompareAndSwap(false, true) {
 		return
 	}
 	defer a.waiting.Store(false)
 	var events [8]unix.EpollEvent
-	for began := time.Now(); time.Since(began) < acceptStay; {
+	last := time.Now()
+	for yielded := last; ; {
 		n := fastpath.EpollWaitBriefly(a.ep, events[:], acceptWait)
-		if n == 0 {
+		now := time.Now()
+		if n > 0 {
+			last = now
+			a.take(events[:n])
+		} else if now.Sub(last) >= acceptQuiet {
 			return
 		}
-		a.take(events[:n])
+		if now.Sub(yielded) >= acceptYield {
+			yielded = now
+			runtime.Gosched()
+		}
 	}
 }
 
