@@ -23,8 +23,8 @@ func (l *Loop) readAhead(events []unix.EpollEvent) {
 	}
 	for i := range events {
 		e := &events[i]
-		if e.Events != unix.EPOLLIN || e.Fd == int32(l.wakeFD) {
-			continue // an end or an error is the turn's business
+		if e.Events&^unix.EPOLLOUT != unix.EPOLLIN || e.Fd == int32(l.wakeFD) {
+			continue // an end or an error is the turn's business; that there is room comes with every event of a dialled one
 		}
 		c := l.at(e)
 		if c == nil || c.flags&flagAhead == 0 || c.aheadLeft > 0 {

@@ -183,3 +183,37 @@ func TestAheadTLS(t *testing.T) {
 		})
 	}
 }
+
+// TestDialledReceivesInARow: epoll tells of a dialled connection's room with each of its events, and what has come for it is
+// received ahead all the same.
+func TestDialledReceivesInARow(t *testing.T) {
+	ln, to := listen(t, "tcp4", "127.0.0.1:0")
+	l := steppedLoop(t)
+	var conns [2]*Conn
+	var peers [2]*net.TCPConn
+	var sinks [2]sink
+	connected := 0
+	for i := range conns {
+		h := &hooks{connect: func(*Conn, *Error) { connected++ }, readable: sinks[i].OnReadable}
+		c, err := l.Dial(to, patience, h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		peer, failed := ln.Accept()
+		if failed != nil {
+			t.Fatal(failed)
+		}
+		defer peer.Close()
+		conns[i], peers[i] = c, peer.(*net.TCPConn)
+	}
+	rounds(t, l, "both connected", func() bool { return connected == 2 })
+	for _, c := range conns {
+		c.ReadAhead(true)
+	}
+	say(t, peers, "hello")
+	l.readAhead(waiting(t, l, 2))
+	if a, b := conns[0].aheadLeft, conns[1].aheadLeft; a != 5 || b != 5 {
+		t.Errorf("%d and %d bytes were received ahead, want 5 and 5", a, b)
+	}
+	rounds(t, l, "all read", func() bool { return string(sinks[0].got)+string(sinks[1].got) == "hellohello" })
+}

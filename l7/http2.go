@@ -94,6 +94,7 @@ func (s *Server) serveHTTP2(c *fastpath.Conn, a *Accepted) {
 		window: wire.H2WindowInitial, initial: wire.H2WindowInitial, recv: h2WindowConn, spare: h2WindowSpare, idleAt: l.Now(), period: l.Now()}
 	c.SetHandler(h)
 	c.Gather()
+	c.ReadAhead(true)
 	c.SetDeadline(l.Now() + int64(h.settings.FirstByteTimeout))
 	h.greet()
 	defer h.recovered()
