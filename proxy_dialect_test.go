@@ -290,6 +290,16 @@ var backendRows = map[string]dialectRow{
 				t.Errorf("the backend was told %s", a.body)
 			}
 		}},
+	"ConfigMap use-forwarded-headers redirects to the host that is said": {tls: true, keys: []string{"use-forwarded-headers", "true", "proxy-real-ip-cidr", "127.0.0.0/8"},
+		check: func(t *testing.T, w *dialectWorld) {
+			for field, want := range map[string]string{"X-Forwarded-Host: said.example:8080, x": "https://said.example/a", "X-Forwarded-Host: a@b": "https://web.example/a",
+				"X-Other: said.example": "https://web.example/a"} {
+				if a := w.ask(t, "/a", field); a.status != 308 || a.header.Get("Location") != want {
+					t.Errorf("%s: %d to %q, want %q", field, a.status, a.header.Get("Location"), want)
+				}
+			}
+			w.ask(t, "/a", "X-Forwarded-Proto: https").want(t, 200, "")
+		}},
 	"ConfigMap compute-full-forwarded-for": {keys: []string{"use-forwarded-headers", "true", "compute-full-forwarded-for", "true", "proxy-real-ip-cidr", "127.0.0.0/8"},
 		check: func(t *testing.T, w *dialectWorld) {
 			if a := w.ask(t, "/", "X-Forwarded-For: 192.0.2.7"); line(a.body, "X-Forwarded-For:") != "X-Forwarded-For: 192.0.2.7, 127.0.0.1" {

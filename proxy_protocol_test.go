@@ -101,12 +101,19 @@ func TestProxyProtocol(t *testing.T) {
 	}
 }
 
-// checkForwarded holds what the backend is told about the client, on several requests of a connection. port "": the door's.
+// checkForwarded holds what the backend is told about the client, on several requests of a connection. port "": the door's, which is
+// 443 where it is that of --https-port. A client that connected to port 443 spoke TLS, whoever ended it.
 func checkForwarded(t *testing.T, c *caller, host, client, port string) {
 	t.Helper()
 	defer c.hangUp()
-	if port == "" {
+	if port == "" && c.tls != nil {
+		port = "443"
+	} else if port == "" {
 		_, port, _ = net.SplitHostPort(c.address)
+	}
+	proto := "http"
+	if c.tls != nil || port == "443" {
+		proto = "https"
 	}
 	for range 2 {
 		a, err := c.call(request(host, "/", "X-Forwarded-For: 6.6.6.6"))
@@ -114,7 +121,7 @@ func checkForwarded(t *testing.T, c *caller, host, client, port string) {
 			t.Fatal(err)
 		}
 		a.want(t, 200, "one")
-		for _, field := range []string{"X-Forwarded-For: " + client, "X-Real-IP: " + client, "X-Forwarded-Port: " + port} {
+		for _, field := range []string{"X-Forwarded-For: " + client, "X-Real-IP: " + client, "X-Forwarded-Port: " + port, "X-Forwarded-Proto: " + proto} {
 			if !strings.Contains(a.body, field+"\r\n") {
 				t.Errorf("%s: the backend got no %s:\n%s", host, field, a.body)
 			}

@@ -70,7 +70,7 @@ func TestTLSCertificates(t *testing.T) {
 		ask(t, w.HTTPS, trusting(t, host), host, "/").want(t, 200, "one")
 	}
 	a := ask(t, w.HTTPS, trusting(t, "exact.example"), "exact.example", "/")
-	if !strings.Contains(a.body, "X-Forwarded-Proto: https\r\n") || a.header.Get("Strict-Transport-Security") == "" {
+	if !strings.Contains(a.body, "X-Forwarded-Proto: https\r\n") || !strings.Contains(a.body, "X-Forwarded-Port: 443\r\n") || a.header.Get("Strict-Transport-Security") == "" {
 		t.Errorf("over TLS the backend got\n%s\nand the client %v", a.body, a.header)
 	}
 }

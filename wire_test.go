@@ -317,7 +317,7 @@ func wireTable() map[string][]wireCase {
 		}),
 		"X-Forwarded-*": passed(map[string][2]string{
 			"replaced": {get("X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 5.6.7.8\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\nX-Real-IP: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\n"),
-				got("GET / HTTP/1.1", "X-Original-Forwarded-For: 1.2.3.4\r\nX-Original-Forwarded-For: 5.6.7.8\r\n", "\r\n")},
+				got("GET / HTTP/1.1", "X-Original-Forwarded-For: 1.2.3.4\r\nX-Original-Forwarded-For: 5.6.7.8\r\nX-Original-Forwarded-Host: evil\r\n", "\r\n")},
 		}),
 		"limits": append(append(refused("414", map[string]string{"request line": "GET /" + long + " HTTP/1.1\r\n" + host + "\r\n"}),
 			refused("431", map[string]string{

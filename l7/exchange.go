@@ -24,7 +24,7 @@ type Exchange struct {
 	ClientIP netip.Addr     // who the request comes from, after trusted X-Forwarded-For
 	Local    netip.AddrPort
 	TLS      bool   // the client speaks TLS to us
-	Secure   bool   // the client's own connection was https: TLS here, or a trusted X-Forwarded-Proto
+	Secure   bool   // the client's own connection was https: TLS here, or a trusted X-Forwarded-Proto, or a PROXY header of port 443
 	Server   []byte // SNI name of the connection, normalised; nil without TLS or name
 
 	accepted *Accepted // nil: the proxy's own exchange, or a copy

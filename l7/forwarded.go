@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"strconv"
@@ -12,16 +13,17 @@ import (
 // names. What an untrusted client says of itself is replaced, never appended to (docs/hardening.md 3.2).
 
 var (
-	nameXRequestID            = []byte("X-Request-ID")
-	nameXRealIP               = []byte("X-Real-IP")
-	nameXForwardedFor         = []byte("X-Forwarded-For")
-	nameXForwardedHost        = []byte("X-Forwarded-Host")
-	nameXForwardedPort        = []byte("X-Forwarded-Port")
-	nameXForwardedProto       = []byte("X-Forwarded-Proto")
-	nameXForwardedScheme      = []byte("X-Forwarded-Scheme")
-	nameXScheme               = []byte("X-Scheme")
-	nameXOriginalForwardedFor = []byte("X-Original-Forwarded-For")
-	nameProxy                 = []byte("Proxy") // a CGI backend would take it for its HTTP_PROXY (CVE-2016-5385)
+	nameXRequestID             = []byte("X-Request-ID")
+	nameXRealIP                = []byte("X-Real-IP")
+	nameXForwardedFor          = []byte("X-Forwarded-For")
+	nameXForwardedHost         = []byte("X-Forwarded-Host")
+	nameXForwardedPort         = []byte("X-Forwarded-Port")
+	nameXForwardedProto        = []byte("X-Forwarded-Proto")
+	nameXForwardedScheme       = []byte("X-Forwarded-Scheme")
+	nameXScheme                = []byte("X-Scheme")
+	nameXOriginalForwardedFor  = []byte("X-Original-Forwarded-For")
+	nameXOriginalForwardedHost = []byte("X-Original-Forwarded-Host")
+	nameProxy                  = []byte("Proxy") // a CGI backend would take it for its HTTP_PROXY (CVE-2016-5385)
 )
 
 // serverName is the host of a request that names none, which HTTP/1.0 allows. It is nginx's $host: the name that the
@@ -63,6 +65,43 @@ func (x *Exchange) forwardedFor() netip.Addr {
 	}
 }
 
+// saidHost is the Host that a trusted peer says the client asked for: the first one of forwarded-host-header, if it is one;
+// nil without. The rule was found by the request's own Host, as in ingress-nginx.
+func (x *Exchange) saidHost() []byte {
+	if !x.trusted {
+		return nil
+	}
+	host := wire.GetName(x.Req.Fields, x.Settings.ForwardedHostHeader)
+	if i := bytes.IndexByte(host, ','); i >= 0 {
+		host = host[:i]
+	}
+	if host = bytes.TrimRight(host, " \t"); len(host) == 0 {
+		return nil
+	}
+	if _, _, err := wire.ParseAuthority(host); err != nil {
+		return nil
+	}
+	return host
+}
+
+// BestAuthority is the Host that the client asked for, as far as is known: what a trusted peer says, else Authority. It is
+// ingress-nginx's $best_http_host.
+func (x *Exchange) BestAuthority() []byte {
+	if said := x.saidHost(); said != nil {
+		return said
+	}
+	return x.Authority()
+}
+
+// PassPort is the port that clients know, as text: where they connected to, but 443 in place of --https-port, which stands
+// behind a Service's 443. It is ingress-nginx's $pass_port.
+func (x *Exchange) PassPort() []byte {
+	if p := x.Settings.HTTPSPort; p != 0 && p == x.Local.Port() {
+		return port443
+	}
+	return x.port()
+}
+
 // Describe replaces the request's fields about the client by what the connection says, or a trusted peer said, once. A
 // filter that sets fields of its own calls it first, so that its word is the last one.
 func (x *Exchange) Describe() {
@@ -75,16 +114,16 @@ func (x *Exchange) Describe() {
 	}
 	ip := x.Arena.Commit(x.ClientIP.AppendTo(x.Arena.Reserve(textMax)))
 	proto, host, port := schemeHTTP, x.Req.Authority, []byte(nil)
+	if said := x.saidHost(); said != nil {
+		if host = said; x.SendHost == nil {
+			x.SendHost = said
+		}
+	}
 	if x.Secure {
 		proto = schemeHTTPS
 	}
 	xff, id := ip, []byte(nil)
 	fs := x.Req.Fields
-	if x.trusted {
-		if v := wire.GetName(fs, x.Settings.ForwardedHostHeader); v != nil {
-			host = v
-		}
-	}
 	kept := fs[:0]
 	for i := range fs {
 		f := fs[i]
@@ -95,7 +134,7 @@ func (x *Exchange) Describe() {
 			}
 			f = wire.Field{Name: nameXOriginalForwardedFor, Value: f.Value, ID: wire.FieldXOriginalForwardedFor}
 		case wire.FieldXForwardedHost:
-			continue
+			f = wire.Field{Name: nameXOriginalForwardedHost, Value: f.Value, ID: wire.FieldXOriginalForwardedHost}
 		case wire.FieldXForwardedPort:
 			if x.trusted {
 				port = f.Value
@@ -105,7 +144,7 @@ func (x *Exchange) Describe() {
 			id = f.Value
 			continue
 		case wire.FieldXForwardedProto, wire.FieldXForwardedScheme, wire.FieldXScheme, wire.FieldXRealIP,
-			wire.FieldForwarded, wire.FieldXOriginalForwardedFor:
+			wire.FieldForwarded, wire.FieldXOriginalForwardedFor, wire.FieldXOriginalForwardedHost:
 			continue
 		case wire.FieldOther:
 			if wire.EqualFold(f.Name, nameProxy) {
@@ -120,7 +159,7 @@ func (x *Exchange) Describe() {
 		}
 	}
 	if port == nil {
-		port = x.port()
+		port = x.PassPort()
 	}
 	x.RequestID = id
 	if id != nil {

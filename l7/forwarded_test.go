@@ -20,14 +20,26 @@ func TestForwarded(t *testing.T) {
 	}{
 		{name: "nobody is trusted", send: said, set: func(*Settings) {},
 			want: map[string]string{"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "shop.example",
-				"X-Forwarded-Port": "80", "X-Scheme": "http", "Forwarded": "", "X-Original-Forwarded-For": "203.0.113.1, 198.51.100.7"}},
+				"X-Forwarded-Port": "80", "X-Scheme": "http", "Forwarded": "", "X-Original-Forwarded-For": "203.0.113.1, 198.51.100.7",
+				"X-Original-Forwarded-Host": "said.example", "Host": "shop.example"}},
 		{name: "trusted, but not used", send: said, set: func(s *Settings) { s.TrustedPeers = []netip.Prefix{loopback} },
 			want: map[string]string{"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http"}},
 		{name: "use-forwarded-headers", send: said, set: func(s *Settings) { s.TrustedPeers, s.UseForwardedHeaders = []netip.Prefix{loopback}, true },
 			want: map[string]string{"X-Forwarded-For": "198.51.100.7", "X-Real-IP": "198.51.100.7", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "said.example",
-				"X-Forwarded-Port": "8443", "X-Scheme": "https", "Forwarded": ""}},
+				"X-Forwarded-Port": "8443", "X-Scheme": "https", "Forwarded": "", "Host": "said.example", "X-Original-Forwarded-Host": "said.example"}},
+		{name: "… of several hosts the first", send: "X-Forwarded-Host: a.example:81 , b.example,c.example\r\nX-Original-Forwarded-Host: x\r\n",
+			set:  func(s *Settings) { s.TrustedPeers, s.UseForwardedHeaders = []netip.Prefix{loopback}, true },
+			want: map[string]string{"Host": "a.example:81", "X-Forwarded-Host": "a.example:81", "X-Original-Forwarded-Host": "a.example:81 , b.example,c.example"}},
+		{name: "… of none that is a host", send: "X-Forwarded-Host: a@b/c\r\n",
+			set:  func(s *Settings) { s.TrustedPeers, s.UseForwardedHeaders = []netip.Prefix{loopback}, true },
+			want: map[string]string{"Host": "shop.example", "X-Forwarded-Host": "shop.example"}},
+		{name: "… and an empty one", send: "X-Forwarded-Host: ,b.example\r\n",
+			set:  func(s *Settings) { s.TrustedPeers, s.UseForwardedHeaders = []netip.Prefix{loopback}, true },
+			want: map[string]string{"Host": "shop.example", "X-Forwarded-Host": "shop.example"}},
+		{name: "the port of https is 443", set: func(s *Settings) { s.HTTPSPort = 80 }, // of the port that the rig says it has
+			want: map[string]string{"X-Forwarded-Port": "443"}},
 		{name: "… from another peer", send: said, set: func(s *Settings) { s.TrustedPeers, s.UseForwardedHeaders = []netip.Prefix{other}, true },
-			want: map[string]string{"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "shop.example"}},
+			want: map[string]string{"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "shop.example", "Host": "shop.example"}},
 		{name: "a chain of trusted ones", send: said, set: func(s *Settings) { s.TrustedPeers, s.UseForwardedHeaders = []netip.Prefix{loopback, other}, true },
 			want: map[string]string{"X-Forwarded-For": "203.0.113.1", "X-Real-IP": "203.0.113.1"}},
 		{name: "compute-full-forwarded-for", send: said, set: func(s *Settings) {
@@ -36,13 +48,13 @@ func TestForwarded(t *testing.T) {
 		{name: "… of nobody who is trusted", send: said, set: func(s *Settings) { s.UseForwardedHeaders, s.ComputeFullForwarded = true, true },
 			want: map[string]string{"X-Forwarded-For": "127.0.0.1"}},
 		{name: "enable-real-ip: the address only", send: said, set: func(s *Settings) { s.TrustedPeers, s.RealIP = []netip.Prefix{loopback}, true },
-			want: map[string]string{"X-Forwarded-For": "198.51.100.7", "X-Real-IP": "198.51.100.7", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "shop.example", "X-Forwarded-Port": "80"}},
+			want: map[string]string{"X-Forwarded-For": "198.51.100.7", "X-Real-IP": "198.51.100.7", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "shop.example", "X-Forwarded-Port": "80", "Host": "shop.example"}},
 		{name: "forwarded-for-header", send: said + "CF-Connecting-IP: 192.0.2.9\r\n", set: func(s *Settings) {
 			s.TrustedPeers, s.UseForwardedHeaders, s.ForwardedForHeader = []netip.Prefix{loopback}, true, []byte("CF-Connecting-IP")
 		}, want: map[string]string{"X-Forwarded-For": "192.0.2.9", "X-Real-IP": "192.0.2.9"}},
 		{name: "forwarded-host-header", send: said + "X-Edge-Host: edge.example\r\n", set: func(s *Settings) {
 			s.TrustedPeers, s.UseForwardedHeaders, s.ForwardedHostHeader = []netip.Prefix{loopback}, true, "x-edge-host"
-		}, want: map[string]string{"X-Forwarded-Host": "edge.example", "X-Edge-Host": "edge.example"}},
+		}, want: map[string]string{"X-Forwarded-Host": "edge.example", "Host": "edge.example", "X-Edge-Host": "edge.example"}},
 		{name: "… of nobody who is trusted", send: said + "X-Edge-Host: edge.example\r\n", set: func(s *Settings) {
 			s.UseForwardedHeaders, s.ForwardedHostHeader = true, "X-Edge-Host"
 		}, want: map[string]string{"X-Forwarded-Host": "shop.example"}},
@@ -57,6 +69,7 @@ func TestForwarded(t *testing.T) {
 			heads := make(chan http.Header, 1)
 			r.backend(func(p *peer) {
 				for q := p.request(); q != nil; q = p.request() {
+					q.Header.Set("Host", q.Host)
 					heads <- q.Header
 					p.answer("200 OK", "")
 				}

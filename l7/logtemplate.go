@@ -202,7 +202,8 @@ var logVariables = []logVariable{
 	{name: "proxy_protocol_addr", append: func(b []byte, v logView, _ string) []byte { return appendRemote(b, v.x.Remote.Addr(), '-') }},
 	{name: "remote_port", append: func(b []byte, v logView, _ string) []byte { return appendInt10(b, int64(v.x.Remote.Port())) }},
 	{name: "server_addr", append: func(b []byte, v logView, _ string) []byte { return appendRemote(b, v.x.Local.Addr(), '-') }},
-	{name: "server_port", append: appendServerPort}, {name: "pass_server_port", append: appendServerPort}, {name: "pass_port", append: appendServerPort},
+	{name: "server_port", append: appendServerPort}, {name: "pass_server_port", append: appendServerPort},
+	{name: "pass_port", append: func(b []byte, v logView, _ string) []byte { return v.text(b, v.x.PassPort()) }},
 	{name: "remote_user", append: func(b []byte, v logView, _ string) []byte { return v.text(b, v.User) }},
 	{name: "time_local", append: func(b []byte, v logView, _ string) []byte { return append(b, v.now.local...) }},
 	{name: "time_iso8601", append: appendTimeISO},
@@ -217,10 +218,11 @@ var logVariables = []logVariable{
 	{name: "server_protocol", append: func(b []byte, v logView, _ string) []byte { return appendVersion(b, v.Record) }},
 	{name: "scheme", append: appendScheme}, {name: "pass_access_scheme", append: appendScheme},
 	{name: "host", append: func(b []byte, v logView, _ string) []byte { return v.text(b, v.Host) }},
-	{name: "http_host", append: appendAuthority}, {name: "best_http_host", append: appendAuthority},
+	{name: "http_host", append: appendAuthority},
+	{name: "best_http_host", append: func(b []byte, v logView, _ string) []byte { return v.text(b, v.x.BestAuthority()) }},
 	{name: "http_referer", append: func(b []byte, v logView, _ string) []byte { return v.text(b, v.Referer) }},
 	{name: "http_user_agent", append: func(b []byte, v logView, _ string) []byte { return v.text(b, v.UserAgent) }},
-	{name: "http_x_forwarded_for", append: appendForwardedFor},
+	{name: "http_x_forwarded_for", append: appendForwardedFor}, {name: "http_x_forwarded_host", append: appendForwardedHost},
 	{name: "proxy_add_x_forwarded_for", append: func(b []byte, v logView, _ string) []byte {
 		return v.text(b, wire.Get(v.x.Req.Fields, wire.FieldXForwardedFor))
 	}},
@@ -317,6 +319,15 @@ func appendForwardedFor(b []byte, v logView, _ string) []byte {
 	id := wire.FieldXForwardedFor
 	if v.x.described {
 		id = wire.FieldXOriginalForwardedFor
+	}
+	return v.text(b, wire.Get(v.x.Req.Fields, id))
+}
+
+// appendForwardedHost is likewise.
+func appendForwardedHost(b []byte, v logView, _ string) []byte {
+	id := wire.FieldXForwardedHost
+	if v.x.described {
+		id = wire.FieldXOriginalForwardedHost
 	}
 	return v.text(b, wire.Get(v.x.Req.Fields, id))
 }

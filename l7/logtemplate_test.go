@@ -36,7 +36,7 @@ func TestLogTemplateOfIngress(t *testing.T) {
 
 // asking is an exchange as its record finds it.
 func asking() *Exchange {
-	x := &Exchange{Secure: true, described: true, Remote: netip.MustParseAddrPort("10.1.2.3:4567"), Local: netip.MustParseAddrPort("10.0.0.9:8443")}
+	x := &Exchange{Settings: DefaultSettings(), Secure: true, described: true, Remote: netip.MustParseAddrPort("10.1.2.3:4567"), Local: netip.MustParseAddrPort("10.0.0.9:8443")}
 	x.Req = wire.Request{Authority: []byte("shop.example:8443"), Path: []byte("/a/b"), Query: []byte("c=d&E=f"), Framing: wire.FramingLength, ContentLength: 12}
 	x.Req.Fields = []wire.Field{{Name: []byte("X-Team"), Value: []byte(`"red"`)}, {Name: []byte("Cookie"), Value: []byte("a=1; Sid=xy"), ID: wire.FieldCookie},
 		{Name: []byte("X-Forwarded-For"), Value: []byte("192.0.2.7"), ID: wire.FieldXForwardedFor},

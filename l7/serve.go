@@ -219,7 +219,7 @@ func (x *Exchange) done() {
 
 // trust finds out who the request comes from: the connection's peer, or what a trusted peer says.
 func (x *Exchange) trust() {
-	x.Secure = x.TLS
+	x.Secure = x.TLS || x.offloaded()
 	s := x.Settings
 	if !s.UseForwardedHeaders && !s.RealIP || !trusted(s.TrustedPeers, x.ClientIP) {
 		return
@@ -228,9 +228,14 @@ func (x *Exchange) trust() {
 	if x.trusted = s.UseForwardedHeaders; !x.trusted {
 		return
 	}
-	if v := wire.Get(x.Req.Fields, wire.FieldXForwardedProto); v != nil {
+	if v := wire.Get(x.Req.Fields, wire.FieldXForwardedProto); v != nil && !x.offloaded() {
 		x.Secure = wire.EqualFold(v, schemeHTTPS)
 	}
+}
+
+// offloaded tells whether a PROXY header says that the client connected to port 443: TLS ended before this proxy.
+func (x *Exchange) offloaded() bool {
+	return x.accepted != nil && x.accepted.Proxied && x.Local.Port() == 443
 }
 
 func trusted(nets []netip.Prefix, a netip.Addr) bool {

@@ -178,4 +178,5 @@ type Accepted struct {
 	Certificate *x509.Certificate // what was shown; nil without TLS
 	Presented   *Presented        // what the client showed; nil: the connection's host has no policy for that
 	Local       netip.AddrPort    // where the client connected to: our port, or what a PROXY header says
+	Proxied     bool              // … it does
 }

@@ -40,6 +40,7 @@ type Settings struct {
 	ComputeFullForwarded bool           // compute-full-forwarded-for: append to a trusted X-Forwarded-For instead of replacing
 	ForwardedForHeader   []byte         // forwarded-for-header; default X-Forwarded-For
 	ForwardedHostHeader  string         // forwarded-host-header; default X-Forwarded-Host
+	HTTPSPort            uint16         // --https-port, which backends are told as 443; 0: none
 	PassServer           bool           // allow-backend-server-header: the backend's Server field goes on to the client
 	NoRequestID          bool           // generate-request-id: false
 	OriginalURI          bool           // proxy-add-original-uri-header

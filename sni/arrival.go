@@ -150,7 +150,7 @@ func (a *arrival) readProxy(c *fastpath.Conn) {
 	a.proxy = nil
 	if !h.Local {
 		c.SetRemote(h.Src)
-		a.accept = &l7.Accepted{Local: h.Dst}
+		a.accept = &l7.Accepted{Local: h.Dst, Proxied: true}
 	}
 	if a.door.admitSource(c) {
 		a.greet(c)

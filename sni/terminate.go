@@ -80,7 +80,7 @@ func (a *arrival) terminate(c *fastpath.Conn, v Decision) {
 	}
 	c.SetKeeper(a)
 	d.Stats.Handshakes.Add(1)
-	a.accept = &l7.Accepted{Local: a.accept.Local, Server: normalName(v.Hello.ServerName())}
+	a.accept = &l7.Accepted{Local: a.accept.Local, Proxied: a.accept.Proxied, Server: normalName(v.Hello.ServerName())}
 	if cert := d.Store.Load().Certificate(a.accept.Server); cert != nil {
 		a.accept.Certificate = cert.Leaf
 	}

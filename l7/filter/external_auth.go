@@ -173,7 +173,7 @@ var (
 	nameXRequestID         = []byte("X-Request-ID")
 	nameSetCookie          = []byte("Set-Cookie")
 	fieldsOfTheClientsOnly = [...]wire.FieldID{wire.FieldXForwardedFor, wire.FieldXForwardedHost, wire.FieldXForwardedPort, wire.FieldXForwardedProto,
-		wire.FieldXForwardedScheme, wire.FieldXOriginalForwardedFor, wire.FieldXRealIP, wire.FieldXRequestID, wire.FieldXScheme,
+		wire.FieldXForwardedScheme, wire.FieldXOriginalForwardedFor, wire.FieldXOriginalForwardedHost, wire.FieldXRealIP, wire.FieldXRequestID, wire.FieldXScheme,
 		wire.FieldForwarded, wire.FieldSecWebSocketKey, wire.FieldSecWebSocketVersion, wire.FieldTrailer}
 )
 

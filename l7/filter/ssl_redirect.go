@@ -44,7 +44,7 @@ func (r *sslRedirect) Request(x *l7.Exchange) l7.Verdict {
 	if x.Secure {
 		return l7.Continue
 	}
-	host, uri := hostOnly(x.Req.Authority), x.Req.Target
+	host, uri := hostOnly(x.BestAuthority()), x.Req.Target
 	if len(uri) > 0 && uri[0] != '/' { // OPTIONS *
 		uri = nil
 	}

@@ -75,7 +75,7 @@ func variableName(s string) (name, rest string, err error) {
 var variables = map[string]func(x *l7.Exchange, _ string) []byte{
 	"host":                func(x *l7.Exchange, _ string) []byte { return x.Req.Host },
 	"http_host":           func(x *l7.Exchange, _ string) []byte { return x.Authority() },
-	"best_http_host":      func(x *l7.Exchange, _ string) []byte { return x.Authority() },
+	"best_http_host":      func(x *l7.Exchange, _ string) []byte { return x.BestAuthority() },
 	"request_uri":         func(x *l7.Exchange, _ string) []byte { return x.Asked() },
 	"escaped_request_uri": escapedURI,
 	"uri":                 func(x *l7.Exchange, _ string) []byte { return x.Req.Path },
@@ -87,7 +87,7 @@ var variables = map[string]func(x *l7.Exchange, _ string) []byte{
 	"remote_addr":         func(x *l7.Exchange, _ string) []byte { return x.Arena.Commit(x.ClientIP.AppendTo(x.Arena.Reserve(64))) },
 	"server_port":         func(x *l7.Exchange, _ string) []byte { return x.Port() },
 	"pass_server_port":    func(x *l7.Exchange, _ string) []byte { return x.Port() },
-	"pass_port":           func(x *l7.Exchange, _ string) []byte { return x.Port() },
+	"pass_port":           func(x *l7.Exchange, _ string) []byte { return x.PassPort() },
 	"req_id":              func(x *l7.Exchange, _ string) []byte { return x.ID() },
 	"request_id":          func(x *l7.Exchange, _ string) []byte { return x.ID() },
 	"namespace":           func(x *l7.Exchange, _ string) []byte { return x.Arena.Copy([]byte(x.Route.ID.Namespace)) },

@@ -43,6 +43,7 @@ const (
 	FieldXForwardedProto
 	FieldXForwardedScheme
 	FieldXOriginalForwardedFor
+	FieldXOriginalForwardedHost
 	FieldXRealIP
 	FieldXRequestID
 	FieldXScheme
@@ -88,6 +89,7 @@ var fieldNames = [fieldCount]string{
 	FieldXForwardedProto:            "X-Forwarded-Proto",
 	FieldXForwardedScheme:           "X-Forwarded-Scheme",
 	FieldXOriginalForwardedFor:      "X-Original-Forwarded-For",
+	FieldXOriginalForwardedHost:     "X-Original-Forwarded-Host",
 	FieldXRealIP:                    "X-Real-IP",
 	FieldXRequestID:                 "X-Request-ID",
 	FieldXScheme:                    "X-Scheme",

@@ -162,6 +162,7 @@ func (t *Translator) readConfigMap(list []*corev1.ConfigMap) (renewed bool) {
 
 func (t *Translator) parseConfigMap(m *corev1.ConfigMap, list []*corev1.ConfigMap) (*configuration, []route.Problem) {
 	c := newConfiguration()
+	c.settings.HTTPSPort = uint16(t.options.HTTPSPort)
 	var problems []route.Problem
 	if m == nil {
 		c.finish()

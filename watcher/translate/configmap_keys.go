@@ -73,8 +73,9 @@ var clientKeys = []configKey{
 
 // Whom to believe about the client.
 var trustKeys = []configKey{
-	{key: "use-forwarded-headers", preset: "false", verdict: differs, note: "Trusted peers only: see proxy-real-ip-cidr.",
-		text:  "Believes X-Forwarded-For, -Proto, -Host and -Port of trusted peers.",
+	{key: "use-forwarded-headers", preset: "false", verdict: differs,
+		note:  "Trusted peers only: see proxy-real-ip-cidr. X-Forwarded-Proto is https or it is http, an X-Forwarded-Host that is no host is not believed.",
+		text:  "Believes X-Forwarded-For, -Proto, -Host and -Port of trusted peers. The first X-Forwarded-Host is the Host that backends get, and that of redirects to https; rules are found by the request's own.",
 		parse: boolean(func(c *configuration) *bool { return &c.settings.UseForwardedHeaders })},
 	{key: "enable-real-ip", preset: "false", verdict: differs, note: "Trusted peers only: see proxy-real-ip-cidr.",
 		text:  "Believes only the client's address in trusted peers' forwarded-for-header.",
@@ -94,7 +95,7 @@ var trustKeys = []configKey{
 		text:  "Appends to a trusted X-Forwarded-For instead of replacing it.",
 		parse: boolean(func(c *configuration) *bool { return &c.settings.ComputeFullForwarded })},
 	{key: "use-proxy-protocol", preset: "false", verdict: differs, note: "The header is required, and from trusted peers only.",
-		text:  "Reads a PROXY header, version 1 or 2, at the start of every connection.",
+		text:  "Reads a PROXY header, version 1 or 2, at the start of every connection. One that names port 443 as the client's destination means https, where TLS ended before this proxy too.",
 		parse: boolean(func(c *configuration) *bool { return &c.process.ProxyProtocol.Enabled })},
 	{key: "proxy-protocol-header-timeout", preset: "3s", otherwise: "5s", verdict: differs, text: "How long that header may take.",
 		parse: duration(100*time.Millisecond, func(c *configuration) *time.Duration { return &c.process.ProxyProtocol.HeaderTimeout })},
