@@ -471,7 +471,11 @@ func TestBackendTLSOnTheWire(t *testing.T) {
 		return site{name: name, host: name + ".example", ports: []int{port}, annotations: map[string]string{"backend-protocol": "HTTPS",
 			"proxy-ssl-secret": secret, "proxy-ssl-verify": verify, "proxy-ssl-name": as}}.yaml()
 	}
-	p := startProxy(t, secret("good", ca)+secret("other", certificate)+
+	nameless := map[string]string{"proxy-ssl-secret": "good", "proxy-ssl-verify": "on"}
+	plain := site{name: "plain", host: "plain.example", ports: []int{newBackend(t, "one", nil).port()}, annotations: nameless}.yaml()
+	nameless = map[string]string{"backend-protocol": "HTTPS", "proxy-ssl-secret": "good", "proxy-ssl-verify": "on"}
+	p := startProxy(t, secret("good", ca)+secret("other", certificate)+plain+
+		site{name: "nameless", host: "nameless.example", ports: []int{port}, annotations: nameless}.yaml()+
 		with("right", "good", "web.internal", "on")+with("wrong", "good", "other.internal", "on")+with("stranger", "other", "web.internal", "on")+
 		with("careless", "other", "web.internal", "off")+
 		site{name: "bare", host: "bare.example", ports: []int{port}, annotations: map[string]string{"backend-protocol": "HTTPS"}}.yaml())
@@ -479,7 +483,8 @@ func TestBackendTLSOnTheWire(t *testing.T) {
 	if name.Load() != "web.internal" {
 		t.Errorf("the backend was told the name %q", name.Load())
 	}
-	for host, status := range map[string]int{"wrong.example": 502, "stranger.example": 502, "careless.example": 200, "bare.example": 502} {
+	for host, status := range map[string]int{"wrong.example": 502, "stranger.example": 502, "careless.example": 200, "bare.example": 502,
+		"nameless.example": 502, "plain.example": 200} {
 		if a := ask(t, p.HTTP, nil, host, "/"); a.status != status {
 			t.Errorf("%s: %d, want %d", host, a.status, status)
 		}

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -165,7 +166,17 @@ func dialectTable() map[string]dialectRow {
 }
 
 var redirectRows = map[string]dialectRow{
-	"permanent-redirect": {annotations: map[string]string{"permanent-redirect": "https://new.example/x"}, check: leads("/a?b=c", 301, "https://new.example/x")},
+	"permanent-redirect":           {annotations: map[string]string{"permanent-redirect": "https://new.example/x"}, check: leads("/a?b=c", 301, "https://new.example/x")},
+	"permanent-redirect to a path": {annotations: map[string]string{"permanent-redirect": "/new"}, check: leads("/a?b=c", 301, "http://web.example/new")},
+	"permanent-redirect to a path, over TLS": {tls: true, annotations: map[string]string{"permanent-redirect": "/new", "use-port-in-redirects": "true"},
+		check: func(t *testing.T, w *dialectWorld) {
+			_, port, _ := net.SplitHostPort(w.HTTPS)
+			if a := ask(t, w.HTTPS, trusting(t, w.host), w.host, "/a"); a.status != 301 || a.header.Get("Location") != "https://web.example:"+port+"/new" {
+				t.Errorf("%d to %q", a.status, a.header.Get("Location"))
+			}
+		}},
+	"permanent-redirect to a path, relative-redirects": {annotations: map[string]string{"permanent-redirect": "/new", "permanent-redirect-code": "308", "relative-redirects": "true"},
+		check: leads("/a", 308, "/new")},
 	"permanent-redirect-code": {annotations: map[string]string{"permanent-redirect": "https://new.example", "permanent-redirect-code": "308"},
 		check: leads("/", 308, "https://new.example")},
 	"temporal-redirect": {annotations: map[string]string{"temporal-redirect": "https://new.example/t", "permanent-redirect": "https://new.example/p"},
@@ -240,6 +251,14 @@ var authRows = map[string]dialectRow{
 }
 
 var backendRows = map[string]dialectRow{
+	"empty values ask for nothing": {annotations: map[string]string{"auth-type": "", "auth-url": "", "auth-signin": "", "satisfy": "", "limit-rps": "", "limit-whitelist": "",
+		"permanent-redirect-code": "", "proxy-ssl-verify": "", "ssl-passthrough": "", "enable-modsecurity": "", "default-backend": ""}, check: answers("/", 200)},
+	"an empty allow list lets nobody in": {annotations: map[string]string{"whitelist-source-range": ""}, check: answers("/", 503)},
+	"a blank cors-allow-origin is none": {annotations: map[string]string{"enable-cors": "true", "cors-allow-origin": "  "}, check: func(t *testing.T, w *dialectWorld) {
+		if a := w.ask(t, "/", "Origin: https://a.example"); a.status != 200 || a.header.Get("Access-Control-Allow-Origin") != "*" {
+			t.Errorf("%d, %q are allowed", a.status, a.header.Get("Access-Control-Allow-Origin"))
+		}
+	}},
 	"connection-proxy-header": {annotations: map[string]string{"connection-proxy-header": "close"}, check: func(t *testing.T, w *dialectWorld) {
 		w.ask(t, "/").want(t, 200, "")
 		if a := w.ask(t, "/"); !strings.Contains(a.body, "Close: true\n") {

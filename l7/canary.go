@@ -10,12 +10,14 @@ import (
 
 // CanaryRule says which requests a canary takes, as plain data: ingress-nginx's rules in their order.
 type CanaryRule struct {
-	Header      string // canary-by-header; "": none
-	Value       string // canary-by-header-value: the field has to have it; "": always and never count
-	Pattern     string // canary-by-header-pattern: … to match this (RE2, unanchored); Value goes before it
-	Cookie      string // canary-by-cookie: always or never; "": none
-	Weight      int    // canary-weight: of Total requests that no rule decides
-	WeightTotal int    // 0: 100
+	Header  string // canary-by-header; "": none
+	Value   string // canary-by-header-value: the field has to have it; "": always and never count
+	Pattern string // canary-by-header-pattern: … to match this (RE2, unanchored); Value goes before it
+	// PatternBroken: canary-by-header-pattern does not compile, so who has the field does not get the canary.
+	PatternBroken bool
+	Cookie        string // canary-by-cookie: always or never; "": none
+	Weight        int    // canary-weight: of Total requests that no rule decides
+	WeightTotal   int    // 0: 100
 }
 
 // Canary is another cluster that takes a part of a route's requests.
@@ -114,6 +116,8 @@ func (c *Canary) Asks(fields []wire.Field) (takes, decided bool) {
 				if string(v) == r.Value {
 					return true, true
 				}
+			case r.PatternBroken:
+				return false, true
 			case c.pattern != nil:
 				if c.pattern.Match(v) {
 					return true, true

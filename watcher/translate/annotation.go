@@ -27,6 +27,7 @@ type annotation struct {
 	verdict verdict  //
 	note    string   // how it differs; why it is refused and what to use instead
 	effect  effect   // what a value does that is not taken, or the key itself if there is no parse
+	empty   bool     // an empty value is such a value; else it asks for nothing, whatever the effect
 	idle    []string // values that ask for nothing: no Problem for a key that is not built
 	parse   func(d *dialect, value string) error
 }
@@ -251,6 +252,7 @@ func (f *fragment) settle(prefix string) {
 	f.settleLimits(prefix)
 	f.settleCanary(prefix)
 	f.settleTraffic()
+	f.settleProxySSL(prefix)
 	f.dialect.protect()
 }
 
@@ -277,6 +279,8 @@ func (t *Translator) readAnnotation(f *fragment, a *annotation, full, name strin
 			a.risk, t.config.defaults.riskMax)
 	case a.key != name && !a.own && f.has(t.options.AnnotationsPrefix+"/"+a.key):
 		f.refuse(field, "is ignored: %s is its newer name and is set too", a.key)
+	case value == "" && !a.own && !a.empty && a.effect != ignore: // charts write these where a value is not given
+		f.refuse(field, "is empty: it asks for nothing; leave it out")
 	case a.parse == nil:
 		f.unbuilt(a, field, value)
 	case strings.ContainsAny(value, "\r\n"):

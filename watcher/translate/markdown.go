@@ -42,7 +42,7 @@ Sluice reads ingress-nginx's annotations and ConfigMap keys. Each has one of the
 | not yet | known, not built yet. A Problem names it wherever it is used |
 | refused | will not be built. A Problem says what to use instead |
 
-A key that is not listed is a Problem too. So is a value that is not taken; what happens then is told by the Problem: the default holds, or the Ingress's paths answer 503 (what protects fails closed), or the Ingress is not served at all. These are ingress-nginx's own reactions, key by key. A value with a line break is never taken.
+A key that is not listed is a Problem too. So is a value that is not taken; what happens then is told by the Problem: the default holds, or the Ingress's paths answer 503 (what protects fails closed), or the Ingress is not served at all. These are ingress-nginx's own reactions, key by key. An empty value asks for nothing, except for an allow or deny list, which it closes. A value with a line break is never taken.
 
 ## Annotations
 

@@ -8,7 +8,7 @@ import (
 var accessAnnotations = []annotation{
 	{
 		key: "allowlist-source-range", aliases: []string{"whitelist-source-range"},
-		scope: scopeLocation, risk: riskMedium, verdict: same, effect: deny,
+		scope: scopeLocation, risk: riskMedium, verdict: same, effect: deny, empty: true,
 		text: "Lets only these addresses and networks in, others get 403; replaces the ConfigMap's list.",
 		parse: func(d *dialect, value string) (err error) {
 			d.allow, err = parsePrefixes(d.allow, value)
@@ -16,7 +16,7 @@ var accessAnnotations = []annotation{
 		},
 	},
 	{
-		key: "denylist-source-range", scope: scopeLocation, risk: riskMedium, verdict: same, effect: deny,
+		key: "denylist-source-range", scope: scopeLocation, risk: riskMedium, verdict: same, effect: deny, empty: true,
 		text: "Answers these addresses and networks with 403, before the allow list is asked; replaces the ConfigMap's list.",
 		parse: func(d *dialect, value string) (err error) {
 			d.deny, err = parsePrefixes(d.deny, value)

@@ -14,9 +14,6 @@ const (
 	canaryWeightMax  = 100_000_000 // canary-weight, canary-weight-total
 )
 
-// matchesNothing is an expression that no text matches.
-const matchesNothing = `[^\x00-\x{10FFFF}]`
-
 // An Ingress that takes a part of another one's requests.
 var canaryAnnotations = []annotation{
 	{
@@ -47,14 +44,15 @@ var canaryAnnotations = []annotation{
 	{
 		key: "canary-by-header-pattern", scope: scopeIngress, risk: riskMedium, verdict: differs,
 		text: "… if it matches this expression, anywhere; without canary-by-header-value.",
-		note: "RE2: no look-around, no back-references. An expression that does not compile matches nothing.",
+		note: "RE2: no look-around, no back-references. An expression that does not compile keeps whoever has the field from the canary, as in ingress-nginx.",
 		parse: func(d *dialect, value string) error {
 			if value == "" || len(value) > canaryPatternMax {
 				return fmt.Errorf("the expression is empty or longer than %d bytes", canaryPatternMax)
 			}
 			if _, err := regexp.Compile(value); err != nil {
-				d.canaryRule.Pattern = matchesNothing
-				return fmt.Errorf("not an expression of RE2's syntax (%s): no field matches it", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+				d.canaryRule.PatternBroken = true
+				return &partly{fmt.Sprintf("not an expression of RE2's syntax (%s): who has the field stays with the main Ingress",
+					strings.TrimPrefix(err.Error(), "error parsing regexp: "))}
 			}
 			d.canaryRule.Pattern = value
 			return nil

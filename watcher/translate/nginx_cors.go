@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -93,8 +94,12 @@ func corsList(form *regexp.Regexp, field func(*filter.CORS) *string) func(*diale
 	}
 }
 
-// parseOrigins keeps the good ones of a list, as ingress-nginx does: nobody is allowed by a spelling error.
+// parseOrigins keeps the good ones of a list, as ingress-nginx does: nobody is allowed by a spelling error. A blank value is
+// none.
 func parseOrigins(d *dialect, value string) error {
+	if value == "" {
+		return errors.New("the list is blank")
+	}
 	var good, bad []string
 	for _, o := range splitList(value) {
 		switch {

@@ -22,9 +22,9 @@ var proxySSLAnnotations = []annotation{
 		},
 	},
 	{
-		key: "proxy-ssl-verify", scope: scopeIngress, risk: riskLow, verdict: differs, effect: deny,
-		text: "on: backends' certificates are verified against ca.crt and proxy-ssl-name; off (default): they are not.",
-		note: "Without proxy-ssl-name there is no name to verify, and the paths answer 503; ingress-nginx verifies the name of its own upstream, which no certificate has.",
+		key: "proxy-ssl-verify", scope: scopeIngress, risk: riskLow, verdict: same, effect: deny,
+		text: "on: backends' certificates are verified against ca.crt and proxy-ssl-name; off (default): they are not. Without " +
+			"proxy-ssl-name there is no name to verify, and backends of TLS answer 502.",
 		parse: func(d *dialect, value string) (err error) {
 			d.proxySSL.verify, err = parseSwitch(value)
 			return err
@@ -117,8 +117,6 @@ func (t *Translator) proxySSL(f *fragment) (s upstream.TLS, why string) {
 		return s, "Secret " + k.String() + " holds no certificate in PEM under ca.crt"
 	case s.RootsPEM == "" && d.verify:
 		return s, "Secret " + k.String() + " has no ca.crt to verify backends against"
-	case d.verify && d.name == "":
-		return s, "proxy-ssl-verify needs the name to verify: write proxy-ssl-name"
 	}
 	s.MinVersion, s.MaxVersion, s.Ciphers = d.low, d.high, d.ciphers
 	if d.verify {
@@ -127,7 +125,20 @@ func (t *Translator) proxySSL(f *fragment) (s upstream.TLS, why string) {
 	if s.Verify = d.verify; d.verify || d.sni {
 		s.ServerName = d.name
 	}
+	if s.Verify && s.ServerName == "" {
+		s.ServerName = nameOfNobody
+	}
 	return s, ""
+}
+
+// nameOfNobody is what no certificate is for (RFC 2606): a handshake that has to verify it fails.
+const nameOfNobody = "invalid"
+
+// settleProxySSL tells that what is to be verified has no name. Backends without TLS are served all the same.
+func (f *fragment) settleProxySSL(prefix string) {
+	if d := &f.dialect.proxySSL; d.secret != "" && d.verify && d.name == "" {
+		f.refuse(annotationField(prefix+"/proxy-ssl-verify"), "needs the name to verify: write proxy-ssl-name; backends of TLS answer 502")
+	}
 }
 
 // variant tells clusters apart whose backends are spoken to differently: "" without a wish.
@@ -150,7 +161,7 @@ func (t *Translator) clusterTLS(c *cluster) *upstream.TLS {
 		if f != nil && f.dialect.proxySSL.secret != "" {
 			wish, why := t.proxySSL(f)
 			if why != "" {
-				return &upstream.TLS{Verify: true, ServerName: "invalid"}
+				return &upstream.TLS{Verify: true, ServerName: nameOfNobody}
 			}
 			return &wish
 		}

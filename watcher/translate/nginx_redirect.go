@@ -18,8 +18,13 @@ const (
 var redirectAnnotations = []annotation{
 	{
 		key: "permanent-redirect", scope: scopeLocation, risk: riskMedium, verdict: same, effect: drop,
-		text: "Answers every request of the Ingress's paths with a redirect to this URL; path and query are not added.",
+		text: "Answers every request of the Ingress's paths with a redirect to this URL, or to this path of the same host; path and query " +
+			"are not added.",
 		parse: func(d *dialect, value string) (err error) {
+			if strings.HasPrefix(value, "/") && !strings.HasPrefix(value, "//") {
+				d.permanentRedirect = value
+				return redirectText(value)
+			}
 			d.permanentRedirect, err = parseRedirect(value)
 			return err
 		},
@@ -33,7 +38,7 @@ var redirectAnnotations = []annotation{
 	},
 	{
 		key: "temporal-redirect", scope: scopeLocation, risk: riskMedium, verdict: same, effect: drop,
-		text: "Like permanent-redirect, over which it wins.",
+		text: "Like permanent-redirect, over which it wins; a URL only.",
 		parse: func(d *dialect, value string) (err error) {
 			d.temporalRedirect, err = parseRedirect(value)
 			return err
@@ -75,8 +80,8 @@ var redirectAnnotations = []annotation{
 	},
 	{
 		key: "relative-redirects", scope: scopeLocation, risk: riskLow, verdict: same,
-		text: "The 301 to a path with the slash that a request lacks has a Location of path and query only. Redirects to https, app-root's " +
-			"and those of annotations stay absolute. Default false (ConfigMap).",
+		text: "The 301 to a path with the slash that a request lacks, and permanent-redirect to a path, have a Location without scheme and " +
+			"host. Redirects to https and app-root's stay absolute. Default false (ConfigMap).",
 		parse: func(d *dialect, value string) (err error) {
 			d.slash.Relative, err = parseOver(d.defaults.slash.Relative, value)
 			return err
@@ -102,15 +107,23 @@ func parseOver(fallback bool, value string) (bool, error) {
 	return b, nil
 }
 
+// redirectText refuses what ingress-nginx does not take in a redirect's URL or path.
+func redirectText(value string) error {
+	for i := range len(value) {
+		if c := value[i]; !alphanumeric(c) && strings.IndexByte("-._~/:,?&=", c) < 0 {
+			return fmt.Errorf("%q holds %q; a URL may hold letters, digits and -._~/:,?&=", value, c)
+		}
+	}
+	return nil
+}
+
 // parseRedirect takes the URLs that ingress-nginx takes.
 func parseRedirect(value string) (string, error) {
 	if value == "" {
 		return "", &refusal{ignore, "the URL is empty"}
 	}
-	for i := range len(value) {
-		if c := value[i]; !alphanumeric(c) && strings.IndexByte("-._~/:,?&=", c) < 0 {
-			return "", fmt.Errorf("%q holds %q; a URL may hold letters, digits and -._~/:,?&=", value, c)
-		}
+	if err := redirectText(value); err != nil {
+		return "", err
 	}
 	u, err := url.Parse(value)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -137,7 +150,8 @@ func (d *dialect) redirects(path string, https bool) (filters []filter.Config) {
 	case d.temporalRedirect != "":
 		filters = append(filters, filter.Redirect{Status: d.temporalRedirectCode, Location: d.temporalRedirect})
 	case d.permanentRedirect != "":
-		filters = append(filters, filter.Redirect{Status: d.permanentRedirectCode, Location: d.permanentRedirect})
+		filters = append(filters, filter.Redirect{Status: d.permanentRedirectCode, Location: d.permanentRedirect,
+			Relative: d.slash.Relative, Port: d.slash.Port})
 	}
 	if (d.forceSSLRedirect || d.sslRedirect && https) && !d.defaults.staysPlain(path) {
 		to := filter.SSLRedirect{Status: d.defaults.redirectCode, PreserveTrailingSlash: d.preserveTrailingSlash}
