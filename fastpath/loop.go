@@ -41,7 +41,7 @@ type Loop struct {
 	records []byte    // the shared buffer for TLS records from sockets
 	opener  *tlsState // whose unread records may be a view of records
 	lowats  []ref     // connections with SO_RCVLOWAT raised
-	sealed  []byte    // the shared buffer for TLS records to sockets
+	sealed  []byte    // the shared buffer for TLS records to sockets: those of one connection, or of all that are about to send
 	buffers buffers
 	retired [][]byte // buffers that go back to stock when the turn ends
 	pipes   []*pipe
@@ -431,27 +431,29 @@ func (l *Loop) endTurn() {
 }
 
 // flushDirty sends what is staged.
-func (l *Loop) flushDirty() {
-	for i := 0; i < len(l.dirty); i++ { // flushing may stage more
-		r := l.dirty[i]
-		if r.live() {
-			r.c.flags &^= flagDirty
-			r.c.Flush()
-		}
-	}
-	l.dirty = l.dirty[:0]
-}
+func (l *Loop) flushDirty() { l.flush(&l.dirty) }
 
 // flushLate sends what the connections that gather have staged in the whole round.
-func (l *Loop) flushLate() {
-	for i := 0; i < len(l.late); i++ {
-		r := l.late[i]
+func (l *Loop) flushLate() { l.flush(&l.late) }
+
+// flush sends what the connections of a list have staged, and empties it. What goes through TLS is sealed first, for all of
+// them: then the kernel has its turn, in a row.
+func (l *Loop) flush(list *[]ref) {
+	if len(*list) > 1 {
+		for _, r := range *list {
+			if r.c.tls != nil && r.live() {
+				r.c.tls.sealAhead()
+			}
+		}
+	}
+	for i := 0; i < len(*list); i++ { // flushing may stage more
+		r := (*list)[i]
 		if r.live() {
 			r.c.flags &^= flagDirty
 			r.c.Flush()
 		}
 	}
-	l.late = l.late[:0]
+	*list, l.sealed = (*list)[:0], l.sealed[:0]
 }
 
 // reclaim takes back the buffers that views may have referred to.

@@ -27,6 +27,8 @@ type tlsState struct {
 	given   records // … as far as what it was given tells
 	rawEOF  bool    // conn saw the end of the TCP stream, not only close_notify
 	sealing bool    // records that conn writes go to loop.sealed
+	sealed  int     // bytes of these that were sealed ahead, and …
+	from    int     // … where they begin
 
 	round uint64 // of the loop, in which
 	fills int    // plain text was asked for so often
@@ -198,8 +200,12 @@ func (t *tlsState) flush(b []byte) {
 		}
 		return
 	}
+	from := len(l.sealed)
+	if t.sealed > 0 {
+		t.send(l.sealed[t.from : t.from+t.sealed])
+		t.sealed = 0
+	}
 	t.sealing = true
-	l.sealed = l.sealed[:0]
 	if len(c.out) > 0 {
 		t.seal(c.out)
 		c.releaseOut()
@@ -212,20 +218,41 @@ func (t *tlsState) flush(b []byte) {
 		_ = t.conn.CloseWrite() // an error: there is no session to end
 	}
 	t.sealing = false
-	if len(l.sealed) > 0 {
-		n, e := send(c.fd, l.sealed, 0)
-		if e != 0 && e != syscall.EAGAIN {
-			c.fail()
-			return
-		}
-		c.sent += uint64(n)
-		if n < len(l.sealed) {
-			rest := l.sealed[n:]
-			t.pending = append(l.buffers.grow(t.pending, len(rest)), rest...)
-			c.block()
-		}
+	if len(l.sealed) > from {
+		t.send(l.sealed[from:])
+		l.sealed = l.sealed[:from]
 	}
 	c.finishWriting()
+}
+
+// sealAhead seals what is staged, if it is little, for the flush that follows in the same pass.
+func (t *tlsState) sealAhead() {
+	c, l := t.c.c, t.loop
+	if t.handshaking || len(t.pending) > 0 || c.err != nil || c.flags&(flagBlocked|flagWriteEnd) != 0 || len(c.out) == 0 || len(c.out) > sealAheadMax ||
+		len(l.sealed) > flushBatch*sealAheadMax {
+		return
+	}
+	t.from = len(l.sealed)
+	t.sealing = true
+	t.seal(c.out)
+	t.sealing = false
+	t.sealed = len(l.sealed) - t.from
+	c.releaseOut()
+}
+
+// send sends records; what the socket does not take waits.
+func (t *tlsState) send(b []byte) {
+	c := t.c.c
+	n, e := send(c.fd, b, 0)
+	if e != 0 && e != syscall.EAGAIN {
+		c.fail()
+		return
+	}
+	c.sent += uint64(n)
+	if n < len(b) {
+		t.pending = append(t.loop.buffers.grow(t.pending, len(b)-n), b[n:]...)
+		c.block()
+	}
 }
 
 // keep saves records behind those that wait already.

@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
 	"hash"
@@ -345,5 +346,69 @@ func TestTLSResumption(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestSealsInARow: what little several connections have staged is sealed before any of it is sent. It arrives whole and in
+// order with what was too much for that, and with an end.
+func TestSealsInARow(t *testing.T) {
+	for _, version := range tlsVersions {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			l := startLoop(t)
+			want := [3][]byte{[]byte("little"), payload(0, sealAheadMax+1), []byte("last words")}
+			var conns [len(want)]*Conn
+			var peers [len(want)]*tls.Conn
+			shaken := make(chan *Error, len(want))
+			for i := range want {
+				fd, nc := tcpPair(t)
+				h := &hooks{handshake: func(_ *Conn, err *Error) { shaken <- err }}
+				conns[i] = startTLS(t, l, fd, h, serverConfig(version), true, NewWork(1))
+				peers[i] = tls.Client(wary{nc}, clientConfig(version))
+				if err := peers[i].Handshake(); err != nil {
+					t.Fatal(err)
+				}
+				if err := receive(t, "a handshake", shaken); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 3 {
+				on(t, l, func() {
+					for i, c := range conns {
+						c.Write(want[i])
+						c.tls.sealAhead()
+					}
+					if a, b := conns[0], conns[2]; a.tls.sealed == 0 || b.tls.from < a.tls.sealed || a.Pending() || b.Pending() {
+						t.Errorf("%d and %d bytes were sealed ahead", a.tls.sealed, b.tls.sealed)
+					}
+					if c := conns[1]; c.tls.sealed != 0 {
+						t.Errorf("%d bytes of a large answer were sealed ahead", c.tls.sealed)
+					}
+				})
+				for i, p := range peers {
+					got := make([]byte, len(want[i]))
+					if _, err := io.ReadFull(p, got); err != nil || !bytes.Equal(got, want[i]) {
+						t.Fatalf("%d: got %d bytes, %v", i, len(got), err)
+					}
+				}
+			}
+			on(t, l, func() {
+				for i, c := range conns {
+					c.Write(want[i])
+				}
+			})
+			on(t, l, func() {
+				for _, c := range conns {
+					c.CloseWrite()
+				}
+				if len(l.sealed) != 0 {
+					t.Errorf("%d bytes of records are kept", len(l.sealed))
+				}
+			})
+			for i, p := range peers {
+				if got, err := io.ReadAll(p); err != nil || !bytes.Equal(got, want[i]) {
+					t.Errorf("%d: got %d bytes, %v", i, len(got), err)
+				}
+			}
+		})
 	}
 }
