@@ -243,10 +243,13 @@ func (t *tlsState) sealAhead() {
 // send sends records; what the socket does not take waits.
 func (t *tlsState) send(b []byte) {
 	c := t.c.c
-	n, e := send(c.fd, b, 0)
-	if e != 0 && e != syscall.EAGAIN {
-		c.fail()
-		return
+	n := 0
+	if len(t.pending) == 0 { // else it has to wait behind that
+		var e syscall.Errno
+		if n, e = send(c.fd, b, 0); e != 0 && e != syscall.EAGAIN {
+			c.fail()
+			return
+		}
 	}
 	c.sent += uint64(n)
 	if n < len(b) {
