@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/base64"
@@ -78,6 +79,13 @@ func eachForm(t *testing.T, f func(t *testing.T, form webForm)) {
 // open sends a call.
 func (f webForm) open(r *rig, path string, body io.Reader, fields ...string) *http.Response {
 	r.Helper()
+	a, err := f.try(r, path, body, fields...)
+	r.must(err)
+	return a
+}
+
+func (f webForm) try(r *rig, path string, body io.Reader, fields ...string) (*http.Response, error) {
+	r.Helper()
 	tr := r.transport()
 	if !f.h2 {
 		tr.Protocols = nil
@@ -91,10 +99,8 @@ func (f webForm) open(r *rig, path string, body io.Reader, fields ...string) *ht
 	for i := 0; i < len(fields); i += 2 {
 		q.Header.Set(fields[i], fields[i+1])
 	}
-	a, err := tr.RoundTrip(q)
-	r.must(err)
 	r.Cleanup(tr.CloseIdleConnections)
-	return a
+	return tr.RoundTrip(q)
 }
 
 // A webReader reads what gRPC-Web's document says that a client gets.
@@ -112,7 +118,7 @@ func (f webForm) reader(t testing.TB, a *http.Response) *webReader {
 		t.Errorf("trailers %v are announced", a.Trailer)
 	}
 	if f.text() {
-		return &webReader{t, &paddedReader{r: a.Body}}
+		return &webReader{t, &paddedReader{r: bufio.NewReaderSize(a.Body, 64<<10)}}
 	}
 	return &webReader{t, a.Body}
 }
@@ -189,12 +195,12 @@ func TestWebUnary(t *testing.T) {
 		body, _ := io.ReadAll(q.Body)
 		seen <- &asked{q, string(body)}
 		w.Header().Set("Content-Type", "application/grpc+proto")
-		w.Header().Set("Trailer", "Grpc-Status, Grpc-Message, Authorization")
+		w.Header().Set("Trailer", "Grpc-Status, Grpc-Message")
 		w.Header().Set("X-Meta", "kept")
 		_, _ = w.Write(framed("hello"))
 		w.Header().Set("Grpc-Status", "0")
 		w.Header().Set("Grpc-Message", "all%20well")
-		w.Header().Set("Authorization", "of a trailer")
+		w.Header().Set(http.TrailerPrefix+"X-Forwarded-For", "a trailer may not say so")
 		w.Header().Set(http.TrailerPrefix+"X-Count", "1")
 	})
 	eachForm(t, func(t *testing.T, f webForm) {
@@ -330,10 +336,10 @@ func TestWebBackendFaults(t *testing.T) {
 		w.message("one")
 		w.end("grpc-status: 13", "grpc-message: the backend ended the call without a status")
 		for _, path := range []string{"/within", "/head"} {
-			w = f.reader(t, ask(path))
-			w.message("one")
-			if rest, err := io.ReadAll(w.r); err == nil {
-				t.Errorf("%s: the answer ends well, with %q", path, rest)
+			if a, err := f.try(r, path, strings.NewReader(f.encode(framed("ask")))); err == nil { // a reset overtakes what came before it
+				if rest, err := io.ReadAll(a.Body); err == nil {
+					t.Errorf("%s: the answer ends well, with %q", path, rest)
+				}
 			}
 		}
 		for path, want := range map[string]string{"/html": "503 text/html <p>closed", "/plain": "200 text/plain no call"} {
@@ -486,7 +492,7 @@ func (p pieced) Read(b []byte) (int, error) {
 // TestWebBackPressure: a client that does not read stops its backend, and little is held for it.
 func TestWebBackPressure(t *testing.T) {
 	eachForm(t, func(t *testing.T, f webForm) {
-		const messages, size = 500, 100_000
+		const messages, size = 120, 100_000
 		message := strings.Repeat("m", size)
 		r := webRig(t, func(w http.ResponseWriter, q *http.Request) {
 			w.Header().Set("Content-Type", "application/grpc+proto")
@@ -551,7 +557,7 @@ func TestWebMemoryComesBack(t *testing.T) {
 			w.end("grpc-status: 0")
 		}
 	}
-	r.settle()
+	r.eventually("the calls are over", r.srv.Idle)
 	r.on(func() {
 		p := r.srv.local(r.loops[0])
 		if len(p.webs) != 1 {

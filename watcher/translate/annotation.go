@@ -49,6 +49,7 @@ var annotations = slices.Concat(
 	limitAnnotations,
 	canaryAnnotations,
 	trafficAnnotations,
+	grpcAnnotations,
 	mirrorAnnotations,
 	proxyAnnotations,
 	tlsAnnotations,
