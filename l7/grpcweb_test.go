@@ -21,6 +21,8 @@ import (
 	"github.com/sluiceproxy/sluice/upstream"
 )
 
+//lint:file-ignore SA1019 a connection that the rig has accepted is given to a server of HTTP/2; net/http's takes listeners
+
 // webRig has a backend of HTTP/2 behind a route that translates gRPC-Web.
 func webRig(t *testing.T, serve http.HandlerFunc, change ...func(*rig)) *rig {
 	r := newRig(t, append([]func(*rig){func(r *rig) {
