@@ -69,6 +69,7 @@ type Exchange struct {
 	plain       bool            // response filters are skipped: one panicked, or their work could not be written
 	fwd         forward
 	encoding    *encoding     // the response's body is compressed; nil: it goes as it is
+	web         *web          // the call is translated from gRPC-Web; nil: it is not
 	alias       [1]wire.Field // forwarded-for-header under its usual ID
 	bodies      bodies
 }

@@ -37,6 +37,10 @@ func (x *Exchange) reset() {
 		x.encoding.letGo()
 		x.encoding = nil
 	}
+	if x.web != nil {
+		x.local.releaseWeb(x.web)
+		x.web = nil
+	}
 	x.fwd.reset()
 	x.err, x.asked, x.headBytes, x.plain, x.major = nil, nil, 0, false, 0
 	x.grpc, x.callTimeout, x.callStatus = false, 0, 0

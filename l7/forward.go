@@ -200,7 +200,7 @@ func (x *Exchange) OnStream(s upstream.Stream, err *fastpath.Error) {
 	f.stream, f.bodySent, f.reqEnded, f.answered, f.connected = s, 0, false, false, true
 	f.asked = x.loop.Now()
 	x.stage = stageResponse
-	if err := s.Send(&x.Req); err != nil {
+	if err := s.Send(x.outgoing()); err != nil {
 		x.failed(err)
 		return
 	}
@@ -239,7 +239,7 @@ func (x *Exchange) sendBody() {
 			moved += n
 			continue
 		}
-		b, err := x.client.ReadBody(room)
+		b, err := x.readBody(room)
 		switch {
 		case err == fastpath.ErrWouldBlock:
 			x.expect(x.clientWait()) // it is the client that is waited for
@@ -257,6 +257,14 @@ func (x *Exchange) sendBody() {
 			return
 		}
 	}
+}
+
+// readBody gives what is next of the request's body, as the backend gets it.
+func (x *Exchange) readBody(most int) ([]byte, *fastpath.Error) {
+	if x.web != nil && x.web.textIn {
+		return x.readText(most)
+	}
+	return x.client.ReadBody(most)
 }
 
 // passOn sends body bytes that came from the client, and keeps them for a repeat while the buffer has room.
@@ -456,6 +464,9 @@ func (x *Exchange) beginResponse() {
 	if !x.Settings.PassServer && wire.Index(x.Resp.Fields, wire.FieldServer) >= 0 {
 		x.Resp.Fields = wire.Delete(x.Resp.Fields, wire.FieldServer)
 	}
+	if x.web != nil {
+		x.beginWeb()
+	}
 	if !x.filterResponse() {
 		x.failed(errPanic)
 		return
@@ -479,6 +490,10 @@ func (x *Exchange) relay() {
 	f := &x.fwd
 	if x.encoding != nil {
 		x.relayEncoded()
+		return
+	}
+	if x.web != nil && x.web.begun {
+		x.relayWeb()
 		return
 	}
 	for moved := 0; f.stream != nil; {
@@ -585,7 +600,11 @@ func (x *Exchange) relaySplice() {
 // endResponse ends an exchange in order: the session returns to its pool.
 func (x *Exchange) endResponse() {
 	f := &x.fwd
-	if err := x.client.EndBody(f.stream.Trailers()); err != nil {
+	trailers := f.stream.Trailers()
+	if x.web != nil && x.web.begun {
+		trailers = nil // the client has them
+	}
+	if err := x.client.EndBody(trailers); err != nil {
 		x.failed(err)
 		return
 	}

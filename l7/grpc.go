@@ -83,7 +83,7 @@ func (x *Exchange) total() time.Duration {
 // clientWait is for how long the backend may be silent while the client's body is waited for; 0: it need not speak. In a
 // call either side may speak at any time, and only the silence of both ends it.
 func (x *Exchange) clientWait() time.Duration {
-	if x.grpc {
+	if x.duplex() {
 		return x.readTimeout()
 	}
 	return 0
@@ -130,15 +130,20 @@ func grpcStatusOf(status int, err *fastpath.Error) GRPCStatus {
 	return grpcUnknown
 }
 
-// answerCall turns an error of the proxy's own into gRPC's words: a head that is the trailers, too (Trailers-Only). Log and metrics
-// are told the status of HTTP (docs/decisions/0034-grpc-status-is-not-http-status.md).
-func (x *Exchange) answerCall() {
+// answerCall turns an error of the proxy's own into gRPC's words: a head that is the trailers, too (Trailers-Only), or the body
+// that tells a client of gRPC-Web. Log and metrics are told the status of HTTP
+// (docs/decisions/0034-grpc-status-is-not-http-status.md).
+func (x *Exchange) answerCall() (body []byte) {
 	r := &x.Resp
 	status := r.Status
 	x.callStatus = status
 	r.Status, r.Framing, r.ContentLength, r.Unsaid = http.StatusOK, wire.FramingLength, 0, true
+	if x.web != nil {
+		return x.answerWeb(status)
+	}
 	r.Fields = wire.Set(r.Fields, wire.FieldContentType, grpcType)
 	r.Fields = x.appendGRPCStatus(r.Fields, status, x.err)
+	return nil
 }
 
 // appendGRPCStatus appends what tells a call's end.
@@ -147,6 +152,9 @@ func (x *Exchange) appendGRPCStatus(fields []wire.Field, status int, err *fastpa
 	message := page(status)
 	if n := len(message); n > 0 {
 		message = message[:n-1] // its line's end
+	}
+	if err == errWebText {
+		message = messageWebText
 	}
 	return append(fields, wire.Field{Name: nameGRPCStatus, Value: x.Arena.Commit(code)}, wire.Field{Name: nameGRPCMessage, Value: message})
 }
@@ -158,7 +166,17 @@ var (
 
 // endCall ends a call whose answer has begun by the trailers that say why; false: they cannot be sent.
 func (x *Exchange) endCall(err *fastpath.Error) bool {
-	if !x.grpc || !x.Req.TETrailers || x.stage != stageBody || err.Kind == fastpath.KindCancelled || x.bodies.outEnded {
+	if !x.grpc || x.stage != stageBody || err.Kind == fastpath.KindCancelled || x.bodies.outEnded {
+		return false
+	}
+	if x.web != nil {
+		if !x.endWebCall(err) {
+			return false
+		}
+		x.done()
+		return true
+	}
+	if !x.Req.TETrailers {
 		return false
 	}
 	if x.client.EndBody(x.appendGRPCStatus(nil, statusOf(err), err)) != nil {

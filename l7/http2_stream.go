@@ -203,7 +203,7 @@ func (s *stream) ReadBody(max int) ([]byte, *fastpath.Error) {
 			return nil, err
 		}
 	}
-	if s.x.grpc {
+	if s.x.duplex() {
 		return nil, fastpath.ErrWouldBlock // in a call a client may be silent
 	}
 	s.awaitBody()

@@ -46,6 +46,7 @@ type Policy struct {
 	RateAfter      int64 // limit-rate-after: bytes that go before Rate counts
 	NoAccessLog    bool  // enable-access-log: false
 	SetsAffinity   bool  // affinity: cookie: a client without the cookie of the Cluster's Affinity gets one
+	GRPCWeb        bool  // sluice.dev/grpc-web: calls of gRPC-Web are translated for backends of HTTP/2
 }
 
 // NextUpstream is the set of failures after which another endpoint is asked (proxy-next-upstream).

@@ -16,6 +16,9 @@ func (x *Exchange) serve() {
 		x.respond(statusNoRoute, nil)
 		return
 	}
+	if x.Route.Policy.GRPCWeb {
+		x.callWeb()
+	}
 	if x.TLS && !x.admitted() {
 		return
 	}
@@ -129,8 +132,7 @@ func (x *Exchange) sendAnswer() {
 func (x *Exchange) frameAnswer() []byte {
 	r := &x.Resp
 	if x.grpc && r.Status >= 400 {
-		x.answerCall()
-		return nil
+		return x.answerCall()
 	}
 	body := x.answer
 	if body == nil {

@@ -130,6 +130,7 @@ type local struct {
 	shedAt    int    // where Shed goes on
 
 	freeStreams []*stream
+	webs        []*web
 	list        wire.H2List // the header list that is being read
 	scratch     wire.Arena  // of lists that nobody wants
 }

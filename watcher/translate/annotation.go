@@ -50,6 +50,7 @@ var annotations = slices.Concat(
 	limitAnnotations,
 	canaryAnnotations,
 	trafficAnnotations,
+	grpcAnnotations,
 	mirrorAnnotations,
 	proxyAnnotations,
 	tlsAnnotations,

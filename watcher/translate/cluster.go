@@ -174,7 +174,7 @@ func (t *Translator) clusterSettings(c *cluster) (upstream.Settings, []route.Pro
 	}
 	t.clusterAffinity(c, &s)
 	s.Keyed = slices.ContainsFunc(c.uses, func(u use) bool { return u.canaryOf != nil })
-	return s, append(t.clusterBalance(c, &s), t.clusterTraffic(c, &s)...)
+	return s, slices.Concat(t.clusterBalance(c, &s), t.clusterTraffic(c, &s), t.clusterGRPC(c, &s))
 }
 
 // useDefaultBackend records the use of --default-backend-service.

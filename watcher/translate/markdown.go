@@ -82,6 +82,7 @@ var annotationSections = []annotationSection{
 	{"Limits", limitAnnotations},
 	{"Canaries", canaryAnnotations},
 	{"Health and load of backends", trafficAnnotations},
+	{"gRPC", grpcAnnotations},
 	{"Mirrors", mirrorAnnotations},
 	{"Forwarding", proxyAnnotations},
 	{"TLS", tlsAnnotations},

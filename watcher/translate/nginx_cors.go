@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -122,7 +123,16 @@ func parseOrigins(d *dialect, value string) error {
 	return nil
 }
 
-// corsFilter comes before redirects: a browser follows none for a preflight.
+// corsFilter comes before redirects: a browser follows none for a preflight. Where gRPC-Web is translated, its own fields are
+// allowed too: no client of another origin could call without them.
 func (d *dialect) corsFilter() (filter.CORS, bool) {
-	return d.cors.CORS, d.cors.on && d.cors.AllowOrigins != ""
+	c := d.cors.CORS
+	if d.policy.GRPCWeb {
+		for _, name := range grpcWebFields {
+			if !slices.ContainsFunc(splitList(c.AllowHeaders), func(s string) bool { return strings.EqualFold(s, name) }) {
+				c.AllowHeaders += "," + name
+			}
+		}
+	}
+	return c, d.cors.on && d.cors.AllowOrigins != ""
 }
