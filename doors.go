@@ -73,13 +73,16 @@ func (r *doorRules) of(p *proxy) *doorRule {
 		HelloTimeout: said.HelloTimeout, HelloBytesMax: said.HelloBytesMax,
 		HandshakeTimeout: said.HandshakeTimeout, HandshakesMax: said.HandshakesMax,
 		TLSMin: said.TLSMin, TLSMax: said.TLSMax,
-		TLSNoTickets: said.NoTickets, RejectUnknown: said.RejectUnknown,
+		TLSCurves: said.Curves, TLSNoTickets: said.NoTickets, RejectUnknown: said.RejectUnknown,
 		ProxyHeaderTimeout: said.ProxyProtocol.HeaderTimeout, ProxyHeaderBytesMax: said.ProxyProtocol.HeaderMax,
 		ConnectionsMax: said.ConnectionsMax, ConnectionsSourceMax: said.ConnectionsSourceMax,
 		OpenFilesMax: openFilesMax(),
 	}}
 	if said.Ciphers != "" {
 		rule.limits.TLSCiphers, _ = fastpath.CipherSuites(said.Ciphers) // ssl-ciphers' row has read it
+	}
+	if said.TicketKey != (translate.TicketKey{}) {
+		rule.limits.TLSTicketKey = (*[32]byte)(&said.TicketKey)
 	}
 	rule.trusted = &sni.ProxyPolicy{Trusted: said.ProxyProtocol.Trusted}
 	if said.ProxyProtocol.Enabled {

@@ -16,9 +16,9 @@ Flags take their values as --flag=value or --flag value; switches also plainly, 
 mean nothing here are accepted, and named in the log. What is not a flag is a key of the ConfigMap or an annotation.
 
 SIGTERM and SIGINT end the process when the requests under way have been answered; a second one ends it at once.
-SIGHUP reads all manifests again. SIGUSR2 starts the program anew, as it then is, and passes it the ports; this process
-serves until that one does, and ends then. The access log is written to standard output, everything else to standard
-error.
+SIGHUP reads all manifests again. SIGUSR1 opens the access log's files again. SIGUSR2 starts the program anew, as it
+then is, and passes it the ports; this process serves until that one does, and ends then. The access log goes to
+standard output, or where the ConfigMap's access-log-path says; everything else goes to standard error.
 `
 
 func printHelp(_ []string, stdout, _ io.Writer) error {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"crypto/tls"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -129,20 +130,7 @@ func TestTLSKeys(t *testing.T) {
 		"ssl-reject-handshake", "true")+pair+web, configMapFlag)
 	usual := startProxy(t, pair+web)
 	shake := func(address, name string, change func(*tls.Config)) (tls.ConnectionState, error) {
-		c := trusting(t, "web.example")
-		if c.ServerName = name; change != nil {
-			change(c)
-		}
-		conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 30 * time.Second}, "tcp", address, c)
-		if err != nil {
-			return tls.ConnectionState{}, err
-		}
-		defer conn.Close()
-		fmt.Fprint(conn, request("web.example", "/")) // what is answered brings the tickets of TLS 1.3
-		if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
-			return tls.ConnectionState{}, err
-		}
-		return conn.ConnectionState(), nil
+		return shakeHands(t, address, name, "web.example", change)
 	}
 	old := func(suites ...uint16) func(*tls.Config) {
 		return func(c *tls.Config) { c.MaxVersion, c.CipherSuites = tls.VersionTLS12, suites }
@@ -178,6 +166,145 @@ func TestTLSKeys(t *testing.T) {
 		_, _ = shake(c.address, "web.example", remember)
 		if s, err := shake(c.address, "web.example", remember); err != nil || s.DidResume != c.want {
 			t.Errorf("resumed is %v, %v; want %v", s.DidResume, err, c.want)
+		}
+	}
+}
+
+// shakeHands asks for / of a host over a connection of its own with a server name, and gives the connection's state.
+func shakeHands(t *testing.T, address, name, host string, change func(*tls.Config)) (tls.ConnectionState, error) {
+	t.Helper()
+	c := trusting(t, host)
+	if c.ServerName = name; change != nil {
+		change(c)
+	}
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 30 * time.Second}, "tcp", address, c)
+	if err != nil {
+		return tls.ConnectionState{}, err
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, request(host, "/")) // what is answered brings the tickets of TLS 1.3
+	if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
+		return tls.ConnectionState{}, err
+	}
+	return conn.ConnectionState(), nil
+}
+
+// TestCiphersOfHosts: ssl-ciphers of an Ingress holds for its hosts, as of the next handshake, and for no others; TLS 1.3 and
+// the sessions of clients are as before.
+func TestCiphersOfHosts(t *testing.T) {
+	port := application(t, told)
+	pair := secretOf(t, "pair", issue(t, "strict.example", "usual.example"))
+	const all, one = tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+	sites := func(list string) string {
+		strict := site{name: "strict", host: "strict.example", secret: "pair", ports: []int{port}, annotations: map[string]string{}}
+		if list != "" {
+			strict.annotations["ssl-ciphers"] = list
+		}
+		return pair + strict.yaml() + site{name: "usual", host: "usual.example", secret: "pair", ports: []int{port}}.yaml()
+	}
+	p := startProxy(t, sites("ECDHE-ECDSA-AES256-GCM-SHA384:AES256-SHA"))
+	cache := tls.NewLRUClientSessionCache(4)
+	with := func(suite uint16) func(*tls.Config) {
+		return func(c *tls.Config) { c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{suite} }
+	}
+	for _, c := range []struct {
+		host  string
+		suite uint16
+		taken bool
+	}{{"strict.example", one, true}, {"strict.example", all, false}, {"usual.example", one, true}, {"usual.example", all, true}} {
+		s, err := shakeHands(t, p.HTTPS, c.host, c.host, with(c.suite))
+		if taken := err == nil && s.CipherSuite == c.suite; taken != c.taken {
+			t.Errorf("%s with %s: %v, want taken %v", c.host, tls.CipherSuiteName(c.suite), err, c.taken)
+		}
+	}
+	for resumed := range 2 {
+		s, err := shakeHands(t, p.HTTPS, "strict.example", "strict.example", func(c *tls.Config) { c.ClientSessionCache = cache })
+		if err != nil || s.Version != tls.VersionTLS13 || s.DidResume != (resumed == 1) {
+			t.Errorf("TLS 1.3, time %d: version %x, resumed %v, %v", resumed, s.Version, s.DidResume, err)
+		}
+	}
+	if text := p.problems(t); !strings.Contains(text, "AES256-SHA is not supported") {
+		t.Errorf("of a suite that is not spoken it is told %s", text)
+	}
+	p.write("all.yaml", sites(""))
+	within(t, 30*time.Second, "the list is gone", func() bool {
+		_, err := shakeHands(t, p.HTTPS, "strict.example", "strict.example", with(all))
+		return err == nil
+	})
+}
+
+// TestTicketKey: proxies with the same ssl-session-ticket-key resume each other's sessions; another key ends them.
+func TestTicketKey(t *testing.T) {
+	web := site{name: "web", host: "web.example", secret: "pair", ports: []int{application(t, told)}}.yaml() + secretOf(t, "pair", issue(t, "web.example"))
+	key := func(c string) string {
+		return configMapOf("ssl-session-ticket-key", base64.StdEncoding.EncodeToString([]byte(strings.Repeat(c, 80))))
+	}
+	one, two := startProxy(t, web+key("a"), configMapFlag), startProxy(t, web+key("a"), configMapFlag)
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		remember := func(cache tls.ClientSessionCache) func(*tls.Config) {
+			return func(c *tls.Config) { c.ClientSessionCache, c.MinVersion, c.MaxVersion = cache, version, version }
+		}
+		cache := tls.NewLRUClientSessionCache(4)
+		resumed := func(p *testProxy, cache tls.ClientSessionCache) bool {
+			s, err := shakeHands(t, p.HTTPS, "web.example", "web.example", remember(cache))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s.DidResume
+		}
+		if resumed(one, cache) || !resumed(two, cache) {
+			t.Errorf("%s: the other proxy does not resume the session", tls.VersionName(version))
+		}
+		two.write("all.yaml", web+key("b"))
+		within(t, 30*time.Second, "the key has changed", func() bool { // a session of the first's each time
+			fresh := tls.NewLRUClientSessionCache(4)
+			return !resumed(one, fresh) && !resumed(two, fresh)
+		})
+		two.write("all.yaml", web+key("a"))
+		within(t, 30*time.Second, "the first key is back", func() bool {
+			fresh := tls.NewLRUClientSessionCache(4)
+			return !resumed(one, fresh) && resumed(two, fresh)
+		})
+	}
+}
+
+// TestCurves: ssl-ecdh-curve says which key exchanges there are.
+func TestCurves(t *testing.T) {
+	web := site{name: "web", host: "web.example", secret: "pair", ports: []int{application(t, told)}}.yaml() + secretOf(t, "pair", issue(t, "web.example"))
+	usual, strict := startProxy(t, web), startProxy(t, web+configMapOf("ssl-ecdh-curve", "prime256v1"), configMapFlag)
+	for _, c := range []struct {
+		p    *testProxy
+		want tls.CurveID
+	}{{usual, tls.X25519MLKEM768}, {strict, tls.CurveP256}} {
+		if s, err := shakeHands(t, c.p.HTTPS, "web.example", "web.example", nil); err != nil || s.CurveID != c.want {
+			t.Errorf("%s, %v; want %s", s.CurveID, err, c.want)
+		}
+	}
+	if _, err := shakeHands(t, strict.HTTPS, "web.example", "web.example", func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.X25519} }); err == nil {
+		t.Error("a curve that is not in the list is taken")
+	}
+}
+
+// TestDisableIPv6: the ports are IPv4's alone.
+func TestDisableIPv6(t *testing.T) {
+	dir := t.TempDir()
+	for _, off := range []string{"false", "true"} {
+		if err := os.WriteFile(filepath.Join(dir, "all.yaml"), []byte(configMapOf("disable-ipv6", off)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		port := freePort(t)
+		p := startChild(t, "--manifests="+dir, configMapFlag, fmt.Sprint("--http-port=", port), "--https-port=0", "--admin-address=")
+		p.logged("msg=serving")
+		ask(t, fmt.Sprint("127.0.0.1:", port), nil, "web.example", "/").want(t, 404, "")
+		c, err := net.DialTimeout("tcp", fmt.Sprintf("[::1]:%d", port), 30*time.Second)
+		switch {
+		case off == "false" && err != nil:
+			t.Skip("no IPv6 on this machine: ", err)
+		case off == "true" && err == nil:
+			t.Error("IPv6 is taken although it is off")
+		}
+		if err == nil {
+			c.Close()
 		}
 	}
 }

@@ -104,6 +104,7 @@ func newProxy(o options, log *slog.Logger, accessLog io.Writer) (*proxy, error) 
 	p.openSockmap()
 	p.work = fastpath.NewWork(o.workPermits)
 	p.access = l7.NewAccessLog(accessLog, len(p.loops))
+	p.access.Logger = log
 	p.http = l7.NewServer(p.store, p.access, l7.NewStats(len(p.loops)))
 	p.http.Work = p.work
 	p.services = &servicePorts{proxy: p, open: map[string]*servicePort{}}
@@ -206,6 +207,7 @@ func (p *proxy) start(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
+	p.access.Open(p.controller.Process().Logs)
 	if err := p.openWebhook(); err != nil { // before the doors: what fails here must not take ports from who serves
 		return err
 	}
@@ -287,6 +289,7 @@ func (p *proxy) tick(ctx context.Context) {
 				l.Post(func() { p.access.Tick(l.ID) })
 			}
 			p.noticeBind()
+			p.followLogs()
 		}
 	}
 }
@@ -297,6 +300,13 @@ func (p *proxy) bindAddress() netip.Addr {
 		return p.bind
 	}
 	return p.controller.Process().BindAddress
+}
+
+// followLogs has the access log go where the ConfigMap says; at first start does.
+func (p *proxy) followLogs() {
+	if p.phase.Load() != phaseStarting {
+		p.access.Open(p.controller.Process().Logs)
+	}
 }
 
 // noticeBind says, once, that a port does not move while it serves.

@@ -107,7 +107,7 @@ func (c *child) logged(pattern string) []string {
 func (c *child) waitFor(b *bytes.Buffer, pattern string) []string {
 	c.t.Helper()
 	re := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		c.mu.Lock()
 		text := b.String()
 		c.mu.Unlock()

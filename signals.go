@@ -31,7 +31,7 @@ type life struct {
 // serve runs a proxy until a signal has ended it.
 func (p *proxy) serve() error {
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	signal.Ignore(syscall.SIGPIPE) // who reads the access log may go; the traffic stays
 	defer signal.Stop(signals)
 
@@ -71,6 +71,9 @@ func (l *life) signalled(s os.Signal) (over bool, err error) {
 	case s == syscall.SIGHUP:
 		l.log.Info("SIGHUP: all manifests are read again")
 		l.source.Rescan()
+	case s == syscall.SIGUSR1:
+		l.log.Info("SIGUSR1: the access log's files are opened again")
+		l.access.Reopen()
 	case s == syscall.SIGUSR2:
 		l.upgrade()
 	case l.starting:

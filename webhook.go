@@ -12,6 +12,7 @@ import (
 	"os"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -145,13 +146,21 @@ func (w *webhook) answer(r *admissionv1.AdmissionRequest) (*admissionv1.Admissio
 		if i == reviewWarningsMax {
 			break
 		}
-		text := p.Field + ": " + p.Reason
-		if len(text) > reviewWarningMax {
-			text = text[:reviewWarningMax-3] + "..."
-		}
-		answer.Warnings = append(answer.Warnings, text)
+		answer.Warnings = append(answer.Warnings, cutWarning(p.Field+": "+p.Reason))
 	}
 	return answer, true
+}
+
+// cutWarning shortens a text to what API servers take, between two characters.
+func cutWarning(text string) string {
+	if len(text) <= reviewWarningMax {
+		return text
+	}
+	end := reviewWarningMax - len("...")
+	for end > 0 && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + "..."
 }
 
 func refusal(why string) *admissionv1.AdmissionResponse {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	admissionv1 "k8s.io/api/admission/v1"
 )
@@ -147,5 +148,23 @@ func TestWebhookCertificateIsRenewed(t *testing.T) {
 	}
 	if len(names) != 2 || !names["two.example"] {
 		t.Errorf("shown were %v", names)
+	}
+}
+
+// TestWarningsAreCutBetweenCharacters: a long warning stays UTF-8, and within what API servers take.
+func TestWarningsAreCutBetweenCharacters(t *testing.T) {
+	for _, letter := range []string{"a", "\u00e4", "\u20ac", "\U0001f642"} {
+		for lead := range 4 {
+			text := strings.Repeat("x", lead) + strings.Repeat(letter, reviewWarningMax+1)
+			got := cutWarning(text)
+			if len(got) > reviewWarningMax || len(got) < reviewWarningMax-3 || !utf8.ValidString(got) || !strings.HasSuffix(got, letter+"...") {
+				t.Errorf("%q after %d: %d bytes, %q", letter, lead, len(got), got)
+			}
+		}
+	}
+	for _, text := range []string{"", "short", strings.Repeat("y", reviewWarningMax)} {
+		if got := cutWarning(text); got != text {
+			t.Errorf("%q became %q", text, got)
+		}
 	}
 }

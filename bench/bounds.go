@@ -12,13 +12,17 @@ type bounds struct {
 	nginx   float64
 	haproxy float64
 	caddys  float64
-	least   bool // the ratio is at least the bound; otherwise at most
+	alone   float64 // of the figure itself, beside nobody's
+	least   bool    // the ratio is at least the bound; otherwise at most
 }
 
 func atMost(nginx, haproxy float64) bounds { return bounds{nginx: nginx, haproxy: haproxy} }
 func atLeast(nginx, haproxy float64) bounds {
 	return bounds{nginx: nginx, haproxy: haproxy, least: true}
 }
+
+// ofItself is a bound of the figure itself, for rows whose figure is a ratio already.
+func ofItself(most float64) bounds { return bounds{alone: most} }
 
 // caddy adds what the ratio to Caddy must keep.
 func (b bounds) caddy(bound float64) bounds {

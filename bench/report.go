@@ -44,6 +44,7 @@ type column struct {
 	Against map[string]comparison `json:"against,omitempty"` // by the other proxy's name
 	Skipped string                `json:"skipped,omitempty"`
 	Failed  string                `json:"failed,omitempty"`
+	Must    *must                 `json:"must,omitempty"` // of the subject's own figure
 
 	version string
 }
@@ -122,6 +123,9 @@ func (r *row) compare() {
 			if a.Name != b.Name {
 				a.Against[b.Name] = r.judge(a, &b)
 			}
+		}
+		if a.Name == subject {
+			a.Must = verdict(bound{Value: r.cost.alone}, a.spread(costOf), a.clean())
 		}
 	}
 }

@@ -75,6 +75,17 @@ func (r *report) musts(b *strings.Builder) {
 		}
 	}
 	b.WriteString("\n")
+	for i := range r.Rows {
+		r.Rows[i].mustAlone(b)
+	}
+}
+
+// mustAlone prints the bound of a figure that is compared with nobody's.
+func (r *row) mustAlone(b *strings.Builder) {
+	if s := r.column(subject); s != nil && s.Must != nil {
+		fmt.Fprintf(b, "%s: **%.2f** (%.2f–%.2f) %s, must be %s: %s.\n\n", r.Name, s.spread(costOf).Median, s.spread(costOf).Min, s.spread(costOf).Max,
+			r.Unit.Name, s.Must.Bound, s.Must.Verdict)
+	}
 }
 
 func (r *report) rounds() string {
@@ -119,7 +130,7 @@ func (r *row) bounded() []boundedFigure {
 		{"requests/s", r.rate, func(c comparison) (spread, *must) { return c.Rate, c.RateMust }},
 		{"p99 latency", r.p99, func(c comparison) (spread, *must) { return c.P99, c.P99Must }},
 	}
-	return slices.DeleteFunc(all, func(f boundedFigure) bool { return f.bounds == bounds{} })
+	return slices.DeleteFunc(all, func(f boundedFigure) bool { return f.bounds == bounds{} || f.bounds.alone > 0 })
 }
 
 func (r *row) mustLine(b *strings.Builder, f boundedFigure, rivals []string) {

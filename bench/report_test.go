@@ -313,3 +313,24 @@ func TestParsePerf(t *testing.T) {
 		t.Errorf("%v calls a request, want 5", got)
 	}
 }
+
+// TestReportJudgesAlone: a figure that is a ratio already has a bound of its own, for the subject alone.
+func TestReportJudgesAlone(t *testing.T) {
+	for cost, want := range map[float64]string{1.15: verdictMet, 1.16: verdictMissed} {
+		r := testReport()
+		row := newRow(scenario{name: "chain", unit: unitTimes, cost: ofItself(1.15)}, []candidate{{name: "sluice"}, {name: "nginx"}})
+		for i := range row.Proxies {
+			row.Proxies[i].Rounds = []measurement{{Round: 1, Cost: cost - 0.1}, {Round: 2, Cost: cost}, {Round: 3, Cost: cost + 0.1}}
+		}
+		r.Rows = append(r.Rows, row)
+		r.finish()
+		ours, theirs := r.Rows[1].Proxies[0], r.Rows[1].Proxies[1]
+		if ours.Must == nil || ours.Must.Verdict != want || theirs.Must != nil || ours.Against["nginx"].CostMust != nil {
+			t.Errorf("%v: %+v; nginx %+v", cost, ours.Must, theirs.Must)
+		}
+		line := fmt.Sprintf("chain: **%.2f** (%.2f–%.2f) × CPU/request without, must be ≤ 1.15: %s.", cost, cost-0.1, cost+0.1, want)
+		if text := r.section(""); !strings.Contains(text, line) || strings.Contains(text, "| chain |") {
+			t.Errorf("the section lacks %q: %s", line, text)
+		}
+	}
+}

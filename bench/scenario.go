@@ -42,6 +42,7 @@ var (
 	unitConnection = unit{"CPU µs/connection", 0}
 	unitEffect     = unit{"ms to effect", 1}
 	unitFailed     = unit{"failed requests", 0}
+	unitTimes      = unit{"× CPU/request without", 2}
 	unitMemory     = unit{"RSS KiB/connection", 2}
 )
 
@@ -88,6 +89,8 @@ var scenarios = []scenario{
 		cost: atMost(1.0, 1.0), lacking: noPassThrough, measure: passConnections},
 	{name: "filters", about: "plain, 64 connections, 128 B; CORS, rate limit, rewrite and access log on the route", unit: unitRequest,
 		shape: shape{Filters: true}, lacking: noFilters, cost: atMost(0.9, 0), measure: filtersChain},
+	{name: "chain", about: "what the row before costs beside a route of the same process without filters and log, one after the other in each round",
+		unit: unitTimes, shape: shape{Filters: true}, lacking: noFilters, cost: ofItself(1.15), measure: chainBesideBare},
 	{name: "idle-mem", about: "growth of RSS by an idle plain keep-alive connection", unit: unitMemory,
 		cost: atMost(0.8, 0).caddy(0.1), restart: true, measure: idlePlain},
 	{name: "idle-mem-tls", about: "growth of RSS by an idle TLS keep-alive connection", unit: unitMemory,

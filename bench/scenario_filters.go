@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,6 +52,22 @@ func filtersChain(ctx context.Context, r *rig, p *running) (measurement, error) 
 		}
 	}
 	return r.measure(ctx, p, load{address: p.plain, host: hostChain, path: filteredSmall, conns: filtersConns}, loadKept, r.origin.plain)
+}
+
+// chainBesideBare divides what a request costs with the chain by what it costs the same process without.
+func chainBesideBare(ctx context.Context, r *rig, p *running) (measurement, error) {
+	bare, err := r.measure(ctx, p, load{address: p.plain, host: hostBench, path: pathSmall, conns: filtersConns}, loadKept, r.origin.plain)
+	if err != nil {
+		return measurement{}, err
+	}
+	m, err := filtersChain(ctx, r, p)
+	if err != nil {
+		return measurement{}, err
+	}
+	m.Extra = map[string]float64{"CPU µs/request with": m.Cost, "CPU µs/request without": bare.Cost}
+	m.Cost /= bare.Cost
+	m.Errors, m.Bad, m.Example = m.Errors+bare.Errors, m.Bad+bare.Bad, cmp.Or(m.Example, bare.Example)
+	return m, nil
 }
 
 // checkRewrite asks for a path that is the origin's large answer only once it is rewritten.

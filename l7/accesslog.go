@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -14,7 +16,7 @@ import (
 // Bounds of the access log. A longer value is cut and ends in "...".
 const (
 	logBufferBytes  = 64 << 10        // a loop's buffer is handed to the writer when it has this many bytes
-	logBuffers      = 2               // buffers of a loop: one is filled while the other is written
+	logBuffers      = 2               // buffers of a loop for each kind of lines: one is filled while the other is written
 	logTargetMax    = 8 << 10         // bytes of a target; a request line is not longer by default
 	logValueMax     = 2 << 10         // bytes of any other value that a client chose
 	logNameMax      = 512             // bytes of a name out of the configuration
@@ -24,19 +26,31 @@ const (
 	logLineMax = 6*(logTargetMax+7*logValueMax+5*logNameMax) + 4<<10
 )
 
-// AccessLog writes a line for each Record to one writer, as ingress-nginx's log-format-upstream or as JSON. Loops append
-// lines to buffers of their own; a goroutine of the log's writes full ones. When the writer is behind by all of a loop's
-// buffers, that loop's lines are dropped and counted: traffic never waits for the log.
+// AccessLog writes a line for each Record to standard output or a file (Open), as ingress-nginx's log-format-upstream or as
+// JSON. Loops append lines to buffers of their own; a goroutine of the log's writes full ones, and has the files. When the
+// writer is behind by all of a loop's buffers, that loop's lines are dropped and counted: traffic never waits for the log.
 //
 // Write and Tick are called on the loop that they name. Whatever bytes a client sends, a record is one line, and its
 // fields stand where they belong: text escapes as nginx does (\xHH), and in fields without quotes also blanks and
 // brackets; JSON escapes control characters and replaces what is not UTF-8.
 type AccessLog struct {
-	out   io.Writer
+	Logger *slog.Logger // is told of files that cannot be opened; nil: slog.Default. To be set before Open
+
 	loops []logLoop
 	full  chan *logBuffer // has room for all buffers there are: sending never waits
 	done  chan struct{}
-	torn  bool // the last write ended within a line; the writer goroutine's
+
+	paths atomic.Pointer[LogPaths] // nil: standard output
+	apart atomic.Bool              // the kinds of lines go to different places
+	split bool                     // … at some time did: there are buffers for each. Whoever calls Open has it
+	again atomic.Bool              // files are to be opened again
+	woken chan struct{}
+
+	// The writer goroutine's.
+	followed         *LogPaths
+	sinks            [logKinds]*logSink
+	standard, errors logSink // standard output and standard error
+	open             func(path string) (*os.File, error)
 
 	lost   atomic.Uint64
 	failed atomic.Uint64
@@ -45,8 +59,8 @@ type AccessLog struct {
 // logLoop is one loop's part.
 type logLoop struct {
 	_       cacheLine
-	filling *logBuffer      // nil: to be taken from free
-	free    chan *logBuffer // written ones come back
+	filling [logKinds]*logBuffer      // nil: to be taken from free. Of HTTP alone while all lines go to one place
+	free    [logKinds]chan *logBuffer // written ones come back
 	stamp   logStamp
 	dropped Counter
 	_       cacheLine
@@ -57,31 +71,45 @@ type logBuffer struct {
 	b     []byte
 	lines int
 	since int64 // second of the first line
+	kind  logKind
 	home  chan *logBuffer
 }
 
 func (b *logBuffer) reset() { b.b, b.lines = append(b.b[:0], '\n'), 0 }
 
-// NewAccessLog starts a log of the loops 0 … loops-1 to out. Close ends it.
+// NewAccessLog starts a log of the loops 0 … loops-1 to out, which is the process's standard output or stands for it. Close
+// ends it.
 func NewAccessLog(out io.Writer, loops int) *AccessLog {
-	a := &AccessLog{out: out, loops: make([]logLoop, loops), full: make(chan *logBuffer, loops*logBuffers), done: make(chan struct{})}
+	a := &AccessLog{loops: make([]logLoop, loops), full: make(chan *logBuffer, loops*logBuffers*int(logKinds)),
+		done: make(chan struct{}), woken: make(chan struct{}, 1), open: openLogFile}
+	a.standard.out, a.errors.out = out, os.Stderr
+	a.sinks = [logKinds]*logSink{&a.standard, &a.standard}
 	for i := range a.loops {
-		l := &a.loops[i]
-		l.free = make(chan *logBuffer, logBuffers)
-		for range logBuffers {
-			b := &logBuffer{b: make([]byte, 0, 1+logBufferBytes+logLineMax), home: l.free}
-			b.reset()
-			l.free <- b
+		for kind := range logKinds {
+			a.loops[i].free[kind] = make(chan *logBuffer, logBuffers)
 		}
 	}
+	a.addBuffers(logHTTP)
 	go a.run()
 	return a
+}
+
+// addBuffers gives every loop its buffers for a kind of lines.
+func (a *AccessLog) addBuffers(kind logKind) {
+	for i := range a.loops {
+		home := a.loops[i].free[kind]
+		for range logBuffers {
+			b := &logBuffer{b: make([]byte, 0, 1+logBufferBytes+logLineMax), kind: kind, home: home}
+			b.reset()
+			home <- b
+		}
+	}
 }
 
 // Write appends r's line. It neither waits nor allocates.
 func (a *AccessLog) Write(loop int, r *Record) {
 	l := &a.loops[loop]
-	b := l.begin(r.Now)
+	b := l.begin(logHTTP, r.Now)
 	if b == nil {
 		return
 	}
@@ -93,47 +121,50 @@ func (a *AccessLog) Write(loop int, r *Record) {
 	default:
 		b.b = appendText(b.b, r, &l.stamp)
 	}
-	a.endLine(l)
+	a.endLine(l, b)
 }
 
 // begin gives the buffer for a line at the time of day now; nil: the writer is behind, and the line is counted as lost.
-func (l *logLoop) begin(now time.Time) *logBuffer {
+func (l *logLoop) begin(kind logKind, now time.Time) *logBuffer {
 	second := l.stamp.set(now)
-	if l.filling == nil && !l.take(second) {
+	if l.filling[kind] == nil && !l.take(kind, second) {
 		l.dropped.Inc()
 		return nil
 	}
-	return l.filling
+	return l.filling[kind]
 }
 
 // endLine follows once a line stands in the buffer.
-func (a *AccessLog) endLine(l *logLoop) {
-	b := l.filling
+func (a *AccessLog) endLine(l *logLoop, b *logBuffer) {
 	b.lines++
 	if len(b.b) > logBufferBytes || l.stamp.second != b.since {
-		a.handOver(l)
+		a.handOver(l, b.kind)
 	}
 }
 
 // Tick hands over the lines that wait, so that the last lines of a loop that falls silent come out. To be called every
 // second.
-func (a *AccessLog) Tick(loop int) { a.handOver(&a.loops[loop]) }
+func (a *AccessLog) Tick(loop int) {
+	for kind := range logKinds {
+		a.handOver(&a.loops[loop], kind)
+	}
+}
 
 // take makes a written buffer the one that is filled; false: the writer is behind.
-func (l *logLoop) take(second int64) bool {
+func (l *logLoop) take(kind logKind, second int64) bool {
 	select {
-	case l.filling = <-l.free:
-		l.filling.since = second
+	case l.filling[kind] = <-l.free[kind]:
+		l.filling[kind].since = second
 		return true
 	default:
 		return false
 	}
 }
 
-func (a *AccessLog) handOver(l *logLoop) {
-	if l.filling != nil && l.filling.lines > 0 {
-		a.full <- l.filling
-		l.filling = nil
+func (a *AccessLog) handOver(l *logLoop, kind logKind) {
+	if b := l.filling[kind]; b != nil && b.lines > 0 {
+		a.full <- b
+		l.filling[kind] = nil
 	}
 }
 
@@ -154,7 +185,7 @@ var errLogBehind = errors.New("access log: its writer did not take the last line
 // Close writes what waits and ends the log. It is called once, when the loops have ended; nothing may be written after.
 func (a *AccessLog) Close() error {
 	for i := range a.loops {
-		a.handOver(&a.loops[i])
+		a.Tick(i)
 	}
 	close(a.full)
 	late := time.NewTimer(logCloseTimeout)
@@ -170,30 +201,50 @@ func (a *AccessLog) Close() error {
 // run writes buffers in the order in which they were handed over.
 func (a *AccessLog) run() {
 	defer close(a.done)
-	for b := range a.full {
-		a.write(b)
-		b.reset()
-		b.home <- b
+	defer a.closeFiles()
+	for {
+		select {
+		case b, more := <-a.full:
+			if !more {
+				return
+			}
+			a.follow()
+			a.write(b)
+			b.reset()
+			b.home <- b
+		case <-a.woken:
+			a.follow()
+		}
+	}
+}
+
+func (a *AccessLog) closeFiles() {
+	for _, s := range a.sinks {
+		s.close()
 	}
 }
 
 // write writes one buffer. An error costs the lines that did not get through, and nothing else: the next buffer is
 // tried again, on a line of its own.
 func (a *AccessLog) write(b *logBuffer) {
+	to := a.sinks[b.kind]
+	if to.out == nil {
+		to = &a.standard
+	}
 	begin := 1
-	if a.torn {
+	if to.torn {
 		begin = 0
 	}
-	n, err := a.out.Write(b.b[begin:])
+	n, err := to.out.Write(b.b[begin:])
 	if err == nil {
-		a.torn = false
+		to.torn = false
 		return
 	}
 	a.failed.Add(1)
 	end := min(begin+max(n, 0), len(b.b))
 	a.lost.Add(uint64(bytes.Count(b.b[max(end, 1):], []byte{'\n'})))
 	if end > begin {
-		a.torn = b.b[end-1] != '\n'
+		to.torn = b.b[end-1] != '\n'
 	}
 }
 

@@ -294,7 +294,7 @@ func TestAccessLogOrder(t *testing.T) {
 				l, r := &a.loops[loop], usual()
 				r.User = []byte{byte('a' + loop)}
 				for i := range lines {
-					for l.filling == nil && len(l.free) == 0 {
+					for l.filling[logHTTP] == nil && len(l.free[logHTTP]) == 0 {
 						time.Sleep(time.Millisecond)
 					}
 					r.BodyBytes = int64(i)
@@ -411,7 +411,7 @@ func TestAccessLogHandsOver(t *testing.T) {
 		{"a second has begun", func(a *AccessLog) { a.Write(0, at(999)); a.Write(0, at(1000)) }, 1},
 		{"tick", func(a *AccessLog) { a.Write(0, at(0)); a.Tick(0); a.Tick(0) }, 1},
 		{"full", func(a *AccessLog) {
-			for a.loops[0].filling == nil || len(a.loops[0].filling.b) < logBufferBytes-1000 {
+			for a.loops[0].filling[logHTTP] == nil || len(a.loops[0].filling[logHTTP].b) < logBufferBytes-1000 {
 				a.Write(0, at(0))
 			}
 			for range 10 {
@@ -424,8 +424,8 @@ func TestAccessLogHandsOver(t *testing.T) {
 			a := NewAccessLog(w, 1)
 			c.do(a)
 			l := &a.loops[0]
-			out := logBuffers - len(l.free)
-			if l.filling != nil {
+			out := logBuffers - len(l.free[logHTTP])
+			if l.filling[logHTTP] != nil {
 				out--
 			}
 			if out != c.want {
@@ -446,7 +446,7 @@ func TestAccessLogAllocatesNothing(t *testing.T) {
 		r := with(retried)
 		r.Format, r.UserAgent, r.Err = format, []byte("\"quoted\" \xff ä\u2028"), fastpath.ErrReset
 		write := func() {
-			for len(a.loops[0].free) == 0 { // a dropped line would prove nothing
+			for len(a.loops[0].free[logHTTP]) == 0 { // a dropped line would prove nothing
 				runtime.Gosched()
 			}
 			r.Now = r.Now.Add(time.Second) // the costlier way: a new stamp each time
@@ -470,7 +470,7 @@ func BenchmarkAccessLog(b *testing.B) {
 			defer a.Close()
 			l, r := &a.loops[0], with(func(r *Record) { r.Format = format })
 			for b.Loop() {
-				for l.filling == nil && len(l.free) == 0 { // a dropped line would cost nothing
+				for l.filling[logHTTP] == nil && len(l.free[logHTTP]) == 0 { // a dropped line would cost nothing
 					runtime.Gosched()
 				}
 				a.Write(0, r)

@@ -47,11 +47,17 @@ type ClientAuth struct {
 	Terms ClientTerms
 
 	// TLS is the configuration of handshakes under this policy: its session ticket keys are nobody else's. The door's.
-	TLS atomic.Pointer[tls.Config]
+	TLS atomic.Pointer[Handshakes]
 
 	roots, between *x509.CertPool
 	names          *x509.CertPool // what clients are told
 	lists          []*revocations
+}
+
+// Handshakes is the configuration of handshakes that a door has made, and of what: it compares that with what holds now.
+type Handshakes struct {
+	Config *tls.Config
+	Of     any
 }
 
 // PolicyID tells terms apart.

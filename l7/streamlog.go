@@ -26,8 +26,11 @@ type StreamRecord struct {
 
 // WriteStream appends r's line. It neither waits nor allocates.
 func (a *AccessLog) WriteStream(loop int, r *StreamRecord) {
-	l := &a.loops[loop]
-	b := l.begin(r.Now)
+	l, kind := &a.loops[loop], logHTTP
+	if a.apart.Load() {
+		kind = logStream
+	}
+	b := l.begin(kind, r.Now)
 	if b == nil {
 		return
 	}
@@ -36,7 +39,7 @@ func (a *AccessLog) WriteStream(loop int, r *StreamRecord) {
 	} else {
 		b.b = appendStreamText(b.b, r, &l.stamp)
 	}
-	a.endLine(l)
+	a.endLine(l, b)
 }
 
 // appendStreamText appends a line of ingress-nginx's log-format-stream:

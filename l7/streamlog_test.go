@@ -20,7 +20,7 @@ func TestStreamLog(t *testing.T) {
 	a.WriteStream(0, &r)
 	r.Status, r.Err, r.Format, r.Upstream = StreamStatus(false, fastpath.ErrRefused), fastpath.ErrRefused, LogJSON, netip.AddrPort{}
 	a.WriteStream(0, &r)
-	if n := testing.AllocsPerRun(100, func() { a.loops[0].filling.reset(); a.WriteStream(0, &r) }); n > 0 {
+	if n := testing.AllocsPerRun(100, func() { a.loops[0].filling[logHTTP].reset(); a.WriteStream(0, &r) }); n > 0 {
 		t.Errorf("a line costs %v allocations", n)
 	}
 	_ = a.Close()

@@ -35,7 +35,7 @@ func bindDatagrams(o Options) (*os.File, error) {
 	if o.Share {
 		c.Control = sharePort
 	}
-	packets, err := c.ListenPacket(context.Background(), "udp", o.Address)
+	packets, err := c.ListenPacket(context.Background(), "udp"+family(o.Address), o.Address)
 	if err != nil {
 		return nil, err
 	}

@@ -28,7 +28,7 @@ import (
 // Options say what is to be opened.
 type Options struct {
 	Name    string       // under which the socket is passed on to a successor
-	Address string       // HOST:PORT, or unix:///PATH
+	Address string       // HOST:PORT, or unix:///PATH; without HOST all addresses of both families, with 0.0.0.0 those of IPv4
 	Share   bool         // other processes of the same user may listen on the same port (TCP only)
 	Legacy  *Inheritance // what a predecessor left; nil: nothing
 
@@ -95,7 +95,15 @@ func bind(o Options) (net.Listener, error) {
 	if o.Share {
 		c.Control = sharePort
 	}
-	return c.Listen(noContext, "tcp", o.Address)
+	return c.Listen(noContext, "tcp"+family(o.Address), o.Address)
+}
+
+// family is "4" for all addresses of IPv4: net would listen on IPv6's, too.
+func family(address string) string {
+	if at, err := netip.ParseAddrPort(address); err == nil && at.Addr() == netip.IPv4Unspecified() {
+		return "4"
+	}
+	return ""
 }
 
 func sharePort(_, _ string, raw syscall.RawConn) (err error) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7"
 )
 
@@ -117,6 +118,7 @@ func (k *compiler) newHost(v *VirtualHost) *Host {
 	h := k.host.Host
 	k.hostCertificate()
 	k.hostClientAuth()
+	k.hostCiphers()
 	k.host.common = newChain(k.stages(v.Owner, v.Filters))
 	k.host.common.failed = k.host.common.failed || v.ClientAuth != nil && h.ClientAuth == nil
 	if v.Passthrough != "" {
@@ -154,6 +156,20 @@ func (k *compiler) hostCertificate() {
 		return
 	}
 	h.Certificate = parsed.certificate
+}
+
+// hostCiphers reads the host's own suites. A list without one that is spoken leaves the host those of all.
+func (k *compiler) hostCiphers() {
+	h := k.host.Host
+	if h.source.Ciphers == "" {
+		return
+	}
+	suites, _ := fastpath.CipherSuites(h.source.Ciphers)
+	if len(suites) == 0 {
+		k.hostProblem(h.source.Owner, hostField(h.source), "%q names no cipher suite; those of all hosts hold", h.source.Ciphers)
+		return
+	}
+	h.Ciphers = &Ciphers{Suites: suites}
 }
 
 // compileTrie leads paths to the host's routes as nginx's locations would.

@@ -43,6 +43,7 @@ type VirtualHost struct {
 	PassthroughProxy ProxyVersion    // that its backends are sent first
 	Owner            Object          // the Ingress that owns the host-scoped settings (the oldest)
 	ClientAuth       *ClientAuth     // what is asked of clients' certificates; nil: nothing
+	Ciphers          string          // TLS 1.2's suites, for fastpath.CipherSuites; "": those of all hosts
 	RegexMode        bool            // every path is a case-insensitive regex anchored at its start (use-regex, rewrite-target)
 	IgnoreSlash      bool            // a Prefix takes the path without its slash too, and nothing answers 301 (sluice-trailing-slash)
 	Filters          []filter.Config // host-scoped, before a rule's own (app-root)

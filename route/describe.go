@@ -30,6 +30,7 @@ type DescribedHost struct {
 	Certificate      *DescribedPair  `json:"certificate,omitempty"` // absent: the wildcard host's, or the default
 	Passthrough      string          `json:"passthrough,omitempty"`
 	PassthroughProxy int             `json:"passthroughProxyProtocol,omitempty"` // version that its backends are sent
+	Ciphers          []string        `json:"ciphers,omitempty"`                  // of its own; absent: those of all
 	RegexMode        bool            `json:"regexMode,omitempty"`
 	IgnoreSlash      bool            `json:"ignoreSlash,omitempty"`
 	Filters          []string        `json:"filters,omitempty"`
@@ -118,6 +119,7 @@ func (h *Host) describe() DescribedHost {
 		Certificate:      describePair(v.Certificate, h.Certificate),
 		Passthrough:      v.Passthrough,
 		PassthroughProxy: int(v.PassthroughProxy),
+		Ciphers:          h.cipherNames(),
 		RegexMode:        v.RegexMode,
 		IgnoreSlash:      v.IgnoreSlash,
 		Filters:          describeFilters(v.Filters),
@@ -130,6 +132,15 @@ func (h *Host) describe() DescribedHost {
 			Service:  r.Service, Port: r.Port, Cluster: r.Cluster, Fallback: r.Fallback, Filters: describeFilters(r.Filters)}
 	}
 	return d
+}
+
+func (h *Host) cipherNames() (names []string) {
+	if h.Ciphers != nil {
+		for _, id := range h.Ciphers.Suites {
+			names = append(names, tls.CipherSuiteName(id))
+		}
+	}
+	return names
 }
 
 func describeCanaries(list []Canary) (ids []string) {

@@ -2,6 +2,7 @@ package route
 
 import (
 	"crypto/tls"
+	"sync/atomic"
 
 	"github.com/sluiceproxy/sluice/l7"
 	"github.com/sluiceproxy/sluice/upstream"
@@ -19,6 +20,7 @@ type Host struct {
 	Passthrough *upstream.Cluster // nil: terminate
 
 	ClientAuth *l7.ClientAuth // nil: clients are not asked for certificates
+	Ciphers    *Ciphers       // nil: those of all hosts
 
 	source   *VirtualHost
 	hash     uint64         // of its key in the Snapshot's table
@@ -27,6 +29,12 @@ type Host struct {
 	problems []Problem
 	refused  bool // its own certificate is unusable: the default one is shown, also where a wildcard has one
 	ownMiss  bool // miss has the host's filters before it
+}
+
+// Ciphers are a host's own cipher suites of TLS 1.2.
+type Ciphers struct {
+	Suites []uint16
+	TLS    atomic.Pointer[l7.Handshakes] // the door's
 }
 
 // Name is the host's name as configured: lower case, "*.shop.example", or "" for the catch-all.

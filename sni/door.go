@@ -2,7 +2,6 @@ package sni
 
 import (
 	"context"
-	"crypto/tls"
 	"net/netip"
 	"sync/atomic"
 
@@ -17,10 +16,10 @@ import (
 type Door struct {
 	DoorConfig
 	listener *listener
-	tls      atomic.Pointer[tls.Config] // for the versions that Limits said last
-	shedding atomic.Int32               // loops that are looking for idle connections
-	accepted *l7.Accepted               // what all connections have in common that need no look at their first bytes
-	next     atomic.Uint32              // breaks ties round robin
+	tls      atomic.Pointer[l7.Handshakes] // of hosts without a policy for client certificates
+	shedding atomic.Int32                  // loops that are looking for idle connections
+	accepted *l7.Accepted                  // what all connections have in common that need no look at their first bytes
+	next     atomic.Uint32                 // breaks ties round robin
 	Stats    DoorStats
 }
 
@@ -68,9 +67,6 @@ func NewDoor(c DoorConfig) *Door {
 	}
 	if d.Acceptor == nil {
 		d.Acceptor = new(Acceptor)
-	}
-	if c.TLS {
-		d.tls.Store(d.newTLSConfig(nil))
 	}
 	return d
 }

@@ -27,7 +27,9 @@ type Limits struct {
 	HandshakesMax    int           // under way or queued, of all clients together; at most 1,024
 	TLSMin, TLSMax   uint16        // tls.VersionTLS12 or tls.VersionTLS13
 	TLSCiphers       []uint16      // of fastpath.CipherSuites; nil: all of them
+	TLSCurves        []tls.CurveID // key exchanges; nil: Go's
 	TLSNoTickets     bool          // sessions are not resumed
+	TLSTicketKey     *[32]byte     // of tickets, for every process that is given it; nil: keys of the process's own, which rotate
 	RejectUnknown    bool          // a handshake for a name that no host has ends in alert 112 (unrecognized_name)
 
 	ProxyHeaderTimeout  time.Duration // from accept to a whole PROXY header

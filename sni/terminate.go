@@ -1,73 +1,106 @@
 package sni
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/route"
 )
 
-// newTLSConfig is what terminated connections are served with whose host has this policy for client certificates (nil:
-// none). One Config is one set of session ticket keys: each policy has its own, so that no session resumes across policies.
-// Whatever a client shows, the handshake succeeds: an HTTP answer says what is wrong with it, as nginx does.
-func (d *Door) newTLSConfig(p *l7.ClientAuth) *tls.Config {
-	l := d.Limits()
-	c := &tls.Config{
-		MinVersion: l.TLSMin, MaxVersion: l.TLSMax,
-		CipherSuites:           l.ciphers(),
-		SessionTicketsDisabled: l.TLSNoTickets,
-		NextProtos:             protocols(d.HTTP), // no overlap with the client's list: alert 120
-		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			name, s := normalName([]byte(hello.ServerName)), d.Store.Load()
-			if d.Limits().RejectUnknown && !s.Knows(name) {
-				return nil, nil // alert 112, unrecognized_name
-			}
-			return fastpath.OffLoop(hello.Conn, s.Certificate(name)), nil
-		},
-		DynamicRecordSizingDisabled: true, // full records: the loop writes what it has by one call
+// handshakeTerms are what a tls.Config is made of. Limits are immutable: the same pointer says the same.
+type handshakeTerms struct {
+	limits *Limits
+	http2  bool
+}
+
+// tlsConfig is what a host's connections are served with: the Config of its policy for client certificates, and with a
+// list of suites of its own a copy with that. Tickets of the one open those of the other: crypto/tls resumes no session
+// whose suite is not in the list.
+func (d *Door) tlsConfig(h *route.Host) *tls.Config {
+	general, own := d.policyConfig(h.ClientAuth), h.Ciphers
+	if own == nil {
+		return general
 	}
+	made := own.TLS.Load()
+	if made == nil || made.Of != any(general) {
+		made = &l7.Handshakes{Config: general.Clone(), Of: general}
+		made.Config.CipherSuites = own.Suites
+		own.TLS.Store(made)
+	}
+	return made.Config
+}
+
+// policyConfig is the present Config of a policy (nil: none). One Config is one set of session ticket keys: each policy has
+// its own, so that no session resumes across policies. Other terms make another Config with the same keys.
+func (d *Door) policyConfig(p *l7.ClientAuth) *tls.Config {
+	slot := &d.tls
+	if p != nil {
+		slot = &p.TLS
+	}
+	terms := handshakeTerms{d.Limits(), d.HTTP.Router.Settings().HTTP2}
+	for {
+		made := slot.Load()
+		if made != nil && made.Of == any(terms) {
+			return made.Config
+		}
+		other := &l7.Handshakes{Config: d.newTLSConfig(p, terms, made), Of: terms}
+		if slot.CompareAndSwap(made, other) {
+			return other.Config
+		}
+		// Another loop was faster.
+	}
+}
+
+// newTLSConfig makes the Config of a policy. before is the one that holds so far, whose keys live on, or nil. Whatever a
+// client shows, the handshake succeeds: an HTTP answer says what is wrong with it, as nginx does.
+func (d *Door) newTLSConfig(p *l7.ClientAuth, terms handshakeTerms, before *l7.Handshakes) *tls.Config {
+	l, c := terms.limits, &tls.Config{}
+	if before != nil && l.TLSTicketKey == nil && before.Of.(handshakeTerms).limits.TLSTicketKey == nil {
+		c = before.Config.Clone()
+	}
+	c.MinVersion, c.MaxVersion = l.TLSMin, l.TLSMax
+	c.CipherSuites, c.CurvePreferences = l.ciphers(), l.TLSCurves
+	c.SessionTicketsDisabled = l.TLSNoTickets
+	if l.TLSTicketKey != nil {
+		c.SetSessionTicketKeys([][32]byte{policyTicketKey(l.TLSTicketKey, p)})
+	}
+	c.NextProtos = protocols(terms.http2) // no overlap with the client's list: alert 120
+	c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		name, s := normalName([]byte(hello.ServerName)), d.Store.Load()
+		if d.Limits().RejectUnknown && !s.Knows(name) {
+			return nil, nil // alert 112, unrecognized_name
+		}
+		return fastpath.OffLoop(hello.Conn, s.Certificate(name)), nil
+	}
+	c.DynamicRecordSizingDisabled = true // full records: the loop writes what it has by one call
 	if p != nil {
 		c.ClientAuth, c.ClientCAs = tls.RequestClientCert, p.Authorities()
 	}
 	return c
 }
 
-// protocols are what ALPN offers: the slices are told apart by their lengths.
-func protocols(s *l7.Server) []string {
-	if s.Router.Settings().HTTP2 {
+// policyTicketKey is the key of a policy's tickets: of one given key each policy has another.
+func policyTicketKey(key *[32]byte, p *l7.ClientAuth) (out [32]byte) {
+	h := hmac.New(sha256.New, key[:])
+	if p != nil {
+		h.Write([]byte(p.ID))
+	}
+	h.Sum(out[:0])
+	return out
+}
+
+// protocols are what ALPN offers.
+func protocols(http2 bool) []string {
+	if http2 {
 		return []string{l7.ProtocolHTTP2, l7.ProtocolHTTP1}
 	}
 	return []string{l7.ProtocolHTTP1}
-}
-
-// tlsConfig is the present Config of a policy. Other versions or protocols make another one with the same ticket keys.
-func (d *Door) tlsConfig(p *l7.ClientAuth) *tls.Config {
-	slot := &d.tls
-	if p != nil {
-		slot = &p.TLS
-	}
-	cfg, l := slot.Load(), d.Limits()
-	if cfg == nil {
-		if cfg = d.newTLSConfig(p); !slot.CompareAndSwap(nil, cfg) {
-			cfg = slot.Load()
-		}
-	}
-	offered := len(cfg.NextProtos) > 1
-	if cfg.MinVersion == l.TLSMin && cfg.MaxVersion == l.TLSMax && offered == d.HTTP.Router.Settings().HTTP2 &&
-		cfg.SessionTicketsDisabled == l.TLSNoTickets && slices.Equal(cfg.CipherSuites, l.ciphers()) {
-		return cfg
-	}
-	other := cfg.Clone()
-	other.MinVersion, other.MaxVersion, other.NextProtos = l.TLSMin, l.TLSMax, protocols(d.HTTP)
-	other.CipherSuites, other.SessionTicketsDisabled = l.ciphers(), l.TLSNoTickets
-	if !slot.CompareAndSwap(cfg, other) {
-		return slot.Load() // another loop was faster
-	}
-	return other
 }
 
 // terminate begins the handshake.
@@ -86,7 +119,7 @@ func (a *arrival) terminate(c *fastpath.Conn, v Decision) {
 	}
 	c.SetDeadline(c.Loop().Now() + int64(d.Limits().HandshakeTimeout))
 	a.policy = v.Host.ClientAuth
-	if err := c.StartTLS(d.tlsConfig(a.policy), true, d.Work); err != nil {
+	if err := c.StartTLS(d.tlsConfig(v.Host), true, d.Work); err != nil {
 		d.Stats.Overload.Add(1)
 		c.Close()
 	}

@@ -156,6 +156,7 @@ type dialect struct {
 	speaks           protocol // backend-protocol
 	passthrough      bool
 	passthroughProxy route.ProxyVersion  // passthrough-proxy-protocol
+	ciphers          string              // ssl-ciphers; "": those of all hosts
 	defaultBackend   string              // name of a Service; "": none
 	algorithm        *upstream.Algorithm // nil: the default; the first Ingress that names a backend decides
 	ownAlgorithm     bool                // … by our own key, which wins

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -56,6 +57,8 @@ type configuration struct {
 	logFormat     *l7.LogFormat // sluice-access-log-format, which wins over log-format-escape-json
 	logTemplate   string        // log-format-upstream
 	logEscapeNone bool
+	logPath       string // access-log-path
+	noIPv6        bool   // disable-ipv6
 	compress      filter.Compress
 	hsts          filter.HSTS
 	hstsOff       bool
@@ -177,6 +180,9 @@ func (t *Translator) parseConfigMap(m *corev1.ConfigMap, list []*corev1.ConfigMa
 	for _, name := range slices.Sorted(maps.Keys(m.BinaryData)) {
 		problems = append(problems, problem(owner, "binaryData["+name+"]", "is not read; write the key as text under data"))
 	}
+	if c.noIPv6 && c.process.BindAddress.Is6() {
+		problems = append(problems, problem(owner, "data[disable-ipv6]", "is ignored: bind-address is %s", c.process.BindAddress))
+	}
 	c.finish()
 	return c, append(problems, c.readHeaderMaps(list, owner)...)
 }
@@ -262,6 +268,11 @@ func (c *configuration) finish() {
 	}
 	c.process.ProxyProtocol.Trusted = c.realIP
 	c.logLine()
+	for _, path := range []*string{&c.process.Logs.HTTP, &c.process.Logs.Stream} {
+		if *path = cmp.Or(*path, c.logPath); *path == logStdout {
+			*path = ""
+		}
+	}
 	if !c.hstsOff {
 		c.defaults.host = append(c.defaults.host, c.hsts)
 	}
@@ -273,6 +284,9 @@ func (c *configuration) finish() {
 	}
 	if c.blocked != "" {
 		c.defaults.host = append(c.defaults.host, filter.SourceRange{Deny: c.blocked})
+	}
+	if c.noIPv6 && !c.process.BindAddress.IsValid() {
+		c.process.BindAddress = netip.IPv4Unspecified()
 	}
 	if c.process.TLSMin > c.process.TLSMax {
 		c.process.TLSMin = c.process.TLSMax

@@ -1,7 +1,9 @@
 package translate
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
@@ -298,6 +300,15 @@ var logKeys = []configKey{
 			c.logFormat = &format
 			return nil
 		}},
+	{key: "access-log-path", preset: "/dev/stdout", otherwise: "/var/log/nginx/access.log", verdict: differs,
+		note: "ingress-nginx's default is standard output here too, as it is in its image. A file that is renamed or gone is made anew within a second; what " +
+			"cannot be opened is told of in the log, and standard output has the lines. Files only: no pipes, no syslog.",
+		text:  "Where access logs go: the absolute path of a file, opened again at SIGUSR1, /dev/stdout or /dev/stderr.",
+		parse: logPath(func(c *configuration) *string { return &c.logPath })},
+	{key: "http-access-log-path", verdict: same, text: "… that of HTTP, if it is another.",
+		parse: logPath(func(c *configuration) *string { return &c.process.Logs.HTTP })},
+	{key: "stream-access-log-path", verdict: same, text: "… that of TCP and UDP services, if it is another.",
+		parse: logPath(func(c *configuration) *string { return &c.process.Logs.Stream })},
 	{key: "server-tokens", preset: "false", verdict: differs, note: "Server: sluice, on answers of its own.",
 		text:  "Names the proxy in its answers.",
 		parse: boolean(func(c *configuration) *bool { return &c.settings.ServerTokens })},
@@ -319,6 +330,12 @@ var tlsKeys = []configKey{
 			c.process.NoTickets = err == nil && !on
 			return err
 		}},
+	{key: "ssl-session-ticket-key", verdict: differs,
+		note: "Replicas resume each other's sessions, but not nginx's. A changed key ends the sessions of the one before, as in ingress-nginx.",
+		text: "The key of those tickets: 48 or 80 bytes in Base64.", parse: parseTicketKey},
+	{key: "ssl-ecdh-curve", preset: "auto", verdict: differs,
+		note: "Go's order holds. Without X25519MLKEM768 in the list there is no post-quantum key exchange.",
+		text: "Key exchanges, between colons, of " + strings.Join(slices.Sorted(maps.Keys(curves)), ", ") + "; auto: all of these.", parse: parseCurves},
 	{key: "ssl-reject-handshake", preset: "false", verdict: same,
 		text:  "Ends TLS handshakes for server names that no host has, and those without one, by an alert.",
 		parse: boolean(func(c *configuration) *bool { return &c.process.RejectUnknown })},
@@ -336,6 +353,8 @@ var tlsKeys = []configKey{
 var processKeys = []configKey{
 	{key: "bind-address", preset: "", verdict: differs, note: "One address; --bind-address wins.", text: "The address to listen on; default all.",
 		parse: parseBindAddress},
+	{key: "disable-ipv6", preset: "false", verdict: same, text: "Listens on IPv4 addresses only.",
+		parse: boolean(func(c *configuration) *bool { return &c.noIPv6 })},
 	{key: "worker-shutdown-timeout", preset: "240s", verdict: same, text: "How long a drain waits for requests and tunnels.",
 		parse: duration(0, func(c *configuration) *time.Duration { return &c.process.DrainTimeout })},
 	{key: "sluice-connections-max", preset: "0", verdict: own,
@@ -630,6 +649,70 @@ func parseCiphers(ciphers *string, value string) error {
 		return &partly{strings.Join(unknown, ":") + " is not supported: suites with ECDHE and authenticated encryption are"}
 	}
 	return nil
+}
+
+// curves are the key exchanges that are spoken, by OpenSSL's names.
+var curves = map[string]tls.CurveID{
+	"X25519MLKEM768": tls.X25519MLKEM768, "SecP256r1MLKEM768": tls.SecP256r1MLKEM768, "SecP384r1MLKEM1024": tls.SecP384r1MLKEM1024,
+	"X25519": tls.X25519, "prime256v1": tls.CurveP256, "P-256": tls.CurveP256, "secp384r1": tls.CurveP384, "P-384": tls.CurveP384,
+	"secp521r1": tls.CurveP521, "P-521": tls.CurveP521,
+}
+
+func parseCurves(c *configuration, value string) error {
+	var list []tls.CurveID
+	var unknown []string
+	for _, name := range strings.FieldsFunc(value, func(r rune) bool { return r == ':' || r == ' ' }) {
+		id, ok := curves[name]
+		switch {
+		case name == "auto":
+			c.process.Curves = nil
+			return nil
+		case !ok:
+			unknown = append(unknown, name)
+		case !slices.Contains(list, id):
+			list = append(list, id)
+		}
+	}
+	if list == nil {
+		return fmt.Errorf("%q names none of %s", value, strings.Join(slices.Sorted(maps.Keys(curves)), ", "))
+	}
+	c.process.Curves = list
+	if unknown != nil {
+		return &partly{strings.Join(unknown, ":") + " is not supported; the others hold"}
+	}
+	return nil
+}
+
+// parseTicketKey reads a key as nginx's ssl_session_ticket_key has it in its file. Its errors do not show it.
+func parseTicketKey(c *configuration, value string) error {
+	key, err := base64.StdEncoding.DecodeString(value)
+	if err != nil {
+		return errors.New("is not Base64")
+	}
+	if len(key) != 48 && len(key) != 80 {
+		return fmt.Errorf("has %d bytes: 48 or 80 are a key (openssl rand 80 | openssl enc -A -base64)", len(key))
+	}
+	c.process.TicketKey = sha256.Sum256(append([]byte("session tickets\n"), key...))
+	return nil
+}
+
+const (
+	logStdout = "/dev/stdout"
+	logNginx  = "/var/log/nginx/access.log" // ingress-nginx's image has it lead to standard output
+)
+
+// logPath is a key that says where lines go.
+func logPath(field func(*configuration) *string) func(*configuration, string) error {
+	return func(c *configuration, value string) error {
+		if value == logNginx {
+			value = logStdout
+		}
+		err := l7.CheckLogPath(value)
+		if err == nil {
+			*field(c) = value
+		}
+		return err
+	}
 }
 
 func parseBindAddress(c *configuration, value string) error {

@@ -2,14 +2,10 @@ package translate
 
 // Keys that nothing acts on yet. A value that asks for nothing (idle) is no Problem.
 var laterKeys = []configKey{
-	{key: "access-log-path", verdict: later, idle: []string{"/var/log/nginx/access.log", "/dev/stdout"}, note: "it goes to standard output", text: "Where the access log goes."},
-	{key: "http-access-log-path", verdict: later, idle: []string{"/var/log/nginx/access.log", "/dev/stdout"}, note: "it goes to standard output", text: "… of HTTP."},
 	{key: "proxy-ssl-location-only", verdict: later, idle: []string{"false"}, text: "proxy-ssl-* hold for their own paths only."},
 	{key: "http2-max-field-size", verdict: refused, note: "large-client-header-buffers sets it, as for HTTP/1.1", text: "Bytes of one field."},
 	{key: "http2-max-header-size", verdict: refused, note: "large-client-header-buffers sets it, as for HTTP/1.1", text: "Bytes of a head."},
 	{key: "http2-max-requests", verdict: refused, idle: []string{"0"}, note: "keep-alive-requests sets it, as for HTTP/1.1", text: "Requests of one connection."},
-	{key: "ssl-ecdh-curve", verdict: later, idle: []string{"auto"}, note: "X25519MLKEM768, X25519 and the NIST curves are on", text: "Key exchanges."},
-	{key: "ssl-session-ticket-key", verdict: later, text: "Their key."},
 	{key: "ssl-early-data", verdict: later, idle: []string{"false"}, text: "TLS 1.3's 0-RTT."},
 	{key: "enable-ocsp", verdict: later, idle: []string{"false"}, text: "Staples OCSP answers."},
 	{key: "enable-opentelemetry", verdict: later, idle: []string{"false"}, text: "Traces."},
@@ -26,7 +22,6 @@ var laterKeys = []configKey{
 	{key: "otel-sampler-parent-based", verdict: later, text: "… as the client decided."},
 	{key: "otel-sampler-ratio", verdict: later, text: "… this share."},
 	{key: "log-format-stream", verdict: later, note: "lines are ingress-nginx's own, or JSON", text: "The access log's line of TCP and UDP services."},
-	{key: "stream-access-log-path", verdict: later, idle: []string{"/var/log/nginx/access.log", "/dev/stdout"}, note: "it goes to standard output", text: "… where it goes."},
 	{key: "use-geoip2", verdict: later, idle: []string{"false"}, text: "Countries of addresses."},
 	{key: "geoip2-autoreload-in-minutes", verdict: later, idle: []string{"0"}, text: "… read again."},
 	{key: "enable-modsecurity", verdict: later, note: "paths answer 503, but for Ingresses with enable-modsecurity: \"false\"", text: "A web application firewall.",
@@ -42,7 +37,6 @@ var laterKeys = []configKey{
 	{key: "default-type", verdict: later, idle: []string{"text/html"}, text: "Content-Type of responses without one."},
 	{key: "enable-auth-access-log", verdict: later, idle: []string{"false"}, text: "Logs requests to authentication services."},
 	{key: "forwarded-for-proxy-protocol-header", verdict: later, idle: []string{"x-forwarded-for-proxy-protocol"}, text: "A field with the PROXY header's address."},
-	{key: "disable-ipv6", verdict: later, idle: []string{"false"}, note: "bind-address chooses where to listen", text: "No listening on IPv6."},
 }
 
 // failClosed is the Problem of a protection that is asked for and not built.

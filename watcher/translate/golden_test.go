@@ -187,6 +187,7 @@ type (
 		PassthroughProxy int          `json:"passthroughProxy,omitempty"`
 		RegexMode        bool         `json:"regexMode,omitempty"`
 		IgnoreSlash      bool         `json:"ignoreSlash,omitempty"`
+		Ciphers          string       `json:"ciphers,omitempty"`
 		ClientAuth       string       `json:"clientAuth,omitempty"`
 		Filters          []string     `json:"filters,omitempty"`
 		Rules            []goldenRule `json:"rules,omitempty"`
@@ -253,7 +254,7 @@ var usualHSTS = filter.HSTS{MaxAge: 31536000 * time.Second, IncludeSubdomains: t
 
 func renderHost(h *route.VirtualHost) goldenHost {
 	out := goldenHost{Name: h.Name, Owner: h.Owner.Namespace + "/" + h.Owner.Name, Certificate: certificateName(h.Certificate),
-		Passthrough: h.Passthrough, PassthroughProxy: int(h.PassthroughProxy), RegexMode: h.RegexMode, IgnoreSlash: h.IgnoreSlash}
+		Passthrough: h.Passthrough, PassthroughProxy: int(h.PassthroughProxy), Ciphers: h.Ciphers, RegexMode: h.RegexMode, IgnoreSlash: h.IgnoreSlash}
 	if a := h.ClientAuth; a != nil {
 		out.ClientAuth = fmt.Sprintf("%s/%s: %s, depth %d, revocations %v", a.Owner.Namespace, a.Owner.Name, a.Terms.Mode, a.Terms.Depth, a.Terms.RevocationList != "")
 	}

@@ -160,6 +160,7 @@ func (b *hostBuild) build() {
 	b.out.Filters = b.translator.config.defaults.host
 	b.chooseAppRoot()
 	b.chooseClientAuth()
+	b.chooseCiphers()
 	b.choosePassthrough()
 }
 

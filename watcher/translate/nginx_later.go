@@ -10,17 +10,8 @@ import (
 // Keys of ingress-nginx that nothing acts on yet. What asks for protection fails closed: an Ingress that wants
 // authentication is not served without it.
 var laterAnnotations = slices.Concat(
-	laterBackends, laterFirewall, laterObservability,
+	laterFirewall, laterObservability,
 	needlessAnnotations)
-
-var laterBackends = []annotation{
-	{key: "ssl-ciphers", scope: scopeHost, risk: riskLow, verdict: later,
-		note: "AEAD ciphers with ECDHE only, as Go has them",
-		text: "TLS ciphers of the Ingress's hosts."},
-	{key: "ssl-prefer-server-ciphers", scope: scopeHost, risk: riskLow, verdict: refused, idle: []string{"true"},
-		note: "the server's order holds, whatever is set",
-		text: "Whose order of ciphers holds."},
-}
 
 var laterFirewall = []annotation{
 	{key: "enable-modsecurity", scope: scopeLocation, risk: riskLow, verdict: later, effect: deny,

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/sluiceproxy/sluice/route"
 )
@@ -26,6 +27,19 @@ var tlsAnnotations = []annotation{
 		},
 	},
 	{
+		key: "ssl-ciphers", scope: scopeHost, risk: riskLow, verdict: differs,
+		text: "TLS 1.2's cipher suites of the Ingress's hosts, as OpenSSL writes a list; of several Ingresses the oldest that has one decides.",
+		note: "Suites with ECDHE and authenticated encryption only, in Go's order; a list with others is a Problem, and the others are left out. TLS 1.3's are always on.",
+		parse: func(d *dialect, value string) error {
+			return parseCiphers(&d.ciphers, value)
+		},
+	},
+	{
+		key: "ssl-prefer-server-ciphers", scope: scopeHost, risk: riskLow, verdict: refused, idle: []string{"true"},
+		note: "the server's order holds, whatever is set: it takes what the machine is fast at, and all suites are sound",
+		text: "Whose order of ciphers holds.",
+	},
+	{
 		key: "passthrough-proxy-protocol", own: true, scope: scopeHost, risk: riskLow, verdict: own,
 		text: "With ssl-passthrough: v1 or v2 sends backends a PROXY header of that version before the client's own bytes; off (default) sends none.",
 		parse: func(d *dialect, value string) error {
@@ -37,4 +51,20 @@ var tlsAnnotations = []annotation{
 			return nil
 		},
 	},
+}
+
+// chooseCiphers takes the oldest Ingress's list of suites.
+func (b *hostBuild) chooseCiphers() {
+	winner := slices.IndexFunc(b.parts, func(p part) bool { return p.dialect.ciphers != "" && !p.rules.bare })
+	if winner < 0 {
+		return
+	}
+	p := b.parts[winner]
+	b.out.Ciphers = p.dialect.ciphers
+	for _, other := range b.parts[winner+1:] {
+		if o := other.dialect.ciphers; o != "" && !other.rules.bare && o != p.dialect.ciphers {
+			b.refuse(other.fragment, annotationField(b.translator.options.AnnotationsPrefix+"/ssl-ciphers"),
+				"is ignored for host %q: Ingress %s/%s comes first and has another", b.host.name, p.ing.Namespace, p.ing.Name)
+		}
+	}
 }

@@ -2,8 +2,12 @@ package translate
 
 import (
 	"crypto/tls"
+	"fmt"
+	"io"
 	"net/netip"
 	"time"
+
+	"github.com/sluiceproxy/sluice/l7"
 )
 
 // Process is what the ConfigMap says about listeners and the process rather than about routes and exchanges
@@ -17,15 +21,30 @@ type Process struct {
 	HelloTimeout     time.Duration // from accept to a complete ClientHello
 	HelloBytesMax    int           // of a ClientHello
 	HandshakeTimeout time.Duration
-	HandshakesMax    int    // under way or queued, all clients together
-	TLSMin, TLSMax   uint16 // ssl-protocols: tls.VersionTLS12 or tls.VersionTLS13
-	Ciphers          string // ssl-ciphers, for fastpath.CipherSuites; "": all
-	NoTickets        bool   // ssl-session-tickets: false
-	RejectUnknown    bool   // ssl-reject-handshake
+	HandshakesMax    int           // under way or queued, all clients together
+	TLSMin, TLSMax   uint16        // ssl-protocols: tls.VersionTLS12 or tls.VersionTLS13
+	Ciphers          string        // ssl-ciphers, for fastpath.CipherSuites; "": all
+	Curves           []tls.CurveID // ssl-ecdh-curve; nil: Go's
+	NoTickets        bool          // ssl-session-tickets: false
+	TicketKey        TicketKey     // ssl-session-ticket-key
+	RejectUnknown    bool          // ssl-reject-handshake
 
 	ConnectionsMax       int // client connections; 0: derived from the limit of open files
 	ConnectionsSourceMax int // … of one address; 0: a share of ConnectionsMax
 
+	Logs l7.LogPaths // where the access log goes
+}
+
+// TicketKey is made of ssl-session-ticket-key; zero: there is none. It prints as nothing that could be used.
+type TicketKey [32]byte
+
+// Format implements fmt.Formatter.
+func (k TicketKey) Format(f fmt.State, _ rune) {
+	if k == (TicketKey{}) {
+		_, _ = io.WriteString(f, "none")
+		return
+	}
+	_, _ = io.WriteString(f, "given")
 }
 
 // ProxyProtocol is how listeners read PROXY headers.
