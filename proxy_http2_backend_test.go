@@ -104,6 +104,32 @@ func TestHTTP2Backends(t *testing.T) {
 	all.Wait()
 }
 
+// TestHTTP2SmallPieces: Go's clients and servers give a window back for every 4 KiB that they read, twice, and long after the
+// last byte was sent. That is no flood.
+func TestHTTP2SmallPieces(t *testing.T) {
+	const size = 32 << 20
+	read := func(r io.Reader) (n int64) {
+		n, _ = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{r}, make([]byte, 4<<10))
+		return n
+	}
+	port := http2Application(t, false, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Got", fmt.Sprint(read(r.Body)))
+		_, _ = w.Write(make([]byte, size))
+	})
+	p := startProxy(t, secretOf(t, "tls", issue(t, "shop.example"))+site{name: "shop", host: "shop.example", secret: "tls", ports: []int{port},
+		annotations: map[string]string{"backend-protocol": "GRPC", "proxy-body-size": "0"}}.yaml())
+	r, _ := http.NewRequest("POST", "https://"+p.HTTPS+"/", bytes.NewReader(make([]byte, size)))
+	r.Host = "shop.example"
+	res, err := clientsOf(t, p, "shop.example")["h2"].Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if n := read(res.Body); n != size || res.Header.Get("Got") != fmt.Sprint(size) {
+		t.Errorf("the backend got %s bytes, the client %d; want %d", res.Header.Get("Got"), n, size)
+	}
+}
+
 // TestHTTP2BackendRefuses: what a backend says that it has not looked at is sent again, a POST of HTTP/1.1 too; a client that
 // leaves cancels its stream.
 func TestHTTP2BackendRefuses(t *testing.T) {

@@ -17,8 +17,6 @@ const (
 	h2ControlMax  = 1000                    // control frames that wait to be sent
 	h2Period      = int64(10 * time.Second) // in which misbehaviour is counted
 	h2ResetsMax   = 100                     // streams reset in that time before their answer, by the client or for its errors
-	h2NoiseMax    = 1000                    // frames in that time that move nothing, beyond what DATA justifies
-	h2SmallUpdate = 16 << 10                // a WINDOW_UPDATE by less is noise
 	h2Forgotten   = 8                       // streams that we reset and of which frames may still come
 	h2TurnFrames  = 256                     // frames that one turn leads
 	h2DrainWait   = int64(time.Second)      // between the two GOAWAYs, if no PING comes back
@@ -56,7 +54,7 @@ type http2 struct {
 
 	resent [h2Forgotten]uint32 // streams that we reset last
 	resets int32
-	noise  int32
+	noise  wire.H2Noise
 	period int64 // when counting began
 	queued int32 // control frames since all output had left
 

@@ -204,7 +204,7 @@ func (h *http2) dataHead(head wire.H2Head, n int) *wire.H2Error {
 			return err
 		}
 	} else {
-		h.earn()
+		h.noise.Moved()
 	}
 	s.credit(head.Length - n)
 	if s.left >= 0 {
@@ -346,10 +346,9 @@ func (h *http2) windowUpdate(head wire.H2Head, p []byte) *wire.H2Error {
 	if err != nil {
 		return err
 	}
-	if n < h2SmallUpdate {
-		if err := h.noisy(); err != nil {
-			return err
-		}
+	h.count()
+	if !h.noise.Update(n) {
+		return errH2Noise
 	}
 	if head.Stream == 0 {
 		if !h.window.Grow(int64(n)) {
@@ -444,7 +443,8 @@ func (h *http2) priorityUpdate(p []byte) *wire.H2Error {
 // count begins a new period when the present one is over.
 func (h *http2) count() {
 	if now := h.c.Loop().Now(); now-h.period > h2Period {
-		h.period, h.resets, h.noise = now, 0, 0
+		h.period, h.resets = now, 0
+		h.noise.Forget()
 	}
 }
 
@@ -460,20 +460,13 @@ func (h *http2) misbehaved() *wire.H2Error {
 // noisy counts a frame that moves nothing.
 func (h *http2) noisy() *wire.H2Error {
 	h.count()
-	if h.noise++; h.noise > h2NoiseMax {
+	if !h.noise.More() {
 		return errH2Noise
 	}
 	if h.queued > h2ControlMax {
 		return errH2Control
 	}
 	return nil
-}
-
-// earn is a frame of DATA, either way: it justifies the updates of two windows.
-func (h *http2) earn() {
-	if h.noise -= 2; h.noise < 0 {
-		h.noise = 0
-	}
 }
 
 // Errors of an HTTP/2 client.

@@ -350,7 +350,7 @@ func (s *stream) write(b []byte, end bool) {
 		if h.serving == s {
 			h.share -= n
 		}
-		h.earn()
+		h.noise.Sent(n)
 	}
 }
 

@@ -598,19 +598,19 @@ func TestH2Floods(t *testing.T) {
 			}
 			return c.f.WriteContinuation(1, false, nil)
 		}, wire.H2ContinuationsMax + 2},
-		"CVE-2019-9512 PING":     {func(c *h2client, i int) error { return c.f.WritePing(false, [8]byte{}) }, h2NoiseMax + 1},
-		"CVE-2019-9515 SETTINGS": {func(c *h2client, i int) error { return c.f.WriteSettings() }, h2NoiseMax + 1},
+		"CVE-2019-9512 PING":     {func(c *h2client, i int) error { return c.f.WritePing(false, [8]byte{}) }, wire.H2NoiseMax + 1},
+		"CVE-2019-9515 SETTINGS": {func(c *h2client, i int) error { return c.f.WriteSettings() }, wire.H2NoiseMax + 1},
 		"CVE-2019-9513 PRIORITY": {func(c *h2client, i int) error {
 			return c.f.WritePriority(uint32(2*i+1), h2.PriorityParam{})
-		}, h2NoiseMax + 1},
+		}, wire.H2NoiseMax + 1},
 		"CVE-2019-9518 empty DATA": {func(c *h2client, i int) error {
 			if i == 0 {
 				c.open(1, strings.Replace(h2Head, "GET", "POST", 1), false)
 			}
 			return c.f.WriteData(1, false, nil)
-		}, h2NoiseMax + 1},
-		"CVE-2019-9511 small WINDOW_UPDATE": {func(c *h2client, i int) error { return c.f.WriteWindowUpdate(0, 1) }, h2NoiseMax + 1},
-		"unknown frames":                    {func(c *h2client, i int) error { return c.f.WriteRawFrame(0xee, 0, 0, nil) }, h2NoiseMax + 1},
+		}, wire.H2NoiseMax + 1},
+		"CVE-2019-9511 small WINDOW_UPDATE": {func(c *h2client, i int) error { return c.f.WriteWindowUpdate(0, 1) }, wire.H2NoiseMax + 1},
+		"unknown frames":                    {func(c *h2client, i int) error { return c.f.WriteRawFrame(0xee, 0, 0, nil) }, wire.H2NoiseMax + 1},
 		"CVE-2016-6581 HPACK bomb": {func(c *h2client, i int) error {
 			lines := h2Head + "x: " + huge + "\n"
 			if i > 0 {

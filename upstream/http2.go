@@ -57,7 +57,7 @@ type session2 struct {
 	serving *stream2
 	share   int // what serving may still write in its turn
 
-	noise  int32
+	noise  wire.H2Noise
 	period int64
 	queued int32 // control frames since all output had left
 

@@ -214,7 +214,7 @@ func (s *session2) headers(p wire.H2Part) *wire.H2Error {
 	if err := s.dec.Decode(p.Block, &l.list, st.memory(), limits); err != nil {
 		return err
 	}
-	s.earn()
+	s.noise.Moved()
 	switch {
 	case p.Bad != nil:
 		return p.Bad
@@ -263,7 +263,7 @@ func (s *session2) dataHead(head wire.H2Head, n int) *wire.H2Error {
 	if n == 0 && !s.dataEnd {
 		return s.noisy()
 	}
-	s.earn()
+	s.noise.Moved()
 	st.credit(head.Length - n)
 	s.data = st
 	if n == 0 {
@@ -403,10 +403,10 @@ func (s *session2) windowUpdate(head wire.H2Head, p []byte) *wire.H2Error {
 		return s.streamError(head.Stream, err)
 	case err != nil:
 		return err
-	case n < h2Credit:
-		if err := s.noisy(); err != nil {
-			return err
-		}
+	}
+	s.count()
+	if !s.noise.Update(n) {
+		return errNoise
 	}
 	if head.Stream == 0 {
 		if !s.window.Grow(int64(n)) {
@@ -492,19 +492,22 @@ func (s *session2) goAway(last uint32) {
 
 // ---- what a hostile backend might do
 
+// count begins a new period when the present one is over.
+func (s *session2) count() {
+	if now := s.loop.Now(); now-s.period > h2Period {
+		s.period = now
+		s.noise.Forget()
+	}
+}
+
 // noisy counts a frame that moves nothing.
 func (s *session2) noisy() *wire.H2Error {
-	if now := s.loop.Now(); now-s.period > h2Period {
-		s.period, s.noise = now, 0
-	}
-	if s.noise++; s.noise > h2NoiseMax || s.queued > h2ControlMax {
+	s.count()
+	if !s.noise.More() || s.queued > h2ControlMax {
 		return errNoise
 	}
 	return nil
 }
-
-// earn is a frame of an answer: it justifies the updates of two windows.
-func (s *session2) earn() { s.noise = max(0, s.noise-2) }
 
 var errNoise = &wire.H2Error{Code: wire.H2EnhanceYourCalm, Text: "too many frames that move nothing"}
 

@@ -211,7 +211,7 @@ func (st *stream2) write(b []byte, end bool) {
 		if s.serving == st {
 			s.share -= n
 		}
-		s.earn()
+		s.noise.Sent(n)
 	}
 }
 

@@ -24,7 +24,6 @@ const (
 	h2Credit          = 16 << 10               // bytes taken before a window is opened again
 	h2QueuedMax       = 128 << 10              // output that waits while input is still read
 	h2ControlMax      = 1000                   // control frames that wait to be sent
-	h2NoiseMax        = 1000                   // frames in h2Period that move nothing, beyond what answers justify
 	h2Period          = int64(10 * time.Second)
 	h2TurnFrames      = 256                     // frames that one turn leads
 	h2ShareBytes      = 64 << 10                // what a stream may write in its turn; a quarter while others wait
