@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7/wire"
+	"github.com/sluiceproxy/sluice/upstream"
 )
 
 // foreign is an engine as HTTP/3 will be one: requests come and answers go on goroutines of their own, which meet the
@@ -154,8 +155,9 @@ func (f *foreign) WriteBody(b []byte) *fastpath.Error {
 	return nil
 }
 
-func (f *foreign) EndBody([]wire.Field) *fastpath.Error { return nil }
-func (f *foreign) Tunnel(*Exchange, *fastpath.Conn)     {}
+func (f *foreign) EndBody([]wire.Field) *fastpath.Error    { return nil }
+func (f *foreign) Tunnel(*Exchange, *fastpath.Conn)        {}
+func (f *foreign) TunnelStream(*Exchange, upstream.Stream) {}
 
 func (f *foreign) SetDeadline(t int64) {
 	if x := f.x; t != 0 {

@@ -68,6 +68,7 @@ type Exchange struct {
 	err         *fastpath.Error // why the exchange ended early, for log and metrics
 	plain       bool            // response filters are skipped: one panicked, or their work could not be written
 	fwd         forward
+	joined      *streamTunnel // it is upgraded, and its backend's end a stream; nil: it is not
 	encoding    *encoding     // the response's body is compressed; nil: it goes as it is
 	web         *web          // the call is translated from gRPC-Web; nil: it is not
 	alias       [1]wire.Field // forwarded-for-header under its usual ID
@@ -168,6 +169,8 @@ type Client interface {
 	// Tunnel joins the client with the backend's connection after a 101 was written; Exchange.OnTunnelEnd or tunnelEnded
 	// follows.
 	Tunnel(x *Exchange, backend *fastpath.Conn)
+	// TunnelStream joins it with a stream of the backend's HTTP/2 session instead; Exchange.tunnelEnded follows.
+	TunnelStream(x *Exchange, backend upstream.Stream)
 	// SetDeadline has the engine call expired at loop time t, if the exchange is parked then; 0: no more.
 	SetDeadline(t int64)
 	// Done ends the exchange at the client: the response is complete. The engine goes on with its next request.

@@ -42,6 +42,7 @@ func (x *Exchange) reset() {
 		x.web = nil
 	}
 	x.fwd.reset()
+	x.joined = nil
 	x.err, x.asked, x.headBytes, x.plain, x.major = nil, nil, 0, false, 0
 	x.grpc, x.callTimeout, x.callStatus = false, 0, 0
 	x.bodies.reset()

@@ -83,11 +83,7 @@ func (x *Exchange) forward() {
 		return
 	}
 	x.choose()
-	if x.Req.Upgrade != nil && x.fwd.cluster.HTTP2() {
-		if x.Req.Connect || x.Req.WebSocket() {
-			x.failed(upstream.ErrUpgrade)
-			return
-		}
+	if x.Req.Upgrade != nil && x.fwd.cluster.HTTP2() && !x.Req.Connect && !x.Req.WebSocket() {
 		x.Req.Upgrade = nil // a wish that a server may ignore (RFC 9110 7.8): curl's for h2c
 	}
 	x.Describe()
@@ -380,6 +376,11 @@ func (x *Exchange) endRequest() {
 
 // OnRoom implements upstream.Peer.
 func (x *Exchange) OnRoom() {
+	if x.joined != nil {
+		defer x.joined.recovered()
+		x.joined.fromClient()
+		return
+	}
 	defer x.recovered()
 	x.expect(x.sendTimeout())
 	x.sendBody()
@@ -387,6 +388,11 @@ func (x *Exchange) OnRoom() {
 
 // OnResponse implements upstream.Peer.
 func (x *Exchange) OnResponse() {
+	if x.joined != nil {
+		defer x.joined.recovered()
+		x.joined.fromBackend()
+		return
+	}
 	defer x.recovered()
 	x.respondOrFail()
 }

@@ -20,8 +20,8 @@ const (
 // client's window keeps back the end of an answer.
 type stream struct {
 	h      *http2
-	x      *Exchange // nil: over
-	tunnel *h2Tunnel
+	x      *Exchange    // nil: over
+	tunnel joinedStream // nil: it is no tunnel
 	id     uint32
 
 	window wire.H2Window // what may still be written

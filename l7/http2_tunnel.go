@@ -1,9 +1,6 @@
 package l7
 
-import (
-	"github.com/sluiceproxy/sluice/fastpath"
-	"github.com/sluiceproxy/sluice/l7/wire"
-)
+import "github.com/sluiceproxy/sluice/fastpath"
 
 // h2Tunnel joins a stream that an extended CONNECT opened (RFC 8441) with the backend's connection: DATA one way, plain
 // bytes the other. END_STREAM and FIN are carried over, RST_STREAM and a reset too.
@@ -144,12 +141,5 @@ func (t *h2Tunnel) end(err *fastpath.Error) {
 		t.backend.CloseLinger()
 	}
 	t.x.tunnelEnded(t.up, t.down, err)
-	switch {
-	case s.whole && s.ended:
-		s.h.drop(s)
-	case s.code != wire.H2NoError:
-		s.cut(s.code)
-	default:
-		s.cut(wire.H2ConnectError)
-	}
+	s.over()
 }

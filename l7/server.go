@@ -108,6 +108,10 @@ func (s *Server) CloseTunnels(loops []*fastpath.Loop) {
 					t.Close()
 				case *h2Tunnel:
 					t.close(fastpath.ErrTimeout)
+				case *streamTunnel:
+					t.close(fastpath.ErrTimeout)
+				case *http2:
+					t.closeTunnels()
 				}
 			})
 		})

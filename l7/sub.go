@@ -3,6 +3,7 @@ package l7
 import (
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7/wire"
+	"github.com/sluiceproxy/sluice/upstream"
 )
 
 // Limits of exchanges that the proxy begins itself.
@@ -183,6 +184,11 @@ func (c *subClient) EndBody([]wire.Field) *fastpath.Error { return nil }
 
 // Tunnel implements Client. No subrequest asks for an upgrade.
 func (c *subClient) Tunnel(*Exchange, *fastpath.Conn) { panic("l7: a subrequest was upgraded") }
+
+// TunnelStream implements Client.
+func (c *subClient) TunnelStream(*Exchange, upstream.Stream) {
+	panic("l7: a subrequest was upgraded")
+}
 
 // SetDeadline implements Client: the asker's own deadline holds.
 func (c *subClient) SetDeadline(int64) {}

@@ -16,7 +16,11 @@ func (x *Exchange) upgrade() {
 		x.failed(errSwitchedEarly)
 		return
 	}
-	if !x.provesKey() {
+	streams := f.stream.Tunnels()
+	switch {
+	case streams:
+		x.proveKey()
+	case !x.provesKey():
 		x.failed(errKeyUnproved)
 		return
 	}
@@ -32,10 +36,14 @@ func (x *Exchange) upgrade() {
 	}
 	x.stage = stageTunnel
 	s := f.stream
-	f.stream = nil
 	f.tunnel = s.Endpoint()
 	f.tunnel.TunnelBegan()
 	x.local.srv.Stats.TunnelOpened(x.loop.ID)
+	if streams {
+		x.client.TunnelStream(x, s)
+		return
+	}
+	f.stream = nil
 	x.client.Tunnel(x, s.Detach())
 }
 
@@ -72,7 +80,22 @@ func (x *Exchange) provesKey() bool {
 	if !x.Req.Connect || !x.Req.WebSocket() {
 		return true
 	}
+	return string(wire.GetName(x.Resp.Fields, "sec-websocket-accept")) == x.acceptKey()
+}
+
+// acceptKey is what answers the request's Sec-WebSocket-Key.
+func (x *Exchange) acceptKey() string {
 	key := wire.Get(x.Req.Fields, wire.FieldSecWebSocketKey)
 	sum := sha1.Sum(append(x.Arena.Copy(key), "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"...))
-	return string(wire.GetName(x.Resp.Fields, "sec-websocket-accept")) == base64.StdEncoding.EncodeToString(sum[:])
+	return base64.StdEncoding.EncodeToString(sum[:])
 }
+
+// proveKey gives the proof that an answer of HTTP/2 lacks (RFC 8441 5.1): towards a client of HTTP/1.1 it is we who shake hands.
+func (x *Exchange) proveKey() {
+	x.Resp.Fields = wire.DeleteName(x.Resp.Fields, "sec-websocket-accept")
+	if !x.Req.Connect && x.Req.WebSocket() {
+		x.Resp.Fields = append(x.Resp.Fields, wire.Field{Name: nameWebSocketAccept, Value: []byte(x.acceptKey())})
+	}
+}
+
+var nameWebSocketAccept = []byte("Sec-WebSocket-Accept")

@@ -74,7 +74,7 @@ func (c *Cluster) Key() []KeyPart { return c.current.Load().key }
 // HasSticky tells whether an endpoint that is ready has that StickyID. On the loops.
 func (c *Cluster) HasSticky(id uint64) bool { return c.current.Load().sticky[id] != nil }
 
-// HTTP2 tells whether the cluster's backends speak HTTP/2, over which nothing is upgraded. On the loops.
+// HTTP2 tells whether the cluster's backends speak HTTP/2, over which nothing is upgraded but by extended CONNECT. On the loops.
 func (c *Cluster) HTTP2() bool { return c.current.Load().HTTP2 }
 
 // Empty tells whether there is no endpoint at all. On the loops.

@@ -32,7 +32,7 @@ var (
 // Errors of ours.
 var (
 	ErrSettings = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindNoEndpoint, Text: "the cluster's TLS settings cannot be used: see its Problem"}
-	ErrUpgrade  = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindUnsupported, Text: "no upgrade to another protocol with a backend of HTTP/2"}
+	ErrUpgrade  = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindUnsupported, Text: "no upgrade: the backend's HTTP/2 does not offer extended CONNECT (RFC 8441)"}
 	ErrPanic    = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindInternal, Text: "a session of HTTP/2 panicked"}
 	ErrFraming  = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindInternal, Text: "request body other than its head promised"}
 )

@@ -40,6 +40,8 @@ type session2 struct {
 	next    uint32     // identifier of the next stream
 	limit   int        // streams at once
 
+	connects bool // the backend takes extended CONNECT (RFC 8441)
+
 	dec   wire.H2Decoder
 	enc   wire.H2Encoder
 	block wire.H2Block

@@ -387,6 +387,11 @@ func (s *session2) setting(id wire.H2Setting, v uint32) *wire.H2Error {
 		s.initial = int32(v)
 	case wire.H2MaxStreams:
 		s.limit = int(min(v, h2StreamsMax))
+	case wire.H2EnableConnect:
+		if v == 0 && s.connects { // RFC 8441 3
+			return wire.ErrH2Setting
+		}
+		s.connects = v == 1
 	case wire.H2EnablePush:
 		if v != 0 { // RFC 9113 6.5.2: a server must not
 			return wire.ErrH2Setting

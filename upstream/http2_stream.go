@@ -21,7 +21,8 @@ type stream2 struct {
 
 	method   wire.Method
 	listed   [][]byte
-	te       bool // TE: trailers
+	upgrade  []byte // the protocol of an extended CONNECT; nil: it is none
+	te       bool   // TE: trailers
 	out      wire.Framing
 	outLeft  int64
 	outEnded bool
@@ -124,11 +125,14 @@ func (st *stream2) Reused() bool { return st.reused }
 // Send implements Stream.
 func (st *stream2) Send(r *wire.Request) *fastpath.Error {
 	s := st.session
-	if r.Upgrade != nil {
-		return ErrUpgrade
-	}
 	if !st.open {
 		return ErrUnsent
+	}
+	if st.upgrade = r.Upgrade; st.upgrade != nil {
+		if !s.connects {
+			return ErrUpgrade
+		}
+		return st.connect(r)
 	}
 	end := r.Framing == wire.FramingNone || r.Framing == wire.FramingLength && r.ContentLength == 0
 	p := localOf(st.loop)
@@ -136,19 +140,38 @@ func (st *stream2) Send(r *wire.Request) *fastpath.Error {
 	if err != nil {
 		return err
 	}
+	st.sent(r, r.Framing, end)
+	s.conn.Write(b)
+	p.keep(b)
+	return nil
+}
+
+// connect sends an extended CONNECT (RFC 8441): from its answer on, DATA is the tunnel's.
+func (st *stream2) connect(r *wire.Request) *fastpath.Error {
+	s, p := st.session, localOf(st.loop)
+	b, err := s.enc.AppendRequest(p.scratch[:0], s.next, r, s.tls != nil, false)
+	if err != nil {
+		return err
+	}
+	st.sent(r, wire.FramingChunked, false)
+	s.conn.Write(b)
+	p.keep(b)
+	return nil
+}
+
+// sent gives the stream its identifier: its request is about to be written.
+func (st *stream2) sent(r *wire.Request, out wire.Framing, end bool) {
+	s := st.session
 	st.id, st.at = s.next, s.conn.Sent()
 	s.next += 2
 	s.requests++
 	st.method, st.listed, st.te = r.Method, r.Listed, r.TETrailers
-	st.out, st.outLeft, st.outEnded = r.Framing, r.ContentLength, end
+	st.out, st.outLeft, st.outEnded = out, r.ContentLength, end
 	st.window, st.recv, st.left = wire.H2Window(s.initial), wire.H2WindowInitial, -1
 	if len(s.streams) == 1 && s.pingBy == 0 {
 		s.heard, s.pings = st.loop.Now(), 0
 		s.arm(s.heard + h2PingAfter)
 	}
-	s.conn.Write(b)
-	p.keep(b)
-	return nil
 }
 
 // Sent implements Stream. What stands in the session's output cannot be taken back.
@@ -267,6 +290,13 @@ func (st *stream2) takeHead(list *wire.H2List, end bool) *fastpath.Error {
 		return nil
 	}
 	st.head = true
+	if st.upgrade != nil && r.Status < 300 && !end {
+		if r.Framing == wire.FramingLength {
+			return wire.ErrH2ResponseLength // RFC 9110 9.3.6
+		}
+		r.Status, r.Upgrade, r.Framing = 101, st.upgrade, wire.FramingNone // DATA follows, and is the tunnel's
+		return nil
+	}
 	switch r.Framing {
 	case wire.FramingNone:
 		st.bodiless = true
@@ -437,7 +467,10 @@ func (st *stream2) OnResume(v any) {
 	st.tell()
 }
 
-// Detach implements Stream. Send has refused every upgrade.
+// Tunnels implements Stream.
+func (st *stream2) Tunnels() bool { return true }
+
+// Detach implements Stream. Who asks Tunnels does not call it.
 func (st *stream2) Detach() *fastpath.Conn { panic("upstream: a stream of HTTP/2 is no connection") }
 
 // Release implements Stream.

@@ -248,6 +248,9 @@ func (s *session) Release() {
 	s.close()
 }
 
+// Tunnels implements Stream.
+func (s *session) Tunnels() bool { return false }
+
 // Detach implements Stream.
 func (s *session) Detach() *fastpath.Conn {
 	c := s.conn

@@ -66,6 +66,9 @@ type Stream interface {
 	Again()
 	// SetTimeout has OnStreamTimeout called when d passes before the next SetTimeout; 0: never. It is a mere store.
 	SetTimeout(d time.Duration)
+	// Tunnels tells of an answered upgrade whether the stream itself is the tunnel's end (HTTP/2): WriteBody, ReadBody and their
+	// like move its bytes. Else Detach gives the connection.
+	Tunnels() bool
 	// Detach gives up an HTTP/1.1 session's connection for a tunnel after a 101; bytes read ahead stay in its input. The stream is
 	// over, the connection still lacks its new handler.
 	Detach() *fastpath.Conn

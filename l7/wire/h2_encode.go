@@ -133,8 +133,14 @@ func (e *H2Encoder) AppendRequest(dst []byte, stream uint32, r *Request, secure,
 	if len(r.Authority) > 0 { // an HTTP/1.0 client may have sent none (RFC 9113 8.3.1)
 		out = appendLiteral(out, 1, nil, r.Authority)
 	}
-	out, ok := appendH2Fields(out, r.Fields, r.TETrailers)
-	if !ok || r.Framing == FramingLength && r.ContentLength < 0 {
+	fields, ok := r.Fields, true
+	if at := Index(fields, FieldSecWebSocketKey); r.Upgrade != nil && at >= 0 { // RFC 8441 5.1: it says nothing there
+		if out, ok = appendH2Fields(out, fields[:at], r.TETrailers); !ok {
+			return dst, ErrSerialise
+		}
+		fields = fields[at+1:]
+	}
+	if out, ok = appendH2Fields(out, fields, r.TETrailers); !ok || r.Framing == FramingLength && r.ContentLength < 0 {
 		return dst, ErrSerialise
 	}
 	if r.TETrailers {

@@ -21,7 +21,7 @@ var backendAnnotations = []annotation{
 		text: "What backends speak: HTTP (default), HTTPS, GRPC (HTTP/2 without TLS, h2c) or GRPCS (HTTP/2 over TLS), in any case. " +
 			"TLS backends are neither verified nor told a server name, as in ingress-nginx without proxy-ssl-*. Without the annotation " +
 			"the appProtocol of the Service's port decides: kubernetes.io/h2c is HTTP/2, kubernetes.io/wss TLS, kubernetes.io/ws and all others HTTP.",
-		note: "ingress-nginx knows no appProtocol. WebSocket does not reach backends of HTTP/2 (501). " +
+		note: "ingress-nginx knows no appProtocol. WebSocket reaches backends of HTTP/2 that offer extended CONNECT (RFC 8441); others: 501. " +
 			"AUTO_HTTP and FCGI are refused: name the protocol, put a gateway beside the application.",
 		parse: parseBackendProtocol,
 	},
