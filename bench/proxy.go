@@ -25,6 +25,7 @@ type candidate struct {
 	name        string
 	version     string
 	passThrough error // why it cannot do that here; nil if it can
+	plainHTTP2  error // … HTTP/2 on the port of HTTP/1
 	command     func(deployment) (*exec.Cmd, error)
 	ready       func(context.Context, deployment) error // beyond answering a request; may be nil
 	sniOnTLS    bool                                    // pass-through shares the TLS port

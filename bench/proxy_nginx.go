@@ -23,6 +23,7 @@ type nginxConfig struct {
 
 var (
 	nginxModulesPath = regexp.MustCompile(`--modules-path=(\S+)`)
+	errNoPlainHTTP2  = errors.New("this nginx speaks HTTP/2 without TLS only on a port of its own")
 	errNoStream      = errors.New("this nginx has no stream module with ssl_preread (--nginx-modules=DIR tells where it is)")
 )
 
@@ -47,6 +48,9 @@ func findNginx(ctx context.Context, o options) (candidate, error) {
 	}
 	module, err := nginxStream(printed, o.modules)
 	c.passThrough = err
+	if nginxHTTP2(version, printed) != "on" {
+		c.plainHTTP2 = errNoPlainHTTP2
+	}
 	c.command = func(d deployment) (*exec.Cmd, error) {
 		config := nginxConfig{
 			deployment: d,

@@ -97,6 +97,8 @@ var scenarios = []scenario{
 		cost: atMost(0.85, 0).caddy(0.1), restart: true, measure: idleTLS},
 	{name: "idle-mem-h2", about: "growth of RSS by an idle HTTP/2 connection over TLS", unit: unitMemory,
 		cost: atMost(0.8, 0).caddy(0.1), restart: true, measure: idleHTTP2},
+	{name: "idle-mem-h2c", about: "growth of RSS by an idle HTTP/2 connection without TLS", unit: unitMemory,
+		cost: atMost(0.8, 0), restart: true, lacking: noPlainHTTP2, measure: idlePlainHTTP2},
 
 	// Beyond the steady state.
 	{name: "h2-10x10-h2load", about: "h2-10x10 with load by h2load: a cross-check of our own (no bound)", unit: unitRequest,
@@ -132,7 +134,7 @@ var scenarios = []scenario{
 // Names that stand for several rows.
 var scenarioGroups = map[string]string{
 	"idle-mem": "idle-mem,idle-mem-tls,idle-mem-h2",
-	"h2":       "h2-10x10,h2-64x1,h2-down-1m,h2-up-1m,h2-down-100m,h2-up-100m,grpc,idle-mem-h2",
+	"h2":       "h2-10x10,h2-64x1,h2-down-1m,h2-up-1m,h2-down-100m,h2-up-100m,grpc,idle-mem-h2,idle-mem-h2c",
 }
 
 // scenariosNamed finds the rows of a list of names, in the table's order; for an empty list those of the steady state,

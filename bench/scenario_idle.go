@@ -41,6 +41,14 @@ func idleHTTP2(ctx context.Context, r *rig, p *running) (measurement, error) {
 	return m, orLacking("HTTP/2", err)
 }
 
+func idlePlainHTTP2(ctx context.Context, r *rig, p *running) (measurement, error) {
+	l := load{address: p.plain, host: hostBench, path: pathSmall, speaks: speakHTTP2}
+	m, err := r.measureIdle(ctx, p, l, r.options.idleConns)
+	return m, orLacking("HTTP/2", err)
+}
+
+func noPlainHTTP2(c candidate) error { return c.plainHTTP2 }
+
 // measureIdle warms the proxy until its pools and buffers exist, then compares memory before and after n
 // connections.
 func (r *rig) measureIdle(ctx context.Context, p *running, l load, n int) (measurement, error) {
