@@ -271,3 +271,35 @@ func TestWebSocketToHTTP2(t *testing.T) {
 		t.Errorf("a backend that does not offer it was asked: %v", old.heads())
 	}
 }
+
+// TestWebSocketToHTTP2Idle: a socket on which nothing moves is ended on both sides after the idle limit, and the session to the
+// backend takes the next one.
+func TestWebSocketToHTTP2Idle(t *testing.T) {
+	b := &streamBackend{t: t, serve: socketBackend(t), offers: true}
+	p := startProxy(t, site{name: "chat", host: "chat.example", ports: []int{b.start()}, secret: "chat",
+		annotations: map[string]string{"ssl-redirect": "false", "backend-protocol": "GRPC"}}.yaml()+
+		secretOf(t, "chat", issue(t, "chat.example"))+configMapOf("sluice-tunnel-idle-timeout", "1s"), configMapFlag)
+	for _, way := range socketWays(t, p.HTTP, p.HTTPS, "chat.example") {
+		t.Run(way.name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			for range 2 {
+				c, _, err := websocket.Dial(ctx, way.url+"/", &websocket.DialOptions{HTTPClient: way.client})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.CloseNow()
+				if err := echoed(ctx, c, websocket.MessageText, []byte("alive")); err != nil {
+					t.Fatal(err)
+				}
+				if _, _, err := c.Read(ctx); err == nil || ctx.Err() != nil {
+					t.Fatalf("the socket is not ended: %v", err)
+				}
+			}
+		})
+	}
+	t.Cleanup(func() {
+		within(t, 30*time.Second, "every tunnel's end", func() bool { return p.metric(t, "sluice_tunnels_active") == 0 })
+	})
+}
