@@ -2,18 +2,21 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
-// nginx is a real nginx with one server on a port of loopback, the oracle of what annotations promise. The test is skipped
-// where the program is missing; continuous integration installs it.
+// nginx is a real nginx with one server on a port of loopback, the oracle of what annotations promise. more are files by their
+// names, and after "http" what stands beside the server. The test is skipped where the program is missing; continuous
+// integration installs it.
 func nginx(t *testing.T, config string, more ...string) (address string) {
 	t.Helper()
 	path, err := exec.LookPath("nginx")
@@ -30,6 +33,10 @@ http {
   server { listen 127.0.0.1:%[2]d; server_name web.example; %[3]s }
 }`, dir, port, config)
 	for i := 0; i < len(more); i += 2 {
+		if more[i] == "http" {
+			text = strings.Replace(text, "  server {", "  "+more[i+1]+"\n  server {", 1)
+			continue
+		}
 		if err := os.WriteFile(filepath.Join(dir, more[i]), []byte(more[i+1]), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -300,5 +307,134 @@ func TestOracleSourceRanges(t *testing.T) {
 		theirs := nginx(t, fmt.Sprintf(`location / { %s proxy_pass http://127.0.0.1:%d; }`, rules, port))
 		p := startProxy(t, site{name: "web", host: "web.example", ports: []int{port}, annotations: annotations}.yaml())
 		sameAnswers(t, p.HTTP, theirs, nil, []string{"GET"}, []string{"/"}, []string{"/x", "X-Forwarded-For: 192.0.2.1"})
+	}
+}
+
+// TestOracleRedirects: to fixed places with their codes, from the root to an application, to a path's slash, and what goes on.
+func TestOracleRedirects(t *testing.T) {
+	port := application(t, told)
+	for name, c := range map[string]struct {
+		nginx       string
+		path        string
+		annotations map[string]string
+	}{
+		"permanent":    {"location / { return 301 https://new.example/x?y=z; }", "", map[string]string{"permanent-redirect": "https://new.example/x?y=z"}},
+		"its code":     {"location / { return 308 https://new.example; }", "", map[string]string{"permanent-redirect": "https://new.example", "permanent-redirect-code": "308"}},
+		"temporal":     {"location / { return 302 https://new.example/a/; }", "", map[string]string{"temporal-redirect": "https://new.example/a/"}},
+		"to a path":    {"location / { return 301 /new; }", "", map[string]string{"permanent-redirect": "/new"}},
+		"relative":     {"absolute_redirect off; location / { return 301 /new; }", "", map[string]string{"permanent-redirect": "/new", "relative-redirects": "true"}},
+		"app-root":     {"if ($uri = /) { return 302 $scheme://$http_host/app; } location / { proxy_pass http://BACKEND; }", "", map[string]string{"app-root": "/app"}},
+		"a slash":      {"location /foo/ { proxy_pass http://BACKEND; } location / { return 404; }", "/foo/", nil},
+		"a slash only": {"absolute_redirect off; location /foo/ { proxy_pass http://BACKEND; } location / { return 404; }", "/foo/", map[string]string{"relative-redirects": "true"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			theirs := nginx(t, "port_in_redirect off; "+strings.ReplaceAll(c.nginx, "BACKEND", fmt.Sprint("127.0.0.1:", port)))
+			p := startProxy(t, site{name: "web", host: "web.example", path: c.path, ports: []int{port}, annotations: c.annotations}.yaml())
+			sameAnswers(t, p.HTTP, theirs, []string{"Location"}, []string{"GET"}, []string{"/"}, []string{"/?a=b"}, []string{"/x/y?z"}, []string{"/foo"}, []string{"/foo?a=b"}, []string{"/foo/bar"}, []string{"/app"})
+			for _, method := range []string{"POST", "PUT", "DELETE"} {
+				sameTo(t, p.HTTP, theirs, method, []string{"Location"}, nil)
+			}
+		})
+	}
+}
+
+// TestOracleLimits: how many requests pass at once, and that those who are let in by their address are not counted. A minute's
+// rate, so that nothing leaks while the requests are made.
+func TestOracleLimits(t *testing.T) {
+	port := application(t, told)
+	for name, c := range map[string]struct {
+		rate, location string
+		annotations    map[string]string
+	}{
+		"limit-rpm":              {"1r/m", "limit_req zone=z burst=5 nodelay;", map[string]string{"limit-rpm": "1"}},
+		"limit-burst-multiplier": {"2r/m", "limit_req zone=z burst=6 nodelay;", map[string]string{"limit-rpm": "2", "limit-burst-multiplier": "3"}},
+		"limit-whitelist":        {"1r/m", "", map[string]string{"limit-rpm": "1", "limit-whitelist": "127.0.0.0/8"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			theirs := nginx(t, fmt.Sprintf("location / { %s proxy_pass http://127.0.0.1:%d; }", c.location, port), "http", "limit_req_zone $binary_remote_addr zone=z:1m rate="+c.rate+";")
+			p := startProxy(t, site{name: "web", host: "web.example", ports: []int{port}, annotations: c.annotations}.yaml())
+			sameAnswers(t, p.HTTP, theirs, nil, []string{"GET"}, slices.Repeat([][]string{{"/"}}, 12)...)
+		})
+	}
+}
+
+// TestOracleBodySize: what is too large is answered 413 before the backend hears of it, whatever frames it.
+func TestOracleBodySize(t *testing.T) {
+	port := application(t, func(w http.ResponseWriter, r *http.Request) {
+		n, _ := io.Copy(io.Discard, r.Body)
+		fmt.Fprintf(w, "%d bytes\n", n)
+	})
+	for limit, sizes := range map[string][]int{"1k": {0, 1, 1023, 1024, 1025, 5000, 100_000}, "0": {0, 3 << 20}} {
+		theirs := nginx(t, fmt.Sprintf("client_max_body_size %s; location / { proxy_pass http://127.0.0.1:%d; }", limit, port))
+		p := startProxy(t, site{name: "web", host: "web.example", ports: []int{port}, annotations: map[string]string{"proxy-body-size": limit}}.yaml())
+		for _, size := range sizes {
+			for _, chunked := range []bool{false, true} {
+				var both [2]string
+				for i, address := range []string{p.HTTP, theirs} {
+					c := &caller{address: address}
+					a, err := c.call(postOf("web.example", "/", make([]byte, size), chunked))
+					c.hangUp()
+					if err != nil {
+						t.Fatalf("limit %s, %d bytes, %s: %v", limit, size, address, err)
+					}
+					both[i] = fmt.Sprint(a.status, " ", line(a.body, fmt.Sprint(size)))
+				}
+				if both[0] != both[1] {
+					t.Errorf("limit %s, %d bytes, chunked %v: %q, nginx %q", limit, size, chunked, both[0], both[1])
+				}
+			}
+		}
+	}
+}
+
+// TestOracleBackendRequest: what a backend is told of the client and of the request, and what a client is told besides.
+func TestOracleBackendRequest(t *testing.T) {
+	port := application(t, told)
+	const forwarded = `proxy_set_header X-Real-IP $remote_addr; proxy_set_header X-Forwarded-For $remote_addr; proxy_set_header X-Forwarded-Host $http_host;
+    proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Scheme $scheme; proxy_set_header X-Scheme $scheme;
+    proxy_set_header X-Original-Forwarded-For $http_x_forwarded_for; proxy_set_header Proxy "";`
+	for name, c := range map[string]struct {
+		nginx       string
+		annotations map[string]string
+	}{
+		"as it is":       {"proxy_set_header Host $http_host;", nil},
+		"upstream-vhost": {"proxy_set_header Host in.example;", map[string]string{"upstream-vhost": "in.example"}},
+		"custom-headers": {"proxy_set_header Host $http_host; add_header X-Team blue always;", map[string]string{"custom-headers": "default/fields"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			theirs := nginx(t, fmt.Sprintf("location / { %s %s proxy_pass http://127.0.0.1:%d; }", forwarded, c.nginx, port))
+			p := startProxy(t, site{name: "web", host: "web.example", ports: []int{port}, annotations: c.annotations}.yaml()+
+				configMap("fields", "X-Team", "blue")+configMapOf("global-allowed-response-headers", "X-Team"), configMapFlag)
+			sameAnswers(t, p.HTTP, theirs, []string{"X-Team"}, []string{"GET", "host:", "X-Real-Ip:", "X-Forwarded-For:", "X-Forwarded-Host:", "X-Forwarded-Proto:", "X-Forwarded-Scheme:", "X-Scheme:",
+				"X-Original-Forwarded-For:", "Proxy:", "X-Own:", "Accept:"},
+				[]string{"/"}, []string{"/a%20b?c=%2f&d", "X-Own: 1", "Accept: a, b"}, []string{"/", "X-Forwarded-For: 192.0.2.1", "Proxy: http://evil.example"}, []string{"/", "X-Real-IP: 192.0.2.1", "X-Forwarded-Proto: https"})
+		})
+	}
+}
+
+// TestOracleNextUpstream: an endpoint that refuses connections is passed over; what may be sent twice is, what may not is not.
+func TestOracleNextUpstream(t *testing.T) {
+	failing := application(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(503) })
+	good, dead := application(t, told), freePort(t)
+	for name, c := range map[string]struct {
+		ports       []int
+		nginx       string
+		annotations map[string]string
+	}{
+		"one is dead":       {[]int{good, dead}, "error timeout", nil},
+		"all are dead":      {[]int{dead}, "error timeout", nil},
+		"http_503":          {[]int{good, failing}, "error timeout http_503", map[string]string{"proxy-next-upstream": "error timeout http_503"}},
+		"http_503 not said": {[]int{failing}, "error timeout", nil},
+		"off":               {[]int{dead}, "off", map[string]string{"proxy-next-upstream": "off"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			servers := ""
+			for _, p := range c.ports {
+				servers += fmt.Sprintf("server 127.0.0.1:%d max_fails=0; ", p)
+			}
+			theirs := nginx(t, "location / { proxy_next_upstream "+c.nginx+"; proxy_pass http://backends; }", "http", "upstream backends { "+servers+"}")
+			p := startProxy(t, site{name: "web", host: "web.example", ports: c.ports, annotations: c.annotations}.yaml())
+			sameAnswers(t, p.HTTP, theirs, nil, []string{"GET"}, slices.Repeat([][]string{{"/"}}, 6)...)
+		})
 	}
 }
