@@ -160,7 +160,7 @@ func exactly(t testing.TB, from, to wire, start, n int) {
 			want := block[at%len(block):]
 			want = want[:min(len(want), len(b))]
 			if string(b[:len(want)]) != string(want) {
-				t.Errorf("other bytes came than were sent, within %d bytes after %d", len(want), at-start)
+				t.Errorf("other bytes came than were sent: %s", displaced(at, start, b))
 				return
 			}
 			at += len(want)
@@ -173,6 +173,37 @@ func exactly(t testing.TB, from, to wire, start, n int) {
 			return
 		}
 	}
+}
+
+// displaced tells what came instead of the bytes from at on, of a flow that began at start: bytes that are due later (as many
+// were lost), bytes that came before (doubled), or none that were ever sent.
+func displaced(at, start int, got []byte) string {
+	first := 0
+	for first < len(got) && got[first] == block[(at+first)%len(block)] {
+		first++
+	}
+	at, got = at+first, got[first:]
+	sample := got[:min(len(got), 64)]
+	for from := range len(block) {
+		if block[from] == sample[0] && matches(from, sample) {
+			run := 0
+			for run < len(got) && got[run] == block[(from+run)%len(block)] {
+				run++
+			}
+			ahead := (from - at%len(block) + len(block)) % len(block)
+			return fmt.Sprintf("after %d bytes at least %d came that are %d ahead or %d behind, modulo %d", at-start, run, ahead, len(block)-ahead, len(block))
+		}
+	}
+	return fmt.Sprintf("after %d bytes came % x, which nobody sent", at-start, sample)
+}
+
+func matches(from int, sample []byte) bool {
+	for i, c := range sample {
+		if block[(from+i)%len(block)] != c {
+			return false
+		}
+	}
+	return true
 }
 
 // testTunnelSizes sends pieces of all sizes, one way after the other, so that a flow changes its way in the middle.
