@@ -18,7 +18,15 @@ struct sock {
 struct tcp_sock {
 	__u32 write_seq;
 	__u32 snd_una;
+	__u32 copied_seq;
 } __attribute__((preserve_access_index));
+
+// What the program sees of a segment beyond __sk_buff. cb begins with TCP's sequence number of the first byte (struct tcp_skb_cb).
+struct sk_buff {
+	char cb[48];
+} __attribute__((preserve_access_index));
+
+extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;
 
 // One direction of a tunnel. sockmap.go has the same struct.
 struct direction {
@@ -30,10 +38,37 @@ struct direction {
 	__u64 name;     // the owner's, of the source
 	__u32 owner;    // whom to tell of the release
 	__u32 unused;
+	__u32 next;    // sequence number of the first byte of the source that the program has not seen
+	__u32 begun;   // next is set
 };
 
 // Why a direction was released. sockmap.go has the same numbers.
-enum { RELEASED_LIMIT = 2, RELEASED_GONE = 3, RELEASED_REFUSED = 4 };
+enum { RELEASED_LIMIT = 2, RELEASED_GONE = 3, RELEASED_REFUSED = 4, RELEASED_LOST = 5 };
+
+// fresh takes off what the source has received before. TCP queues a retransmission whole that begins with bytes that came
+// already; recvmsg skips those, but the kernel's reader for sockmaps does not. Without this they would arrive twice.
+// 0: it could not, for want of memory; the stream has a hole then.
+static __always_inline int fresh(struct __sk_buff *skb, struct direction *d)
+{
+	struct sk_buff *k = bpf_cast_to_kern_ctx(skb);
+	__u32 seq = *(__u32 *)k->cb;
+	__u32 len = skb->len;
+
+	if (!d->begun) {
+		struct bpf_sock *sk = skb->sk;
+		struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : 0;
+		d->next = tp ? tp->copied_seq : seq;
+		d->begun = 1;
+	}
+	__s32 seen = d->next - seq;
+	__s32 left = seq + len - d->next;
+	if (left <= 0)
+		return 0; // TCP queues no such segment
+	d->next = seq + len;
+	if (seen <= 0)
+		return 1;
+	return !bpf_skb_pull_data(skb, seen) && !bpf_skb_adjust_room(skb, -seen, 0, 0);
+}
 
 // Sockets by the cookie of the socket whose peer they are. No program is attached here.
 struct {
@@ -99,7 +134,13 @@ int sluice_verdict(struct __sk_buff *skb)
 		return SK_DROP;
 	__u64 source = bpf_get_socket_cookie(skb);
 	struct direction *d = bpf_map_lookup_elem(&directions, &source);
-	if (!d || d->released)
+	if (!d)
+		return SK_PASS;
+	if (!fresh(skb, d)) {
+		release(d, RELEASED_LOST);
+		return SK_DROP;
+	}
+	if (d->released)
 		return SK_PASS;
 	struct bpf_sock *peer = bpf_map_lookup_elem(&peers, &source);
 	if (!peer)

@@ -68,10 +68,11 @@ const (
 	ReleasedLimit   Release = 2 // more would have been queued than allowed
 	ReleasedGone    Release = 3 // the other socket is in no map
 	ReleasedRefused Release = 4 // the kernel refused the redirect
+	ReleasedLost    Release = 5 // bytes of the source were lost: the tunnel must be reset
 )
 
 func (r Release) String() string {
-	return [...]string{"held", "unknown", "limit", "gone", "refused"}[min(r, ReleasedRefused)]
+	return [...]string{"held", "unknown", "limit", "gone", "refused", "lost"}[min(r, ReleasedLost)]
 }
 
 // ErrRefused is wrapped by errors of Join after which both sockets are as they were.

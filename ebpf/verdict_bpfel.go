@@ -23,6 +23,8 @@ type verdictDirection struct {
 	Name     uint64
 	Owner    uint32
 	Unused   uint32
+	Next     uint32
+	Begun    uint32
 }
 
 // Names of all BPF objects in the ELF.

@@ -186,8 +186,8 @@ func (t *Tunnel) follow(d *direction) {
 		return
 	}
 	switch {
-	case why == ebpf.ReleasedUnknown:
-		t.abort(ErrReset) // somebody emptied the map: nobody knows what was moved
+	case why == ebpf.ReleasedUnknown || why == ebpf.ReleasedLost:
+		t.abort(ErrReset) // somebody emptied the map, and nobody knows what was moved; or it has a hole
 	case why != ebpf.Held && arrived < redirected:
 		t.recheck(d)
 	case why != ebpf.Held:
