@@ -67,7 +67,13 @@ static __always_inline int fresh(struct __sk_buff *skb, struct direction *d)
 	d->next = seq + len;
 	if (seen <= 0)
 		return 1;
-	return !bpf_skb_pull_data(skb, seen) && !bpf_skb_adjust_room(skb, -seen, 0, 0);
+	for (int i = 0; i < 256 && seen > 0; i++) { // the kernel takes off so much at once and no more
+		__u32 n = seen > 0xfff ? 0xfff : seen;
+		if (bpf_skb_pull_data(skb, n) || bpf_skb_adjust_room(skb, -(__s32)n, 0, 0))
+			return 0;
+		seen -= n;
+	}
+	return seen <= 0;
 }
 
 // Sockets by the cookie of the socket whose peer they are. No program is attached here.
