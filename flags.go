@@ -199,7 +199,7 @@ var table = []option{
 		}},
 	{"", "allow-backend-cidr", "CIDR", "backends that may be dialled although their addresses are the node's own, link-local or the like; may be repeated",
 		func(o *options, v string) error { return addPrefixes(&o.allowBackends, v) }},
-	{"", "sockmap", "off|auto|on", "join tunnels in the kernel, where it and the capabilities allow it: none, those that carry many small messages, all; docs/sockmap.md (default off)",
+	{"", "sockmap", "off|auto|on", "experimental: join tunnels in the kernel, where it and the capabilities allow it: none, those that carry many small messages, all; docs/sockmap.md (default off)",
 		func(o *options, v string) error {
 			o.sockmap = fastpath.SockmapUses[v]
 			return oneOf(v, "off", "auto", "on")
