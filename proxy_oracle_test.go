@@ -358,7 +358,7 @@ func TestOracleLimits(t *testing.T) {
 	}
 }
 
-// TestOracleBodySize: what is too large is answered 413 before the backend hears of it, whatever frames it.
+// TestOracleBodySize: which bodies are answered 413, whatever frames them.
 func TestOracleBodySize(t *testing.T) {
 	port := application(t, func(w http.ResponseWriter, r *http.Request) {
 		n, _ := io.Copy(io.Discard, r.Body)
@@ -412,7 +412,7 @@ func TestOracleBackendRequest(t *testing.T) {
 	}
 }
 
-// TestOracleNextUpstream: an endpoint that refuses connections is passed over; what may be sent twice is, what may not is not.
+// TestOracleNextUpstream: for GETs, which failures of an endpoint have the next one asked, and what is answered when none is left.
 func TestOracleNextUpstream(t *testing.T) {
 	failing := application(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(503) })
 	good, dead := application(t, told), freePort(t)
