@@ -31,12 +31,16 @@ func (l *Loop) readAhead(events []unix.EpollEvent) {
 			continue
 		}
 		at := i * aheadStride
-		switch n, errno := recv(c.fd, l.ahead[at:at+aheadBytes], 0); {
-		case n > 0:
-			c.received += uint64(n)
-			c.aheadAt, c.aheadLeft = int32(at), int32(n)
-		case errno != 0 && errno != unix.EAGAIN:
-			c.err = ErrReset // the kernel tells it once; Fill will find an end and remember
+		c.aheadAt = int32(at)
+		l.calls.add(c, l.ahead[at:at+aheadBytes])
+	}
+	for _, k := range l.calls.receive() {
+		switch {
+		case k.n > 0:
+			k.c.received += uint64(k.n)
+			k.c.aheadLeft = int32(k.n)
+		case k.errno != 0 && k.errno != unix.EAGAIN:
+			k.c.err = ErrReset // the kernel tells it once; Fill will find an end and remember
 		}
 	}
 }

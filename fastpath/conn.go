@@ -410,6 +410,30 @@ func (c *Conn) Flush() {
 	c.finishWriting()
 }
 
+// outgoing is what Flush would send, if one call will do; nil: Flush has more to do, or nothing.
+func (c *Conn) outgoing() []byte {
+	if c.flags&(flagBlocked|flagConnecting|flagClosed) != 0 || c.err != nil {
+		return nil
+	}
+	if c.tls != nil {
+		return c.tls.outgoing()
+	}
+	if len(c.out) == 0 {
+		return nil
+	}
+	return c.out
+}
+
+// outgone is told what came of sending outgoing.
+func (c *Conn) outgone(n int, e syscall.Errno) {
+	if c.tls != nil {
+		c.tls.outgone(n, e)
+	} else {
+		c.out = c.took(c.out, n, e)
+	}
+	c.finishWriting()
+}
+
 // writeThrough sends what is staged and then b, without copying b unless the socket refuses some of it.
 func (c *Conn) writeThrough(b []byte) {
 	if c.tls != nil {

@@ -17,6 +17,7 @@ const (
 	buffersIdleMax   = 256              // empty buffers of each class that a loop keeps
 	connsIdleMax     = 1024             // closed Conn values that a loop keeps for reuse
 	flushBatch       = 32               // connections with staged output after which it is sent; sends in a row wake their peers less often
+	ringCallsMin     = 2                // calls that io_uring makes at once, at least
 	sealAheadMax     = 4 << 10          // staged output that is sealed with that of others before any is sent
 	eventsPerWait    = 256              // events taken from one epoll_wait
 	lingerBytesMax   = 64 << 10         // bytes drained from a peer whose connection was ended by an error

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -46,6 +47,7 @@ type Loop struct {
 	retired [][]byte // buffers that go back to stock when the turn ends
 	pipes   []*pipe
 	vector  sendVector
+	calls   calls
 	dirty   []ref // connections with staged output
 	late    []ref // … of those that gather it
 	ready   []ref // connections that asked for another turn
@@ -123,6 +125,9 @@ func NewLoop(id int) (*Loop, error) {
 		ahead:   make([]byte, flushBatch*aheadStride),
 		read:    make([]byte, readBufferBytes),
 		records: make([]byte, readBufferBytes),
+	}
+	if os.Getenv("NORING") == "" {
+		l.calls.ring, _ = newRing()
 	}
 	l.fired, l.clock, l.given = l.deadline, time.Now, -1
 	l.now = int64(time.Since(base))
@@ -284,6 +289,7 @@ func (l *Loop) closeAll() {
 		closeFD(p.w)
 	}
 	l.pipes = nil
+	l.calls.close()
 	_ = unix.Close(l.ep)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -446,11 +452,19 @@ func (l *Loop) flush(list *[]ref) {
 			}
 		}
 	}
-	for i := 0; i < len(*list); i++ { // flushing may stage more
-		r := (*list)[i]
-		if r.live() {
-			r.c.flags &^= flagDirty
-			r.c.Flush()
+	for i := 0; i < len(*list); { // flushing may stage more
+		for ; i < len(*list) && !l.calls.full(); i++ {
+			if r := (*list)[i]; r.live() {
+				r.c.flags &^= flagDirty
+				if b := r.c.outgoing(); b != nil {
+					l.calls.add(r.c, b)
+				} else {
+					r.c.Flush()
+				}
+			}
+		}
+		for _, k := range l.calls.send() {
+			k.c.outgone(k.n, k.errno)
 		}
 	}
 	*list, l.sealed = (*list)[:0], l.sealed[:0]

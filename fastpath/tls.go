@@ -240,16 +240,37 @@ func (t *tlsState) sealAhead() {
 	c.releaseOut()
 }
 
+// outgoing is Conn.outgoing: what was sealed ahead, if that is all.
+func (t *tlsState) outgoing() []byte {
+	if t.sealed == 0 || t.handshaking || len(t.pending) > 0 || len(t.c.c.out) > 0 || t.c.c.flags&flagWriteEnd != 0 {
+		return nil
+	}
+	return t.loop.sealed[t.from : t.from+t.sealed]
+}
+
+// outgone is told what came of sending outgoing.
+func (t *tlsState) outgone(n int, e syscall.Errno) {
+	b := t.loop.sealed[t.from : t.from+t.sealed]
+	t.sealed = 0
+	t.gave(b, n, e)
+}
+
 // send sends records; what the socket does not take waits.
 func (t *tlsState) send(b []byte) {
+	if len(t.pending) > 0 { // it has to wait behind that
+		t.gave(b, 0, 0)
+		return
+	}
+	n, e := send(t.c.c.fd, b, 0)
+	t.gave(b, n, e)
+}
+
+// gave takes note of what the socket took of records; the rest waits.
+func (t *tlsState) gave(b []byte, n int, e syscall.Errno) {
 	c := t.c.c
-	n := 0
-	if len(t.pending) == 0 { // else it has to wait behind that
-		var e syscall.Errno
-		if n, e = send(c.fd, b, 0); e != 0 && e != syscall.EAGAIN {
-			c.fail()
-			return
-		}
+	if e != 0 && e != syscall.EAGAIN {
+		c.fail()
+		return
 	}
 	c.sent += uint64(n)
 	if n < len(b) {
