@@ -42,7 +42,7 @@ var rules = []struct {
 	{"floors", (*house).climbing},
 	{"kubernetes stays upstairs", (*house).kubernetes},
 	{"translate is pure", (*house).impure},
-	{"unsafe has one home", (*house).unsafe},
+	{"unsafe has its home", (*house).unsafe},
 	{"packages have a doc sentence", (*house).undocumented},
 	{"documents name living files", (*house).deadNames},
 	{"sizes", (*house).oversized},
@@ -53,7 +53,7 @@ var rules = []struct {
 const (
 	functionLinesMax = 120  // outside tests
 	fileLinesMax     = 1200 // tests too
-	unsafeFilesMax   = 1
+	unsafeFilesMax   = 2
 )
 
 // Rooms of the data plane: Kubernetes and its types end above them.
@@ -293,7 +293,7 @@ func (h *house) impure() (found []string) {
 	return found
 }
 
-// unsafe finds files that import unsafe, beyond the one that fastpath may have.
+// unsafe finds files that import unsafe, beyond those that fastpath may have.
 func (h *house) unsafe() (found []string) {
 	homes := 0
 	h.imports(func(s *source, imported string) {
@@ -304,7 +304,7 @@ func (h *house) unsafe() (found []string) {
 			homes++
 		}
 		if s.room != "fastpath" || homes > unsafeFilesMax {
-			found = append(found, s.path+": imports unsafe, which has one home, a file in fastpath")
+			found = append(found, s.path+": imports unsafe, which has its home in two files of fastpath")
 		}
 	})
 	return found

@@ -104,7 +104,7 @@ var types = map[string]any{
 // TestManifests builds every variant of deploy/ and holds its DaemonSet to what a roll-out without a lost request needs.
 func TestManifests(t *testing.T) {
 	kustomize := tool(t, "kustomize")
-	for _, dir := range []string{"deploy", "deploy/nonroot", "deploy/ingress-nginx", "deploy/sockmap", "deploy/webhook"} {
+	for _, dir := range []string{"deploy", "deploy/nonroot", "deploy/ingress-nginx", "deploy/sockmap", "deploy/io-uring", "deploy/webhook"} {
 		t.Run(dir, func(t *testing.T) {
 			list := parseObjects(t, output(t, kustomize, "build", dir))
 			for key := range list {
@@ -207,6 +207,8 @@ func TestChart(t *testing.T) {
 	}{
 		"nginx's class":         {[]string{"ingressClass.name=nginx", "ingressClass.controller=k8s.io/ingress-nginx", "ingressClass.create=false", "configMap=ingress-nginx/ingress-nginx-controller"}, "--configmap=ingress-nginx/ingress-nginx-controller"},
 		"sockmap":               {[]string{"sockmap=auto"}, "add: [NET_BIND_SERVICE, BPF, NET_ADMIN, PERFMON]"},
+		"a seccomp profile":     {[]string{"seccompProfile.type=Localhost", "seccompProfile.localhostProfile=sluice.json"}, "localhostProfile: sluice.json"},
+		"no seccomp profile":    {[]string{"seccompProfile.type=None"}, "/seccompProfile/type"},
 		"sockmap, not root":     {[]string{"sockmap=on", "runAsRoot=false", "ports.http=8080", "ports.https=8443"}, "sockmap needs runAsRoot"},
 		"not root":              {[]string{"runAsRoot=false", "ports.http=8080", "ports.https=8443"}, "runAsNonRoot: true"},
 		"monitoring":            {[]string{"monitoring.serviceMonitor.create=true", "monitoring.dashboard.create=true"}, "kind: ServiceMonitor"},

@@ -68,6 +68,7 @@ type options struct {
 	workPermits   int
 	allowBackends []netip.Prefix
 	gracePeriod   time.Duration
+	ioUring       bool
 	sockmap       fastpath.SockmapUse
 	sockmapQueued int // KiB
 
@@ -92,7 +93,7 @@ func defaultOptions() options {
 		httpPort: 80, httpsPort: 443, adminAddress: "127.0.0.1:10254",
 		ingressClass: "nginx", controllerClass: "k8s.io/ingress-nginx", annotationsPrefix: "nginx.ingress.kubernetes.io",
 		updateStatus: true, updateStatusOnShutdown: true, electionID: "sluice-leader", electionTTL: 30 * time.Second,
-		workPermits: 2, sockmap: fastpath.SockmapOff, sockmapQueued: ebpf.QueuedMax >> 10,
+		workPermits: 2, ioUring: true, sockmap: fastpath.SockmapOff, sockmapQueued: ebpf.QueuedMax >> 10,
 	}
 }
 
@@ -199,6 +200,11 @@ var table = []option{
 		}},
 	{"", "allow-backend-cidr", "CIDR", "backends that may be dialled although their addresses are the node's own, link-local or the like; may be repeated",
 		func(o *options, v string) error { return addPrefixes(&o.allowBackends, v) }},
+	{"", "io-uring", "auto|off", "receive and send for many connections by one system call, where kernel and seccomp profile allow it; docs/operations.md (default auto)",
+		func(o *options, v string) error {
+			o.ioUring = v == "auto"
+			return oneOf(v, "auto", "off")
+		}},
 	{"", "sockmap", "off|auto|on", "experimental: join tunnels in the kernel, where it and the capabilities allow it: none, those that carry many small messages, all; docs/sockmap.md (default off)",
 		func(o *options, v string) error {
 			o.sockmap = fastpath.SockmapUses[v]

@@ -101,6 +101,7 @@ func newProxy(o options, log *slog.Logger, accessLog io.Writer) (*proxy, error) 
 	if err := p.makeLoops(loopsOf(&o)); err != nil {
 		return nil, err
 	}
+	p.useRings()
 	p.openSockmap()
 	p.work = fastpath.NewWork(o.workPermits)
 	p.access = l7.NewAccessLog(accessLog, len(p.loops))
@@ -127,6 +128,19 @@ func (p *proxy) makeLoops(n int) error {
 		p.loops = append(p.loops, l)
 	}
 	return nil
+}
+
+// useRings has the loops make several calls by one system call, where that can be had.
+func (p *proxy) useRings() {
+	if !p.ioUring {
+		return
+	}
+	for _, l := range p.loops {
+		if err := l.UseRing(); err != nil {
+			p.log.Info("loops make each system call by itself, which costs more CPU: docs/operations.md tells what io_uring needs", "loop", l.ID, "reason", err)
+			return
+		}
+	}
 }
 
 func (p *proxy) newController() (*watcher.Controller, error) {

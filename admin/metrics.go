@@ -93,6 +93,8 @@ type metrics struct {
 	loopTurns   *prometheus.Desc
 	loopEvents  *prometheus.Desc
 	loopPanics  *prometheus.Desc
+	loopBatches *prometheus.Desc
+	loopBatched *prometheus.Desc
 	loopConns   *prometheus.Desc
 	loopPending *prometheus.Desc
 	workRunning *prometheus.Desc
@@ -234,6 +236,8 @@ func (m *metrics) nameMachinery() {
 	m.logErrors = m.own("access_log_write_errors_total", "Writes of access log lines that failed.")
 	m.loopTurns = m.own("loop_turns_total", "Turns of an event loop.", "loop")
 	m.loopEvents = m.own("loop_events_total", "Events that an event loop took from the kernel.", "loop")
+	m.loopBatches = m.own("loop_batches_total", "System calls of an event loop by which it received or sent for several connections (io_uring); 0 where that cannot be had.", "loop")
+	m.loopBatched = m.own("loop_batched_calls_total", "Receives and sends that these made.", "loop")
 	m.loopPanics = m.own("loop_panics_total", "Connections that were closed by a defect; each left a stack in the log.", "loop")
 	m.loopConns = m.own("loop_connections", "Connections of an event loop, to clients and to backends.", "loop")
 	m.loopPending = m.own("loop_pending_connections", "Accepted connections that an event loop has yet to take up.", "loop")

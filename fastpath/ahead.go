@@ -34,7 +34,7 @@ func (l *Loop) readAhead(events []unix.EpollEvent) {
 		c.aheadAt = int32(at)
 		l.calls.add(c, l.ahead[at:at+aheadBytes])
 	}
-	for _, k := range l.calls.receive() {
+	for _, k := range l.inARow(ringOpRecv) {
 		switch {
 		case k.n > 0:
 			k.c.received += uint64(k.n)

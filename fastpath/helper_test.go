@@ -128,15 +128,28 @@ func (e *echo) pump(c *Conn) {
 	c.Again()
 }
 
-// startLoop runs a loop with poisoned buffers until the test ends. A panic that the test has not taken out of the
-// statistics fails it.
-func startLoop(t testing.TB) *Loop {
+// oneByOneOnly has the loops of tests make their calls one by one, as where the kernel gives no ring.
+var oneByOneOnly bool
+
+// newTestLoop is a loop with poisoned buffers, and a ring where the kernel gives one.
+func newTestLoop(t testing.TB) *Loop {
 	t.Helper()
 	l, err := NewLoop(0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.poison = true
+	if !oneByOneOnly {
+		_ = l.UseRing() // TestRing tells whether it can be had
+	}
+	return l
+}
+
+// startLoop runs a loop with poisoned buffers until the test ends. A panic that the test has not taken out of the
+// statistics fails it.
+func startLoop(t testing.TB) *Loop {
+	t.Helper()
+	l := newTestLoop(t)
 	done := make(chan struct{})
 	go func() {
 		l.Run()
@@ -162,11 +175,7 @@ func quietly(t testing.TB) {
 // steppedLoop is a loop that the test leads itself, by round: nothing happens between two lines of the test.
 func steppedLoop(t testing.TB) *Loop {
 	t.Helper()
-	l, err := NewLoop(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.poison = true
+	l := newTestLoop(t)
 	t.Cleanup(func() {
 		l.closeAll()
 		if n := l.Stats.Panics.Load(); n != 0 {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -93,7 +92,9 @@ type LoopStats struct {
 	Turns   atomic.Uint64
 	Events  atomic.Uint64
 	Panics  atomic.Uint64
-	_       [32]byte
+	Batches atomic.Uint64 // system calls that made several receives or sends; 0: there is no ring
+	Batched atomic.Uint64 // … how many
+	_       [16]byte
 	Pending atomic.Int64 // connections given to the loop that it has not adopted yet
 	Sockmap SockmapStats
 }
@@ -125,9 +126,6 @@ func NewLoop(id int) (*Loop, error) {
 		ahead:   make([]byte, flushBatch*aheadStride),
 		read:    make([]byte, readBufferBytes),
 		records: make([]byte, readBufferBytes),
-	}
-	if os.Getenv("NORING") == "" {
-		l.calls.ring, _ = newRing()
 	}
 	l.fired, l.clock, l.given = l.deadline, time.Now, -1
 	l.now = int64(time.Since(base))
@@ -463,7 +461,7 @@ func (l *Loop) flush(list *[]ref) {
 				}
 			}
 		}
-		for _, k := range l.calls.send() {
+		for _, k := range l.inARow(ringOpSend) {
 			k.c.outgone(k.n, k.errno)
 		}
 	}

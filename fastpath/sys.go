@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file is the only one with unsafe: system calls that never block are made without telling the Go scheduler
+// This file and ring.go are the only ones with unsafe: system calls that never block are made without telling the Go scheduler
 // (RawSyscall), which saves about 10 % of a request's cost. The one call that blocks, epoll_wait, is raw too while the loop
 // is busy, but for a short while only: blocking in a raw call holds up the garbage collector (Loop.wait).
 //
