@@ -207,7 +207,7 @@ func TestChart(t *testing.T) {
 	}{
 		"nginx's class":         {[]string{"ingressClass.name=nginx", "ingressClass.controller=k8s.io/ingress-nginx", "ingressClass.create=false", "configMap=ingress-nginx/ingress-nginx-controller"}, "--configmap=ingress-nginx/ingress-nginx-controller"},
 		"sockmap":               {[]string{"sockmap=auto"}, "add: [NET_BIND_SERVICE, BPF, NET_ADMIN, PERFMON]"},
-		"a seccomp profile":     {[]string{"seccompProfile.type=Localhost", "seccompProfile.localhostProfile=sluice.json"}, "localhostProfile: sluice.json"},
+		"a seccomp profile":     {[]string{"seccompProfile.type=Localhost", "seccompProfile.localhostProfile=sluice.json"}, `localhostProfile: "sluice.json"`},
 		"no seccomp profile":    {[]string{"seccompProfile.type=None"}, "/seccompProfile/type"},
 		"sockmap, not root":     {[]string{"sockmap=on", "runAsRoot=false", "ports.http=8080", "ports.https=8443"}, "sockmap needs runAsRoot"},
 		"not root":              {[]string{"runAsRoot=false", "ports.http=8080", "ports.https=8443"}, "runAsNonRoot: true"},

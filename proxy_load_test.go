@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sluiceproxy/sluice/fastpath"
 )
 
 // The tests of this file hold docs/hardening.md 3.4: no request fails while the configuration changes, while backends
@@ -383,3 +385,46 @@ func TestLoadSIGTERM(t *testing.T) {
 
 // portClosed tells that nobody listens.
 func portClosed(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
+
+// needRing skips where the kernel gives no ring, with the reason.
+func needRing(t *testing.T) {
+	t.Helper()
+	l, err := fastpath.NewLoop(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = l.UseRing()
+	l.Stop()
+	l.Run()
+	if err != nil {
+		t.Skipf("no io_uring here: %v", err)
+	}
+}
+
+// TestIOUring: under load loops receive and send for several connections by one system call, where the kernel allows it, and
+// by one each with --io-uring=off.
+func TestIOUring(t *testing.T) {
+	b := newBackend(t, "one", nil)
+	shop := site{name: "shop", host: "shop.example", ports: []int{b.port()}, annotations: map[string]string{"ssl-redirect": "false"}}
+	for _, value := range []string{"auto", "off"} {
+		t.Run(value, func(t *testing.T) {
+			p := startProxy(t, shop.yaml(), "--io-uring="+value)
+			if value == "auto" {
+				needRing(t)
+			}
+			f := p.start(t, load{host: "shop.example", posts: true, pause: time.Millisecond, callers: 32})
+			batches := func() float64 {
+				return p.metric(t, "sluice_loop_batches_total", `loop="0"`) + p.metric(t, "sluice_loop_batches_total", `loop="1"`)
+			}
+			if value == "auto" {
+				within(t, 30*time.Second, "batches", func() bool { return batches() > 100 })
+			} else {
+				within(t, 30*time.Second, "answers", func() bool { return f.answers.Load() > 1000 })
+			}
+			f.end(value)
+			if n := batches(); value == "off" && n != 0 {
+				t.Errorf("%v batches", n)
+			}
+		})
+	}
+}

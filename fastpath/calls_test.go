@@ -35,6 +35,14 @@ func rawConns(t testing.TB, n int) (conns []*Conn, peers []*net.TCPConn) {
 	return conns, peers
 }
 
+var heap []byte
+
+// onHeap keeps b from the stack, which Go moves.
+func onHeap(b []byte) []byte {
+	heap = b
+	return b
+}
+
 // hear reads text from a peer.
 func hear(t testing.TB, peer *net.TCPConn, text string) {
 	t.Helper()
@@ -62,7 +70,7 @@ func TestRing(t *testing.T) {
 	}
 	list := []call{{c: &Conn{fd: -1}}}
 	for _, c := range conns {
-		list = append(list, call{c: c, b: make([]byte, 64)})
+		list = append(list, call{c: c, b: onHeap(make([]byte, 64))})
 	}
 	want := []call{{errno: unix.EBADF}, {n: 5}, {}, {errno: unix.ECONNRESET}, {errno: unix.EAGAIN}}
 	for round := range 3 * flushBatch / len(list) { // often enough for the queues to come round
@@ -84,7 +92,7 @@ func TestRingSendsInPart(t *testing.T) {
 	r := ringForTest(t)
 	fd, _ := tcpPairBuffers(t, 4096)
 	defer unix.Close(fd)
-	b := make([]byte, 4<<20)
+	b := onHeap(make([]byte, 4<<20))
 	c := &Conn{fd: int32(fd)}
 	list := []call{{c: c, b: b}}
 	r.run(ringOpSend, list)
@@ -108,7 +116,8 @@ func TestRingThatRefuses(t *testing.T) {
 	fd := r.fd
 	for i, text := range []string{"refused", "taken"} {
 		r.fd = []int{-1, fd}[i]
-		list := []call{{c: conns[0], b: []byte(text)}, {c: conns[1], b: []byte(text)}}
+		b := onHeap([]byte(text))
+		list := []call{{c: conns[0], b: b}, {c: conns[1], b: b}}
 		r.run(ringOpSend, list)
 		for i, p := range peers {
 			if list[i].n != len(text) || list[i].errno != 0 {
@@ -224,7 +233,7 @@ func BenchmarkInARow(b *testing.B) {
 		for _, p := range peers {
 			raw = append(raw, rawPeer(b, p))
 		}
-		answer, got := payload(0, 200), make([]byte, 400)
+		answer, got := onHeap(payload(0, 200)), make([]byte, 400)
 		for name, r := range map[string]*ring{"ring": r, "one each": nil} {
 			b.Run(fmt.Sprintf("%d/%s", n, name), func(b *testing.B) {
 				l := &Loop{}
