@@ -22,7 +22,7 @@ const (
 
 // plotColours tell the proxies apart, in every picture alike.
 var plotColours = map[string]string{
-	"sluice": "#0969da", "nginx": "#2da44e", "haproxy": "#d4761a", "caddy": "#8250df", "traefik": "#1b9aaa", "envoy": "#cf222e",
+	"sluice": "#0969da", "sluice-no-ring": "#54aeff", "nginx": "#2da44e", "haproxy": "#d4761a", "caddy": "#8250df", "traefik": "#1b9aaa", "envoy": "#cf222e",
 }
 
 func colourOf(proxy string) string {

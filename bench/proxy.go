@@ -40,12 +40,13 @@ type candidate struct {
 
 // candidates is the table of what --proxies may name.
 var candidates = map[string]func(context.Context, options) (candidate, error){
-	"sluice":  findSluice,
-	"nginx":   findNginx,
-	"haproxy": findHAProxy,
-	"caddy":   findCaddy,
-	"traefik": findTraefik,
-	"envoy":   findEnvoy,
+	subject:          findSluice,
+	"sluice-no-ring": findSluiceNoRing,
+	"nginx":          findNginx,
+	"haproxy":        findHAProxy,
+	"caddy":          findCaddy,
+	"traefik":        findTraefik,
+	"envoy":          findEnvoy,
 }
 
 // findCandidates finds what the options name, in their order.

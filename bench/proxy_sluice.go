@@ -52,6 +52,21 @@ func findSluice(ctx context.Context, o options) (candidate, error) {
 	}, nil
 }
 
+// findSluiceNoRing is Sluice as it runs where a seccomp profile refuses io_uring.
+func findSluiceNoRing(ctx context.Context, o options) (candidate, error) {
+	c, err := findSluice(ctx, o)
+	c.name += "-no-ring"
+	with := c.command
+	c.command = func(d deployment) (*exec.Cmd, error) {
+		cmd, err := with(d)
+		if err == nil {
+			cmd.Args = append(cmd.Args, "--io-uring=off")
+		}
+		return cmd, err
+	}
+	return c, err
+}
+
 func manifestsOf(d deployment) string { return filepath.Join(d.Dir, "manifests") }
 
 // sluiceManifests writes what the deployment's shape wants.
