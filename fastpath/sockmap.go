@@ -144,8 +144,10 @@ func (t *Tunnel) handOver() {
 	t.ba.stopSplice()
 	t.kernel = &kernelPath{Joined: j, m: l.sockmap}
 	t.ab.held, t.ba.held = j.AB, j.BA
-	t.a.flags |= flagJoined
-	t.b.flags |= flagJoined
+	for _, c := range []*Conn{t.a, t.b} {
+		c.ReadAhead(false)
+		c.flags |= flagJoined
+	}
 	t.a.mute(j.AB)
 	t.b.mute(j.BA)
 	l.Stats.Sockmap.Joined.Add(1)

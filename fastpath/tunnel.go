@@ -56,8 +56,8 @@ func Join(a, b *Conn, idle, half time.Duration, end TunnelEnd) *Tunnel {
 	t := &Tunnel{a: a, b: b, idle: idle, half: half, end: end, last: a.loop.now, began: a.loop.now, use: a.loop.sockmapUse}
 	t.ab.from, t.ab.to = a, b
 	t.ba.from, t.ba.to = b, a
-	a.ReadAhead(false) // the kernel may read the sockets from here on
-	b.ReadAhead(false)
+	a.ReadAhead(true) // until its bytes are spliced, or the kernel moves them
+	b.ReadAhead(true)
 	a.SetHandler(t)
 	b.SetHandler(t)
 	a.SetDeadline(0)
@@ -250,7 +250,7 @@ func (d *direction) pump() (int64, *Error) {
 			return n, ErrWouldBlock
 		}
 		if len(d.from.Buffered()) == 0 {
-			if d.streak >= bulkStreak {
+			if d.streak >= bulkStreak && d.from.aheadLeft == 0 {
 				d.startSplice()
 				m, err := d.pumpSplice()
 				return n + m, err
@@ -292,6 +292,7 @@ func (d *direction) judge(other bool) {
 
 func (d *direction) startSplice() {
 	d.streak = 0
+	d.from.ReadAhead(false)
 	d.splice.Start(d.from, d.to, -1)
 }
 
@@ -316,4 +317,5 @@ func (d *direction) stopSplice() {
 	d.streak = 0
 	d.spliced += d.splice.Moved()
 	d.splice.Stop()
+	d.from.ReadAhead(true)
 }

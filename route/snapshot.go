@@ -104,7 +104,7 @@ func (s *Snapshot) DefaultCertificate() (*tls.Certificate, Object) {
 	return s.certificate, Object{}
 }
 
-// HasPassthrough tells whether any host is passed through: only then must a ClientHello stay unread until it is decided.
+// HasPassthrough tells whether any host is passed through.
 func (s *Snapshot) HasPassthrough() bool { return s.passthrough }
 
 // Settings are the process-wide settings of this state; never nil.

@@ -12,7 +12,6 @@ import (
 type arrival struct {
 	door   *Door
 	proxy  *ProxyPolicy // a PROXY header is still due
-	peeks  bool         // input is only peeked at: a pass-through backend may want it untouched
 	raised bool         // SO_RCVLOWAT is raised
 	need   int          // bytes without which another look is in vain: a hello in tiny pieces must not cost us one each
 	accept *l7.Accepted
@@ -31,10 +30,9 @@ func (a *arrival) greet(c *fastpath.Conn) {
 		a.door.HTTP.Serve(c, a.accept)
 		return
 	}
-	a.peeks = len(c.Buffered()) == 0 && a.door.Store.Load().HasPassthrough()
 	c.SetDeadline(c.Loop().Now() + int64(a.door.Limits().HelloTimeout))
-	if a.peeks || c.Readable() || len(c.Buffered()) > 0 {
-		a.OnReadable(c) // mostly the hello is there by now: that saves a turn
+	if c.Readable() || len(c.Buffered()) > 0 {
+		a.OnReadable(c)
 	}
 }
 
@@ -59,11 +57,8 @@ func (a *arrival) OnReadable(c *fastpath.Conn) {
 	}
 }
 
-// look shows the first bytes: peeked, or read when no host is passed through.
+// look shows the first bytes.
 func (a *arrival) look(c *fastpath.Conn) ([]byte, *fastpath.Error) {
-	if a.peeks {
-		return c.Peek()
-	}
 	for most := a.door.Limits().HelloBytesMax; len(c.Buffered()) < most; {
 		if err := c.Fill(most - len(c.Buffered())); err != nil {
 			if err == fastpath.ErrWouldBlock && len(c.Buffered()) > 0 {
@@ -84,10 +79,7 @@ func (a *arrival) decide(c *fastpath.Conn, b []byte) {
 			c.Close()
 			return
 		}
-		if a.need = v.Hello.Need; a.peeks {
-			c.SetLowWater(a.need)
-			a.raised = true
-		}
+		a.need = v.Hello.Need
 	case PlainHTTP: // arrivals of a plain port do not come here
 		a.wakeNormally(c)
 		d.HTTP.RefuseHTTP1(c, a.accept)
