@@ -30,7 +30,7 @@ func newWitnesses(t *testing.T, p *testProxy) *witnesses {
 	w := &witnesses{t: t, callers: []*caller{
 		{address: p.HTTP}, {address: p.HTTPS, tls: trusting(t, "stays.example")}, {address: p.HTTPS, tls: trusting(t, "pass.example")},
 	}}
-	within(t, editLimit, "the witnesses' hosts", func() bool { return p.store.Load().HasPassthrough() })
+	within(t, editLimit, "the witnesses' hosts", func() bool { return p.store.Load().Host([]byte("pass.example")).Passthrough != nil })
 	w.check()
 	return w
 }

@@ -302,35 +302,28 @@ func largeProtos(n int) []string {
 	return list
 }
 
-// TestTLSHello sends hellos in every shape, with and without a host that is passed through: the door reads them
-// differently then.
+// TestTLSHello sends hellos in every shape.
 func TestTLSHello(t *testing.T) {
 	w := newTLSWorld(t)
-	run := func(t *testing.T) {
-		for name, shape := range helloShapes {
-			for size, protos := range map[string][]string{"": nil, ", 5 KiB": largeProtos(5 << 10), ", 40 KiB": largeProtos(40 << 10)} {
-				if strings.Contains(name, "a byte") && len(protos) > 100 {
-					continue // the loopback's accounting of tiny segments is not what is tested
-				}
-				t.Run(name+size, func(t *testing.T) {
-					t.Parallel()
-					config := trusting(t, "exact.example")
-					config.NextProtos = protos
-					c := &caller{address: w.HTTPS, tls: config, wrap: shape}
-					defer c.hangUp()
-					a, err := c.call(request("exact.example", "/"))
-					if err != nil {
-						t.Fatal(err)
-					}
-					a.want(t, 200, "one")
-				})
+	for name, shape := range helloShapes {
+		for size, protos := range map[string][]string{"": nil, ", 5 KiB": largeProtos(5 << 10), ", 40 KiB": largeProtos(40 << 10)} {
+			if strings.Contains(name, "a byte") && len(protos) > 100 {
+				continue // the loopback's accounting of tiny segments is not what is tested
 			}
+			t.Run(name+size, func(t *testing.T) {
+				t.Parallel()
+				config := trusting(t, "exact.example")
+				config.NextProtos = protos
+				c := &caller{address: w.HTTPS, tls: config, wrap: shape}
+				defer c.hangUp()
+				a, err := c.call(request("exact.example", "/"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				a.want(t, 200, "one")
+			})
 		}
 	}
-	t.Run("read", run)
-	w.write("pass.yaml", site{name: "pass", host: "pass.example", ports: []int{w.backend.port()}, annotations: map[string]string{"ssl-passthrough": "true"}}.yaml())
-	within(t, editLimit, "the pass-through host", func() bool { return w.store.Load().HasPassthrough() })
-	t.Run("peeked", run)
 }
 
 // TestTLSNames sends server names that Go's client does not, and finds in the plain flight of TLS 1.2 which certificate
@@ -379,45 +372,39 @@ func TestTLSNames(t *testing.T) {
 // TestNotTLS sends to the HTTPS port what is no TLS, with and without a host that is passed through.
 func TestNotTLS(t *testing.T) {
 	w := newTLSWorld(t)
-	run := func(t *testing.T) {
-		for _, c := range []struct{ name, send, status string }{
-			{"HTTP", "GET / HTTP/1.1\r\nHost: exact.example\r\n\r\n", "400"},
-			{"HTTP to a host without certificate", "GET / HTTP/1.1\r\nHost: bare.example\r\n\r\n", "400"},
-			{"HTTP with a body", "POST / HTTP/1.1\r\nHost: bare.example\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("a", 100_000), "400"},
-			{"two requests", "GET / HTTP/1.1\r\nHost: bare.example\r\n\r\nGET / HTTP/1.1\r\nHost: bare.example\r\n\r\n", "400"},
-			{"garbage in lines", "hello\r\n\r\n", "400"},
-			{"SSLv2", "\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10\r\n\r\n", "400"},
-			{"a record of the wrong version", "\x16\x02\x00\x00\x05hello\r\n\r\n", "400"},
-			{"an empty record", "\x16\x03\x01\x00\x00", ""},
-			{"no hello in the record", "\x16\x03\x01\x00\x04\x02\x00\x00\x00", ""},
-			{"application data within the hello", "\x16\x03\x01\x00\x04\x01\x00\x01\x00\x17\x03\x03\x00\x01a", ""},
-			{"a hello over 64 KiB", "\x16\x03\x01\x40\x00\x01\x01\x00\x01" + strings.Repeat("a", 16380), ""},
-		} {
-			t.Run(c.name, func(t *testing.T) {
-				before := w.backend.served.Load()
-				conn, err := net.Dial("tcp", w.HTTPS)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer conn.Close()
-				_, _ = io.WriteString(conn, c.send) // what is refused early may be cut
-				got, err := ended(conn)
-				if c.status == "" && got != "" || !strings.HasPrefix(got, "HTTP/1.1 "+c.status) && c.status != "" {
-					t.Errorf("the answer is %.300q (%v), want %q", got, err, c.status)
-				}
-				if strings.Count(got, "HTTP/1.1 ") > 1 {
-					t.Errorf("the connection went on: %.300q", got)
-				}
-				if w.backend.served.Load() != before {
-					t.Error("the backend was asked")
-				}
-			})
-		}
+	for _, c := range []struct{ name, send, status string }{
+		{"HTTP", "GET / HTTP/1.1\r\nHost: exact.example\r\n\r\n", "400"},
+		{"HTTP to a host without certificate", "GET / HTTP/1.1\r\nHost: bare.example\r\n\r\n", "400"},
+		{"HTTP with a body", "POST / HTTP/1.1\r\nHost: bare.example\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("a", 100_000), "400"},
+		{"two requests", "GET / HTTP/1.1\r\nHost: bare.example\r\n\r\nGET / HTTP/1.1\r\nHost: bare.example\r\n\r\n", "400"},
+		{"garbage in lines", "hello\r\n\r\n", "400"},
+		{"SSLv2", "\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10\r\n\r\n", "400"},
+		{"a record of the wrong version", "\x16\x02\x00\x00\x05hello\r\n\r\n", "400"},
+		{"an empty record", "\x16\x03\x01\x00\x00", ""},
+		{"no hello in the record", "\x16\x03\x01\x00\x04\x02\x00\x00\x00", ""},
+		{"application data within the hello", "\x16\x03\x01\x00\x04\x01\x00\x01\x00\x17\x03\x03\x00\x01a", ""},
+		{"a hello over 64 KiB", "\x16\x03\x01\x40\x00\x01\x01\x00\x01" + strings.Repeat("a", 16380), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := w.backend.served.Load()
+			conn, err := net.Dial("tcp", w.HTTPS)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_, _ = io.WriteString(conn, c.send) // what is refused early may be cut
+			got, err := ended(conn)
+			if c.status == "" && got != "" || !strings.HasPrefix(got, "HTTP/1.1 "+c.status) && c.status != "" {
+				t.Errorf("the answer is %.300q (%v), want %q", got, err, c.status)
+			}
+			if strings.Count(got, "HTTP/1.1 ") > 1 {
+				t.Errorf("the connection went on: %.300q", got)
+			}
+			if w.backend.served.Load() != before {
+				t.Error("the backend was asked")
+			}
+		})
 	}
-	t.Run("read", run)
-	w.write("pass.yaml", site{name: "pass", host: "pass.example", ports: []int{w.backend.port()}, annotations: map[string]string{"ssl-passthrough": "true"}}.yaml())
-	within(t, editLimit, "the pass-through host", func() bool { return w.store.Load().HasPassthrough() })
-	t.Run("peeked", run)
 }
 
 // TestMisdirected is docs/hardening.md 3.2's row about 421, case (a).

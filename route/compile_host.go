@@ -61,7 +61,6 @@ func (k *compiler) compileHost(v *VirtualHost) {
 		return
 	}
 	k.next.hosts = append(k.next.hosts, h)
-	k.next.passthrough = k.next.passthrough || h.Passthrough != nil
 	k.next.problems = append(k.next.problems, h.problems...)
 }
 

@@ -27,7 +27,6 @@ type Snapshot struct {
 
 	services map[serviceKey]*BoundService // ports that are not HTTP's
 
-	passthrough    bool             // some host is passed through
 	certificate    *tls.Certificate // the default
 	ownCertificate bool             // … is the Config's
 	settings       *l7.Settings
@@ -103,9 +102,6 @@ func (s *Snapshot) DefaultCertificate() (*tls.Certificate, Object) {
 	}
 	return s.certificate, Object{}
 }
-
-// HasPassthrough tells whether any host is passed through.
-func (s *Snapshot) HasPassthrough() bool { return s.passthrough }
 
 // Settings are the process-wide settings of this state; never nil.
 func (s *Snapshot) Settings() *l7.Settings { return s.settings }
