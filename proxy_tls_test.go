@@ -369,7 +369,7 @@ func TestTLSNames(t *testing.T) {
 	}
 }
 
-// TestNotTLS sends to the HTTPS port what is no TLS, with and without a host that is passed through.
+// TestNotTLS sends to the HTTPS port what is no TLS.
 func TestNotTLS(t *testing.T) {
 	w := newTLSWorld(t)
 	for _, c := range []struct{ name, send, status string }{
