@@ -40,5 +40,8 @@ func (p *proxy) sockmapState() (s admin.Sockmap) {
 	default:
 		s.Available = true
 	}
+	if p.sockmap.maps != nil {
+		s.Repeated = p.sockmap.maps.Repeated()
+	}
 	return s
 }

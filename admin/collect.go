@@ -437,7 +437,8 @@ func (s scrape) sockmap() {
 	s.count(s.sockmapJoined, sum(func(k *fastpath.SockmapStats) uint64 { return k.Joined.Load() }))
 	s.count(s.sockmapRefused, sum(func(k *fastpath.SockmapStats) uint64 { return k.Refused.Load() }))
 	s.count(s.sockmapBytes, sum(func(k *fastpath.SockmapStats) uint64 { return k.Bytes.Load() }))
-	for _, why := range []ebpf.Release{ebpf.ReleasedLimit, ebpf.ReleasedGone, ebpf.ReleasedRefused} {
+	s.count(s.sockmapRepeated, state.Repeated)
+	for _, why := range []ebpf.Release{ebpf.ReleasedLimit, ebpf.ReleasedGone, ebpf.ReleasedRefused, ebpf.ReleasedLost} {
 		s.count(s.sockmapReleased, sum(func(k *fastpath.SockmapStats) uint64 { return k.Released[why].Load() }), why.String())
 	}
 }

@@ -133,7 +133,7 @@ func full(t *testing.T) Sources {
 				Open: 7, Idle: 3, Requests: 100, Reused: 90, Connects: 10, ConnectFailures: 2, Ejections: 1,
 				Checks: 20, ChecksFailed: 4}, Overflows: []Overflow{{"requests", 3}}}}
 		},
-		Sockmap: func() Sockmap { return Sockmap{Wanted: true, Reason: "capability"} },
+		Sockmap: func() Sockmap { return Sockmap{Wanted: true, Reason: "capability", Repeated: 7} },
 		Certificates: func() []Certificate {
 			return []Certificate{{Host: "shop.example", Namespace: "shop", Secret: "tls", NotAfter: started.AddDate(0, 3, 0)}, {NotAfter: started.AddDate(1, 0, 0)}}
 		},

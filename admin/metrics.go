@@ -105,6 +105,7 @@ type metrics struct {
 	sockmapRefused   *prometheus.Desc
 	sockmapReleased  *prometheus.Desc
 	sockmapBytes     *prometheus.Desc
+	sockmapRepeated  *prometheus.Desc
 
 	workRefused *prometheus.Desc
 
@@ -246,8 +247,9 @@ func (m *metrics) nameMachinery() {
 	m.sockmapTunnels = m.own("sockmap_tunnels_active", "Open tunnels that were handed to the kernel.")
 	m.sockmapJoined = m.own("sockmap_tunnels_total", "Tunnels that were handed to the kernel.")
 	m.sockmapRefused = m.own("sockmap_refused_total", "Tunnels that were to be handed to the kernel and were not: the maps are full, or a side had ended.")
-	m.sockmapReleased = m.own("sockmap_released_total", "Directions of tunnels that came back to user space, by the reason: limit (more was queued than allowed), gone (the other socket was closed), refused (by the kernel).", "reason")
+	m.sockmapReleased = m.own("sockmap_released_total", "Directions of tunnels that came back to user space, by the reason: limit (more was queued than allowed), gone (the other socket was closed), refused (by the kernel); or lost: bytes that came again could not be taken off, and the tunnel was reset.", "reason")
 	m.sockmapBytes = m.own("sockmap_bytes_total", "Bytes that the kernel moved by itself, of directions that ended or came back.")
+	m.sockmapRepeated = m.own("sockmap_repeated_bytes_total", "Bytes that joined sockets received again, in retransmissions that begin before new ones, and that were taken off.")
 	m.workRefused = m.own("work_refused_total", "Work off the event loops that was refused because too much was queued.")
 }
 

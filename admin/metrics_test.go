@@ -135,7 +135,8 @@ func TestMetricValues(t *testing.T) {
 		{own, "sluice_certificate_expiry_timestamp_seconds", []string{
 			`{host="shop.example",namespace="shop",secret="tls"} 1.8033612e+09`, `{} 1.8269484e+09`}},
 		{own, "sluice_sockmap_available", []string{`{reason="capability"} 0`}},
-		{own, "sluice_sockmap_released_total", []string{`{reason="gone"} 0`, `{reason="limit"} 0`, `{reason="refused"} 0`}},
+		{own, "sluice_sockmap_released_total", []string{`{reason="gone"} 0`, `{reason="limit"} 0`, `{reason="lost"} 0`, `{reason="refused"} 0`}},
+		{own, "sluice_sockmap_repeated_bytes_total", []string{`{} 7`}},
 		{own, "sluice_door_source_full_total", []string{`{door="http"} 0`, `{door="https"} 4`}},
 		{own, "sluice_door_pauses_total", []string{`{door="http"} 0`, `{door="https"} 3`}},
 		{own, "sluice_refused_requests_total", []string{`{kind="malformed"} 1`}},

@@ -57,6 +57,7 @@ type Sockmap struct {
 	Wanted    bool
 	Available bool
 	Reason    string // why it is wanted and not available
+	Repeated  uint64 // bytes that came again and were taken off
 }
 
 // Cluster is one cluster's health and its counters.

@@ -13,6 +13,7 @@ import (
 const (
 	testLimit     = 3 * time.Second // for all of it
 	testPatience  = time.Second     // for one step
+	testQueuedMin = 64 << 10        // the limit with which it is done, at least: its steps must not meet it unawares
 	testPoll      = 200 * time.Microsecond
 	testOffer     = 64 << 20 // offered to a reader that does not read
 	testHeldExtra = 16 << 20 // of it, the most that the kernel may take beside the limit, both buffers included

@@ -37,44 +37,13 @@ struct direction {
 	__u32 released; // not 0: user space moves this direction, for good; the value says why
 	__u64 name;     // the owner's, of the source
 	__u32 owner;    // whom to tell of the release
-	__u32 unused;
-	__u32 next;    // sequence number of the first byte of the source that the program has not seen
-	__u32 begun;   // next is set
+	__u32 repeats;  // the most that a segment may repeat
+	__u32 next;     // sequence number of the first byte of the source that the program has not seen
+	__u32 begun;    // next is set
 };
 
 // Why a direction was released. sockmap.go has the same numbers.
 enum { RELEASED_LIMIT = 2, RELEASED_GONE = 3, RELEASED_REFUSED = 4, RELEASED_LOST = 5 };
-
-// fresh takes off what the source has received before. TCP queues a retransmission whole that begins with bytes that came
-// already; recvmsg skips those, but the kernel's reader for sockmaps does not. Without this they would arrive twice.
-// 0: it could not, for want of memory; the stream has a hole then.
-static __always_inline int fresh(struct __sk_buff *skb, struct direction *d)
-{
-	struct sk_buff *k = bpf_cast_to_kern_ctx(skb);
-	__u32 seq = *(__u32 *)k->cb;
-	__u32 len = skb->len;
-
-	if (!d->begun) {
-		struct bpf_sock *sk = skb->sk;
-		struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : 0;
-		d->next = tp ? tp->copied_seq : seq;
-		d->begun = 1;
-	}
-	__s32 seen = d->next - seq;
-	__s32 left = seq + len - d->next;
-	if (left <= 0)
-		return 0; // TCP queues no such segment
-	d->next = seq + len;
-	if (seen <= 0)
-		return 1;
-	for (int i = 0; i < 256 && seen > 0; i++) { // the kernel takes off so much at once and no more
-		__u32 n = seen > 0xfff ? 0xfff : seen;
-		if (bpf_skb_pull_data(skb, n) || bpf_skb_adjust_room(skb, -(__s32)n, 0, 0))
-			return 0;
-		seen -= n;
-	}
-	return seen <= 0;
-}
 
 // Sockets by the cookie of the socket whose peer they are. No program is attached here.
 struct {
@@ -107,11 +76,66 @@ struct {
 	__uint(max_entries, 4096);
 } releases SEC(".maps");
 
+// Bytes that came again and were taken off, of all directions.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+// What fresh found.
+enum { FRESH = 0, NOTHING_NEW = 1, LOST = 2 };
+
+// fresh takes off what the source has received before. TCP queues a retransmission whole that begins with bytes which came
+// already; recvmsg skips those, but the kernel's reader for sockmaps does not. Without this they would arrive twice.
+// NOTHING_NEW: no byte is left; the segment was queued for its FIN. LOST: it could not, for want of memory, and the stream
+// has a hole.
+static __always_inline int fresh(struct __sk_buff *skb, struct direction *d)
+{
+	struct sk_buff *k = bpf_cast_to_kern_ctx(skb);
+	__u32 seq = *(__u32 *)k->cb;
+	__u32 len = skb->len;
+
+	if (!d->begun) {
+		struct bpf_sock *sk = skb->sk;
+		struct tcp_sock *tp = sk ? bpf_skc_to_tcp_sock(sk) : 0;
+		d->next = tp ? tp->copied_seq : seq;
+		d->begun = 1;
+	}
+	__s32 seen = d->next - seq;
+	if (seen <= 0) {
+		d->next = seq + len;
+		return FRESH;
+	}
+	__u32 off = seen;
+	if (off >= len)
+		off = len;
+	else
+		d->next = seq + len;
+	if (off > d->repeats)
+		return LOST;
+	__u32 left = off;
+	for (int i = 0; i < 256 && left > 0; i++) { // the kernel takes off so much at once and no more
+		__u32 n = left > 0xfff ? 0xfff : left;
+		if (bpf_skb_pull_data(skb, n) || bpf_skb_adjust_room(skb, -(__s32)n, 0, 0))
+			return LOST;
+		left -= n;
+	}
+	if (left > 0)
+		return LOST;
+	__u32 zero = 0;
+	__u64 *repeated = bpf_map_lookup_elem(&counters, &zero);
+	if (repeated)
+		__sync_fetch_and_add(repeated, off);
+	return off < len ? FRESH : NOTHING_NEW;
+}
+
 // A released direction never comes back: bytes behind the first that user space got have to follow it there.
 static __always_inline int release(struct direction *d, __u32 why)
 {
 	d->released = why;
-	bpf_ringbuf_output(&releases, &d->name, sizeof(d->name) + sizeof(d->owner) + sizeof(d->unused), 0);
+	bpf_ringbuf_output(&releases, &d->name, sizeof(d->name) + sizeof(d->owner), 0);
 	return SK_PASS;
 }
 
@@ -142,7 +166,12 @@ int sluice_verdict(struct __sk_buff *skb)
 	struct direction *d = bpf_map_lookup_elem(&directions, &source);
 	if (!d)
 		return SK_PASS;
-	if (!fresh(skb, d)) {
+	if (d->released == RELEASED_LOST) // what follows a hole goes nowhere
+		return SK_DROP;
+	switch (fresh(skb, d)) {
+	case NOTHING_NEW:
+		return SK_DROP;
+	case LOST:
 		release(d, RELEASED_LOST);
 		return SK_DROP;
 	}

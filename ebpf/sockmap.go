@@ -22,12 +22,14 @@ const (
 	TunnelsMax   = 32 << 10 // tunnels that can be joined at once
 	QueuedMax    = 1 << 20  // bytes a direction that may be queued in the kernel
 	QueuedAtMost = 16 << 20 // the largest limit of that: what a stalled reader may hold
+	RepeatsMax   = 1 << 20  // bytes that a segment may repeat of those before it; the program cannot take off more
 )
 
 // Options of Open. Zero values are replaced by the defaults.
 type Options struct {
 	Tunnels int // how many can be joined at once
 	Queued  int // bytes a direction, redirected and not yet acknowledged by the receiver
+	Repeats int // bytes that a segment may repeat; one that repeats more resets its tunnel
 }
 
 // Sockmap is the loaded program with its maps. Nothing of it is pinned: it ends with the process, whose sockets close as
@@ -35,6 +37,7 @@ type Options struct {
 type Sockmap struct {
 	objects verdictObjects
 	queued  uint32
+	repeats uint32
 	gone    atomic.Bool // the program was found detached
 
 	releases *ringbuf.Reader
@@ -87,10 +90,13 @@ func Open(o Options) (*Sockmap, *Unavailable) {
 	if u != nil {
 		return nil, u
 	}
+	limit := s.queued
+	s.queued = max(limit, testQueuedMin)
 	if err := s.test(); err != nil {
 		s.Close()
 		return nil, unavailable(ReasonTest, "the test at start failed: %v", err)
 	}
+	s.queued = limit
 	return s, nil
 }
 
@@ -102,18 +108,24 @@ func load(o Options) (*Sockmap, *Unavailable) {
 	if o.Queued <= 0 {
 		o.Queued = QueuedMax
 	}
+	if o.Repeats <= 0 || o.Repeats > RepeatsMax {
+		o.Repeats = RepeatsMax
+	}
 	_ = rlimit.RemoveMemlock() // needed by no kernel that is recent enough; where it is refused, loading tells more
 	spec, err := loadVerdict()
 	if err != nil {
 		return nil, unavailable(ReasonLoad, "the program that is built in cannot be read: %v", err)
 	}
 	for _, m := range spec.Maps {
+		if m.Type == ebpf.Array {
+			continue
+		}
 		m.MaxEntries = uint32(2 * o.Tunnels)
-		if m.Type == ebpf.RingBuf { // a power of two of whole pages; room for a note of each direction
-			m.MaxEntries = uint32(1) << bits.Len(uint(max(os.Getpagesize(), noteBytes*2*o.Tunnels)-1))
+		if m.Type == ebpf.RingBuf { // a power of two of whole pages; room for all notes of each direction
+			m.MaxEntries = uint32(1) << bits.Len(uint(max(os.Getpagesize(), notesMax*noteBytes*2*o.Tunnels)-1))
 		}
 	}
-	s := &Sockmap{queued: uint32(min(o.Queued, QueuedAtMost))}
+	s := &Sockmap{queued: uint32(min(o.Queued, QueuedAtMost)), repeats: uint32(o.Repeats)}
 	if err := spec.LoadAndAssign(&s.objects, nil); err != nil {
 		return nil, unavailable(ReasonLoad, "the kernel refused the program: %v", err)
 	}
@@ -139,11 +151,16 @@ func (s *Sockmap) Close() {
 	_ = s.objects.Close()
 }
 
-// noteBytes is what a note of a release takes in the ring: its header, a name and an owner.
-const noteBytes = 8 + 8 + 8
+// noteBytes is what a note of a release takes in the ring: its header, a name and an owner, in whole words. A direction that
+// was given back may lose bytes later, which is noted too.
+const (
+	noteBytes = 8 + 8 + 8
+	notesMax  = 2
+)
 
 // Listen registers an owner of sockets: f is called, on a goroutine that must not wait, with the name of each of its sources
-// whose direction was released. Each direction is released once at most, and the ring has room for all that can be joined.
+// whose direction was released, and again should that direction have lost bytes afterwards. The ring has room for all that can
+// be joined.
 func (s *Sockmap) Listen(f func(name uint64)) (owner uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,7 +243,7 @@ func (s *Sockmap) Join(a, b Socket) (j Joined, err error) {
 
 // prepare fills the maps: whoever is a source must find its peer there, or its first bytes would be dropped.
 func (s *Sockmap) prepare(j *Joined, a, b Socket) error {
-	d := verdictDirection{Limit: s.queued, Owner: a.Owner, Name: a.Name}
+	d := verdictDirection{Limit: s.queued, Repeats: s.repeats, Owner: a.Owner, Name: a.Name}
 	if err := s.objects.Directions.Update(j.A, &d, ebpf.UpdateNoExist); err != nil {
 		return err
 	}
@@ -273,6 +290,12 @@ func (s *Sockmap) Direction(source Cookie) (bytes uint64, r Release) {
 		}
 	}
 	return d.Bytes, Release(d.Released)
+}
+
+// Repeated is how many bytes came again, in segments that repeat what is before them, and were taken off. It is a system call.
+func (s *Sockmap) Repeated() (n uint64) {
+	_ = s.objects.Counters.Lookup(uint32(0), &n)
+	return n
 }
 
 // Counters are one socket's, read at one moment.

@@ -22,7 +22,7 @@ type verdictDirection struct {
 	Released uint32
 	Name     uint64
 	Owner    uint32
-	Unused   uint32
+	Repeats  uint32
 	Next     uint32
 	Begun    uint32
 }
@@ -31,6 +31,7 @@ type verdictDirection struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	verdictMapCounters       = "counters"
 	verdictMapDirections     = "directions"
 	verdictMapPeers          = "peers"
 	verdictMapReleases       = "releases"
@@ -87,6 +88,7 @@ type verdictProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type verdictMapSpecs struct {
+	Counters   *ebpf.MapSpec `ebpf:"counters"`
 	Directions *ebpf.MapSpec `ebpf:"directions"`
 	Peers      *ebpf.MapSpec `ebpf:"peers"`
 	Releases   *ebpf.MapSpec `ebpf:"releases"`
@@ -119,6 +121,7 @@ func (o *verdictObjects) Close() error {
 //
 // It can be passed to loadVerdictObjects or ebpf.CollectionSpec.LoadAndAssign.
 type verdictMaps struct {
+	Counters   *ebpf.Map `ebpf:"counters"`
 	Directions *ebpf.Map `ebpf:"directions"`
 	Peers      *ebpf.Map `ebpf:"peers"`
 	Releases   *ebpf.Map `ebpf:"releases"`
@@ -127,6 +130,7 @@ type verdictMaps struct {
 
 func (m *verdictMaps) Close() error {
 	return _VerdictClose(
+		m.Counters,
 		m.Directions,
 		m.Peers,
 		m.Releases,

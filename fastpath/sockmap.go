@@ -26,11 +26,11 @@ var SockmapUses = map[string]SockmapUse{"off": SockmapOff, "auto": SockmapAuto, 
 
 // SockmapStats are written by the loop alone and read by anybody.
 type SockmapStats struct {
-	Joined   atomic.Uint64                           // tunnels that were handed to the kernel
-	Refused  atomic.Uint64                           // tunnels that were to be, and could not
-	Open     atomic.Int64                            // tunnels that were handed over and are open
-	Released [ebpf.ReleasedRefused + 1]atomic.Uint64 // directions that came back to user space, by reason
-	Bytes    atomic.Uint64                           // bytes that the kernel moved; told when a direction ends or comes back
+	Joined   atomic.Uint64                        // tunnels that were handed to the kernel
+	Refused  atomic.Uint64                        // tunnels that were to be, and could not
+	Open     atomic.Int64                         // tunnels that were handed over and are open
+	Released [ebpf.ReleasedLost + 1]atomic.Uint64 // directions that came back to user space, by reason; lost: whose tunnels were reset
+	Bytes    atomic.Uint64                        // bytes that the kernel moved; told when a direction ends or comes back
 }
 
 // UseSockmap gives the loop what joins sockets, and says for which tunnels; before Run.
@@ -39,12 +39,34 @@ func (l *Loop) UseSockmap(m *ebpf.Sockmap, use SockmapUse) {
 	l.sockmapOwner = m.Listen(func(name uint64) { l.Post(func() { l.released(name) }) })
 }
 
-// released gives the tunnel a turn whose direction came back, if it is still there.
+// released gives the tunnel a turn whose direction came back, if it is still there. One that came back before, and is told of
+// again, has lost bytes.
 func (l *Loop) released(name uint64) {
 	e := unix.EpollEvent{Fd: int32(name >> 32), Pad: int32(uint32(name))}
-	if c := l.at(&e); c != nil {
-		c.Again()
+	c := l.at(&e)
+	if c == nil {
+		return
 	}
+	if t, ok := c.handler.(*Tunnel); ok && t.kernel != nil {
+		if d := t.direction(c); !d.held && !d.ended {
+			t.checkLost(d)
+			return
+		}
+	}
+	c.Again()
+}
+
+// checkLost resets both sides if bytes of a direction were lost that user space moves again. The program lets nothing through
+// that follows the hole.
+func (t *Tunnel) checkLost(d *direction) {
+	if _, why := t.kernel.m.Direction(t.source(d)); why == ebpf.ReleasedLost {
+		t.lost(d)
+	}
+}
+
+func (t *Tunnel) lost(d *direction) {
+	d.from.loop.Stats.Sockmap.Released[ebpf.ReleasedLost].Add(1)
+	t.abort(ErrReset)
 }
 
 // asSocket is c as the sockmap is told of it: by the name that epoll has for it, too.
@@ -188,14 +210,16 @@ func (t *Tunnel) follow(d *direction) {
 		return
 	}
 	switch {
-	case why == ebpf.ReleasedUnknown || why == ebpf.ReleasedLost:
-		t.abort(ErrReset) // somebody emptied the map, and nobody knows what was moved; or it has a hole
+	case why == ebpf.ReleasedUnknown:
+		t.abort(ErrReset) // somebody emptied the map, and nobody knows what was moved
+	case why == ebpf.ReleasedLost:
+		t.lost(d)
 	case why != ebpf.Held && arrived < redirected:
 		t.recheck(d)
 	case why != ebpf.Held:
 		d.from.mute(false) // before it is read: what comes later is told
 		t.take(d, redirected)
-		d.from.loop.Stats.Sockmap.Released[min(why, ebpf.ReleasedRefused)].Add(1)
+		d.from.loop.Stats.Sockmap.Released[min(why, ebpf.ReleasedLost)].Add(1)
 		d.from.flags |= flagReadable
 		t.move(d)
 	case d.from.flags&flagHup != 0:

@@ -99,11 +99,15 @@ func (t *Tunnel) Close() { t.abort(ErrTimeout) }
 
 // OnReadable implements Handler.
 func (t *Tunnel) OnReadable(c *Conn) {
-	d := &t.ab
+	t.move(t.direction(c))
+}
+
+// direction is the one whose source c is.
+func (t *Tunnel) direction(c *Conn) *direction {
 	if c == t.b {
-		d = &t.ba
+		return &t.ba
 	}
-	t.move(d)
+	return &t.ab
 }
 
 // OnWritable implements Handler: what waits for c comes from the other side.
