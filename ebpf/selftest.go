@@ -2,6 +2,7 @@ package ebpf
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -35,6 +36,7 @@ func (s *Sockmap) test() error {
 		run  func(*Sockmap) error
 	}{
 		{"queued bytes", testQueued},
+		{"a segment that repeats", testRepeats},
 		{"a half-close", testEnd},
 		{"a stalled reader", testStalled},
 	} {
@@ -66,6 +68,36 @@ func testQueued(s *Sockmap) error {
 		return err
 	}
 	return errors.Join(expect(t.peerB, up), expect(t.peerA, down))
+}
+
+// testRepeats has a segment arrive that begins with bytes which came before, as retransmissions may. TCP queues it whole, and
+// the program has to take them off. To make one at will the connection begins in its middle.
+func testRepeats(s *Sockmap) error {
+	const came, fresh = 300, 200 // together less than the smallest segment that TCP cuts
+	t, err := newTunnel(s)
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	_ = unix.Close(t.peerA)
+	_ = unix.Close(t.a)
+	if t.peerA, t.a, err = repairedPair(came); err != nil {
+		return fmt.Errorf("a connection that begins in its middle: %w", err)
+	}
+	if err := t.join(); err != nil {
+		return err
+	}
+	before, stream := s.Repeated(), pattern(5, came+fresh)
+	if err := errors.Join(sendAll(t.peerA, stream), expect(t.peerB, stream[came:])); err != nil {
+		return err
+	}
+	if err := errors.Join(sendAll(t.peerA, stream), expect(t.peerB, stream)); err != nil {
+		return err
+	}
+	if n := s.Repeated() - before; n != came {
+		return fmt.Errorf("%d bytes were taken off, and %d came again", n, came)
+	}
+	return nil
 }
 
 // testEnd sends bytes and a FIN: the FIN alone must not end the other socket, the bytes must have arrived, and the way back
@@ -177,31 +209,39 @@ func (t *tunnel) close() {
 	}
 }
 
+// bound is a TCP socket with an address of loopback's.
+func bound() (fd, family int, at unix.Sockaddr, err error) {
+	for _, at = range []unix.Sockaddr{
+		&unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}},
+		&unix.SockaddrInet6{Addr: [16]byte{15: 1}}, // a machine without IPv4
+	} {
+		family = unix.AF_INET
+		if _, v6 := at.(*unix.SockaddrInet6); v6 {
+			family = unix.AF_INET6
+		}
+		if fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			continue
+		}
+		if err = unix.Bind(fd, at); err == nil {
+			at, err = unix.Getsockname(fd)
+		}
+		if err == nil {
+			return fd, family, at, nil
+		}
+		_ = unix.Close(fd)
+	}
+	return -1, 0, nil, err
+}
+
 // pair is a TCP connection over loopback, both ends non-blocking.
 func pair() (client, server int, err error) {
-	var sa unix.Sockaddr = &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
-	door, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err == nil && unix.Bind(door, sa) != nil { // a machine without IPv4
-		_ = unix.Close(door)
-		sa = &unix.SockaddrInet6{Addr: [16]byte{15: 1}}
-		if door, err = unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err == nil {
-			err = unix.Bind(door, sa)
-		}
-	}
+	door, family, at, err := bound()
 	if err != nil {
 		return -1, -1, err
 	}
 	defer unix.Close(door)
 	if err := unix.Listen(door, 1); err != nil {
 		return -1, -1, err
-	}
-	at, err := unix.Getsockname(door)
-	if err != nil {
-		return -1, -1, err
-	}
-	family := unix.AF_INET
-	if _, v6 := at.(*unix.SockaddrInet6); v6 {
-		family = unix.AF_INET6
 	}
 	if client, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
 		return -1, -1, err
@@ -216,6 +256,72 @@ func pair() (client, server int, err error) {
 		return -1, -1, err
 	}
 	return client, server, unix.SetNonblock(client, true)
+}
+
+// repairedPair is pair with a server that has received, and read, the first bytes of what its client is going to send, so many.
+// Such sockets are made by TCP_REPAIR, which takes CAP_NET_ADMIN.
+func repairedPair(came int) (client, server int, err error) {
+	const first = 1 << 20
+	client, _, atClient, err := bound()
+	if err != nil {
+		return -1, -1, err
+	}
+	server, _, atServer, err := bound()
+	if err != nil {
+		_ = unix.Close(client)
+		return -1, -1, err
+	}
+	err = errors.Join(queuesAt(client, first, first), queuesAt(server, first, first+came))
+	if err == nil {
+		err = errors.Join(beginAt(client, atServer), beginAt(server, atClient))
+	}
+	if err != nil {
+		_ = unix.Close(client)
+		_ = unix.Close(server)
+		return -1, -1, err
+	}
+	return client, server, nil
+}
+
+// queuesAt says with which sequence numbers a socket is going to send and receive.
+func queuesAt(fd, send, receive int) error {
+	const receiveQueue, sendQueue = 1, 2 // linux/tcp.h: TCP_RECV_QUEUE, TCP_SEND_QUEUE
+	for _, set := range [][2]int{{unix.TCP_REPAIR, unix.TCP_REPAIR_ON},
+		{unix.TCP_REPAIR_QUEUE, sendQueue}, {unix.TCP_QUEUE_SEQ, send},
+		{unix.TCP_REPAIR_QUEUE, receiveQueue}, {unix.TCP_QUEUE_SEQ, receive}} {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, set[0], set[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// beginAt connects a socket under repair, which sends nothing, tells it what it may send, and ends the repair.
+func beginAt(fd int, peer unix.Sockaddr) error {
+	if err := unix.Connect(fd, peer); err != nil {
+		return err
+	}
+	next, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUEUE_SEQ) // of the receive queue
+	if err != nil {
+		return err
+	}
+	const scale, most = 3, 0xffff // windows are not scaled, as the peer would have to be told by a SYN
+	for option, words := range map[int][]int{
+		unix.TCP_REPAIR_OPTIONS: {scale, 0},                     // linux/tcp.h: struct tcp_repair_opt
+		unix.TCP_REPAIR_WINDOW:  {next, most, most, most, next}, // struct tcp_repair_window
+	} {
+		var b []byte
+		for _, w := range words {
+			b = binary.NativeEndian.AppendUint32(b, uint32(w))
+		}
+		if err := unix.SetsockoptString(fd, unix.IPPROTO_TCP, option, string(b)); err != nil {
+			return err
+		}
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, unix.TCP_REPAIR_OFF_NO_WP); err != nil {
+		return err
+	}
+	return unix.SetNonblock(fd, true)
 }
 
 // until waits for what must come soon.

@@ -90,13 +90,13 @@ func Open(o Options) (*Sockmap, *Unavailable) {
 	if u != nil {
 		return nil, u
 	}
-	limit := s.queued
-	s.queued = max(limit, testQueuedMin)
+	queued, repeats := s.queued, s.repeats
+	s.queued, s.repeats = max(queued, testQueuedMin), RepeatsMax
 	if err := s.test(); err != nil {
 		s.Close()
 		return nil, unavailable(ReasonTest, "the test at start failed: %v", err)
 	}
-	s.queued = limit
+	s.queued, s.repeats = queued, repeats
 	return s, nil
 }
 

@@ -2,6 +2,7 @@ package ebpf
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -46,9 +47,13 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// TestSelfTestFinds: a program that is not attached moves nothing, and the test at start says so.
+// TestSelfTestFinds: a program that does not take off what comes again, and one that is not attached and moves nothing: the
+// test at start says so.
 func TestSelfTestFinds(t *testing.T) {
-	s := open(t, Options{})
+	s := open(t, Options{Repeats: 100})
+	if err := s.test(); err == nil || !strings.Contains(err.Error(), "a segment that repeats: ") {
+		t.Errorf("where only 100 bytes are taken off: %v", err)
+	}
 	if err := s.Detach(); err != nil {
 		t.Fatal(err)
 	}
