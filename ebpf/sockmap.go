@@ -345,21 +345,21 @@ func (s *Sockmap) Detach() error {
 		Target: s.objects.Sources.FD(), Program: s.objects.SluiceVerdict, Attach: ebpf.AttachSkSKBStreamVerdict})
 }
 
-// Loaded is how many programs of this name the kernel has, of all processes. For tests.
-func Loaded() (n int, err error) {
+// Loaded are the IDs of programs of this name that the kernel has, of all processes. For tests.
+func Loaded() (ids []uint32, err error) {
 	for id := ebpf.ProgramID(0); ; {
 		if id, err = ebpf.ProgramGetNextID(id); errors.Is(err, unix.ENOENT) {
-			return n, nil
+			return ids, nil
 		}
 		if err != nil {
-			return n, err
+			return ids, err
 		}
 		p, err := ebpf.NewProgramFromID(id)
 		if err != nil {
 			continue // it has gone
 		}
 		if i, err := p.Info(); err == nil && i.Name == verdictProgSluiceVerdict {
-			n++
+			ids = append(ids, uint32(id))
 		}
 		_ = p.Close()
 	}
