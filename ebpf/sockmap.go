@@ -38,6 +38,7 @@ type Sockmap struct {
 	objects verdictObjects
 	queued  uint32
 	repeats uint32
+	tested  uint64      // what Repeated said after the test at start
 	gone    atomic.Bool // the program was found detached
 
 	releases *ringbuf.Reader
@@ -96,7 +97,7 @@ func Open(o Options) (*Sockmap, *Unavailable) {
 		s.Close()
 		return nil, unavailable(ReasonTest, "the test at start failed: %v", err)
 	}
-	s.queued, s.repeats = queued, repeats
+	s.queued, s.repeats, s.tested = queued, repeats, s.Repeated()
 	return s, nil
 }
 
@@ -294,8 +295,10 @@ func (s *Sockmap) Direction(source Cookie) (bytes uint64, r Release) {
 
 // Repeated is how many bytes came again, in segments that repeat what is before them, and were taken off. It is a system call.
 func (s *Sockmap) Repeated() (n uint64) {
-	_ = s.objects.Counters.Lookup(uint32(0), &n)
-	return n
+	if s.objects.Counters.Lookup(uint32(0), &n) != nil {
+		return 0
+	}
+	return n - s.tested
 }
 
 // Counters are one socket's, read at one moment.

@@ -33,8 +33,8 @@ func TestOpen(t *testing.T) {
 		if u != nil {
 			t.Fatal(u)
 		}
-		if !s.Attached() || s.Gone() || s.Entries() != [3]int{} {
-			t.Errorf("after the test at start: attached %v, entries %v", s.Attached(), s.Entries())
+		if !s.Attached() || s.Gone() || s.Entries() != [3]int{} || s.Repeated() != 0 {
+			t.Errorf("after the test at start: attached %v, entries %v, %d bytes that came again", s.Attached(), s.Entries(), s.Repeated())
 		}
 		if n := s.objects.Sources.MaxEntries(); n != 20 {
 			t.Errorf("the map holds %d sockets", n)

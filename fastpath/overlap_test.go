@@ -94,7 +94,7 @@ func (o overlapTest) run(t *testing.T, h *byHand, seq uint32, segments []segment
 	if o.joined {
 		before = way.sockmap.Repeated()
 	}
-	j := joinTo(t, l, fd)
+	j := joinFD(t, l, fd, time.Hour, time.Hour, 0)
 	if !o.before {
 		send()
 	}
@@ -120,21 +120,6 @@ func (o overlapTest) run(t *testing.T, h *byHand, seq uint32, segments []segment
 	j.bytes(n, len("answer"))
 }
 
-// joinTo is join with a first side that is connected already.
-func joinTo(t testing.TB, l *Loop, fdA int) *joined {
-	t.Helper()
-	j := &joined{t: t, l: l, ended: make(chan *Error, 2)}
-	var fdB int
-	fdB, j.b = tcpPair(t)
-	on(t, l, func() {
-		a, b := mustAdopt(t, l, fdA, &hooks{}), mustAdopt(t, l, fdB, &hooks{})
-		way.prepare(l, a, b)
-		j.tunnel = Join(a, b, time.Hour, time.Hour, j)
-	})
-	way.await(j)
-	return j
-}
-
 // TestTunnelLost: a segment that repeats more than the program can take off makes a hole. Both sides are reset, and nothing
 // that follows the hole arrives, whether the kernel moves the direction or it was given back before.
 func TestTunnelLost(t *testing.T) {
@@ -145,7 +130,7 @@ func TestTunnelLost(t *testing.T) {
 			way = tunnelWay{name: "sockmap", sockmap: kernelSockmap(t, ebpf.Options{Queued: o.queued, Repeats: 100})}
 			defer func() { way = tunnelWay{} }()
 			l := startLoop(t)
-			j := joinTo(t, l, h.connect(1<<20))
+			j := joinFD(t, l, h.connect(1<<20), time.Hour, time.Hour, 0)
 			stream := payload(7, 3000)
 			h.send(0, stream[:1000], false)
 			h.send(950, stream[950:1100], false) // as much as it may

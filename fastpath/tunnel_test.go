@@ -23,9 +23,17 @@ type joined struct {
 // join makes a tunnel; kernelBytes bounds the kernel's buffers of all four sockets.
 func join(t testing.TB, l *Loop, idle, half time.Duration, kernelBytes int) *joined {
 	t.Helper()
+	fdA, a := tcpPairOn(t, loopback, kernelBytes)
+	j := joinFD(t, l, fdA, idle, half, kernelBytes)
+	j.a = a
+	return j
+}
+
+// joinFD is join with a first side that is connected already, to whomever.
+func joinFD(t testing.TB, l *Loop, fdA int, idle, half time.Duration, kernelBytes int) *joined {
+	t.Helper()
 	j := &joined{t: t, l: l, ended: make(chan *Error, 2)}
-	var fdA, fdB int
-	fdA, j.a = tcpPairOn(t, loopback, kernelBytes)
+	var fdB int
 	fdB, j.b = tcpPairOn(t, loopback, kernelBytes)
 	on(t, l, func() {
 		a, b := mustAdopt(t, l, fdA, &hooks{}), mustAdopt(t, l, fdB, &hooks{})
