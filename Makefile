@@ -16,6 +16,7 @@ BENCH     ?= .
 COUNT     ?= 2
 ARGS      ?=
 DURATION  ?= 30m
+SOCKMAP   ?= off
 
 # Kubernetes' servers, kubectl, a node and a backend for tests, from testcluster/, a module of its own. kubectl cannot read a
 # server's version unless the linker is told it.
@@ -179,8 +180,8 @@ lint: bin/staticcheck ## gofmt, go vet, staticcheck, generated pages up to date
 
 # A mixed load with changes all the time; what was seen is in bench/results/tmp-soak.csv and .svg.
 .PHONY: soak
-soak: ## mixed load, changing manifests, flapping backends: no error, flat memory (DURATION=30m)
-	SLUICE_SOAK=$(DURATION) SLUICE_SOAK_OUT=$(CURDIR)/bench/results $(GO) test -count 1 -timeout 0 -run '^TestSoak$$' -v .
+soak: ## mixed load, changing manifests, flapping backends: no error, flat memory (DURATION=30m, SOCKMAP=on)
+	SLUICE_SOAK=$(DURATION) SLUICE_SOAK_SOCKMAP=$(SOCKMAP) SLUICE_SOAK_OUT=$(CURDIR)/bench/results $(GO) test -count 1 -timeout 0 -run '^TestSoak$$' -v .
 
 # The public database is asked first. Where it cannot be reached, the reports as a Go module stand in, as old as their pin.
 VULNDB := v0.0.0-20261105234957-e22db6528018

@@ -55,6 +55,9 @@ type soak struct {
 	samples []soakSample
 }
 
+// soakSockmap is how --sockmap stands: SLUICE_SOAK_SOCKMAP says it (`make soak SOCKMAP=on`).
+func soakSockmap() string { return cmp.Or(os.Getenv("SLUICE_SOAK_SOCKMAP"), "off") }
+
 // TestSoak runs HTTP/1.1 with and without TLS, HTTP/2, WebSocket and pass-through beside each other while a manifest changes every
 // second and a backend dies and comes back: no request fails, memory and descriptors stay flat.
 func TestSoak(t *testing.T) {
@@ -72,7 +75,7 @@ func TestSoak(t *testing.T) {
 	s := &soak{t: t, p: startProcess(t, nowhere, "", shop.yaml()+
 		site{name: "flap", host: "flap.example", ports: []int{steady[2].port(), flapping.port()}, secret: "flap", annotations: plain}.yaml()+
 		site{name: "chat", host: "chat.example", ports: []int{chat.port()}, secret: "chat", annotations: plain}.yaml()+
-		passSite("pass", "pass.example", secured.port())+secretOf(t, "chat", issue(t, "chat.example"))+secretOf(t, "flap", issue(t, "flap.example")))}
+		passSite("pass", "pass.example", secured.port())+secretOf(t, "chat", issue(t, "chat.example"))+secretOf(t, "flap", issue(t, "flap.example")), "--sockmap="+soakSockmap())}
 	s.p.write("shop-endpoints.yaml", endpointsOf("shop", steady[0].port(), steady[1].port()))
 	s.p.write("shop-secret.yaml", secretOf(t, "shop", issue(t, "shop.example")))
 
@@ -246,6 +249,15 @@ func (s *soak) judge() {
 	t.Logf("%d echoes over tunnels, %d broken; %v applies", s.echoes.Load(), s.broken.Load(), s.p.metric("sluice_applies_total", `result="applied"`))
 	if s.echoes.Load() == 0 || s.streams.Load() == 0 {
 		t.Error("no tunnel echoed, or no stream was answered")
+	}
+	if soakSockmap() != "off" {
+		joined := s.p.metric("sluice_sockmap_tunnels_total", "")
+		t.Logf("sockmap: %v tunnels joined, %v refused, %v directions given back, %v bytes moved, %v came again",
+			joined, s.p.metric("sluice_sockmap_refused_total", ""), s.p.metric("sluice_sockmap_released_total", ""),
+			s.p.metric("sluice_sockmap_bytes_total", ""), s.p.metric("sluice_sockmap_repeated_bytes_total", ""))
+		if joined == 0 {
+			t.Error("no tunnel was joined in the kernel")
+		}
 	}
 	if n := s.p.metric("sluice_loop_panics_total", ""); n > 0 {
 		t.Errorf("%v panics", n)
