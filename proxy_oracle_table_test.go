@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -11,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // An oracleRow is one behaviour, told to nginx in its own words and to this proxy in the dialect's, and the requests that
@@ -27,6 +31,8 @@ type oracleRow struct {
 	canary      map[string]string // annotations of a canary to OTHER
 	more        string            // manifests
 	tls         bool              // of the site; requests then come by TLS
+	client      func(*tls.Config) // what its clients are besides; nil: as they are
+	listen      string            // nginx's parameters of its listener, behind those of TLS
 	fields      []string          // of answers, that have to be the same
 	lines       []string          // of what the backend was told
 	requests    [][]string        // "[METHOD ]TARGET", then fields, and at most one bodyOf
@@ -50,17 +56,33 @@ type oracleWorld struct {
 
 // worldPorts are the backends that all rows share.
 type worldPorts struct {
-	good, other, dead, silent int
-	service                   *authService
-	mu                        sync.Mutex
-	asked                     map[string]int // by the field X-Row and the backend's name
-	ended                     chan struct{}
+	ports   map[string]int // by the words of rows
+	service *authService
+	mu      sync.Mutex
+	asked   map[string]int    // by the field X-Row and the backend's name
+	heard   map[string]string // … the last request with its body
+	ended   chan struct{}
 }
 
 func newWorldPorts(t *testing.T) *worldPorts {
-	w := &worldPorts{dead: freePort(t), silent: silentPort(t), service: newAuthService(t), asked: map[string]int{}, ended: make(chan struct{})}
-	w.good = application(t, w.answer("good"))
-	w.other = application(t, w.answer("other"))
+	w := &worldPorts{service: newAuthService(t), asked: map[string]int{}, heard: map[string]string{}, ended: make(chan struct{})}
+	w.ports = map[string]int{"BACKEND": application(t, w.answer("good")), "OTHER": application(t, w.answer("other")), "DEAD": freePort(t), "SILENT": silentPort(t), "SERVICE": w.service.port}
+	for _, name := range []string{"FAIL1", "FAIL2", "FAIL3", "FAIL4"} {
+		w.ports[name] = application(t, w.answer("fail"))
+	}
+	w.ports["GARBAGE"] = newRawBackend(t, func(c *net.TCPConn) {
+		r := bufio.NewReader(c)
+		for {
+			if _, err := http.ReadRequest(r); err != nil {
+				return
+			}
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nA\x00b: c\r\nContent-Length: 0\r\n\r\n")
+		}
+	}).port()
+	w.ports["DEAF"] = newRawBackend(t, func(c *net.TCPConn) {
+		_ = c.SetReadBuffer(4096)
+		<-w.ended
+	}).port()
 	t.Cleanup(func() { close(w.ended) })
 	return w
 }
@@ -71,6 +93,14 @@ func (w *worldPorts) answer(name string) http.HandlerFunc {
 		w.mu.Lock()
 		w.asked[r.Header.Get("X-Row")+" "+name]++
 		w.mu.Unlock()
+		if fail := r.Header.Get("X-Fail"); fail != "" && name == "fail" {
+			if r.Header.Get("X-Slow") != "" {
+				time.Sleep(1200 * time.Millisecond)
+			}
+			status, _ := strconv.Atoi(fail)
+			rw.WriteHeader(status)
+			return
+		}
 		for field, values := range r.URL.Query() {
 			rw.Header()[field] = values
 		}
@@ -81,6 +111,10 @@ func (w *worldPorts) answer(name string) http.HandlerFunc {
 			}
 			panic(http.ErrAbortHandler)
 		}
+		body, _ := io.ReadAll(r.Body)
+		w.mu.Lock()
+		w.heard[r.Header.Get("X-Row")+" "+name] = fmt.Sprintln(r.Method, r.RequestURI, r.Host, len(body))
+		w.mu.Unlock()
 		path := strings.TrimPrefix(r.URL.Path, "/")
 		if path == "kept" {
 			path = r.Header.Get("X-Kept")
@@ -88,7 +122,7 @@ func (w *worldPorts) answer(name string) http.HandlerFunc {
 		if status, err := strconv.Atoi(path); err == nil && status >= 200 && status < 600 {
 			rw.WriteHeader(status)
 		}
-		fmt.Fprintf(rw, "name: %s\n", name)
+		fmt.Fprintf(rw, "name: %s\npeer: %s\n", name, r.RemoteAddr)
 		told(rw, r)
 		if n, err := strconv.Atoi(r.URL.Query().Get("X-Bytes")); err == nil {
 			_, _ = rw.Write(make([]byte, n))
@@ -103,15 +137,13 @@ func (w *worldPorts) count(row, name string) int {
 	return w.asked[row+" "+name]
 }
 
-func (w *worldPorts) of(name string) int {
-	return map[string]int{"": w.good, "BACKEND": w.good, "OTHER": w.other, "DEAD": w.dead, "SILENT": w.silent}[name]
-}
-
 // fill puts what the run knows in place of the words.
 func (w *worldPorts) fill(text, host string) string {
-	at := func(port int) string { return fmt.Sprint("127.0.0.1:", port) }
-	return strings.NewReplacer("PASS;", "proxy_pass http://"+at(w.good)+";", "BACKEND", at(w.good), "OTHER", at(w.other), "DEAD", at(w.dead), "SILENT", at(w.silent),
-		"SERVICE", at(w.service.port), "HOST", host).Replace(text)
+	pairs := []string{"PASS;", fmt.Sprintf("proxy_pass http://127.0.0.1:%d;", w.ports["BACKEND"]), "HOST", host}
+	for word, port := range w.ports {
+		pairs = append(pairs, word, fmt.Sprint("127.0.0.1:", port))
+	}
+	return strings.NewReplacer(pairs...).Replace(text)
 }
 
 // defaults are oracleDefaults without what a row says of its own.
@@ -126,12 +158,12 @@ func (r *oracleRow) defaults() (text string) {
 
 // server is a row's part of nginx's configuration.
 func (r *oracleRow) server(w *worldPorts, host string, port int) string {
-	text, listen := r.nginx, fmt.Sprintf("listen 127.0.0.1:%d;", port)
+	text, listen := r.nginx, fmt.Sprintf("listen 127.0.0.1:%d %s;", port, r.listen)
 	if text == "" {
 		text = "location / { PASS; }"
 	}
 	if r.tls {
-		listen = fmt.Sprintf("listen 127.0.0.1:%d ssl http2; ssl_certificate @pair; ssl_certificate_key @key;", port)
+		listen = fmt.Sprintf("listen 127.0.0.1:%d ssl %s; ssl_certificate @pair; ssl_certificate_key @key;", port, r.listen)
 	}
 	return strings.ReplaceAll(w.fill(fmt.Sprintf("%s\nserver { %s server_name HOST; %s %s }\n", r.http, listen, r.defaults(), text), host), "PORT", strconv.Itoa(port))
 }
@@ -146,10 +178,10 @@ func (r *oracleRow) manifests(w *worldPorts, name, host string, annotations map[
 		s.secret = "pair"
 	}
 	for _, e := range r.endpoints {
-		s.ports = append(s.ports, w.of(e))
+		s.ports = append(s.ports, w.ports[e])
 	}
 	if len(r.endpoints) == 0 {
-		s.ports = []int{w.good}
+		s.ports = []int{w.ports["BACKEND"]}
 	}
 	kind := r.kind
 	if kind == "" {
@@ -157,7 +189,7 @@ func (r *oracleRow) manifests(w *worldPorts, name, host string, annotations map[
 	}
 	text := typed(s, kind)
 	if r.canary != nil {
-		text += site{name: name + "-canary", host: host, ports: []int{w.other}, annotations: r.canary}.yaml()
+		text += site{name: name + "-canary", host: host, ports: []int{w.ports["OTHER"]}, annotations: r.canary}.yaml()
 	}
 	return text + w.fill(strings.ReplaceAll(r.more, "NAME", name), host)
 }
@@ -182,7 +214,7 @@ func runOracle(t *testing.T, rows map[string]oracleRow) {
 		t.Fatal(err)
 	}
 	authority := certificatePEM(root)
-	service := "---\napiVersion: v1\nkind: Service\nmetadata: {name: pages, namespace: default}\nspec: {ports: [{name: main, port: 80}]}\n" + endpointsOf("pages", w.other)
+	service := "---\napiVersion: v1\nkind: Service\nmetadata: {name: pages, namespace: default}\nspec: {ports: [{name: main, port: 80}]}\n" + endpointsOf("pages", w.ports["OTHER"])
 	base := secretOf(t, "pair", pair) + service
 	servers, shared := "", base
 	worlds := map[string]*oracleWorld{}
@@ -192,7 +224,13 @@ func runOracle(t *testing.T, rows map[string]oracleRow) {
 		port := freePort(t)
 		o.theirs = fmt.Sprint("127.0.0.1:", port)
 		if r.tls {
-			o.config = func() *tls.Config { return trusting(t, o.host) }
+			o.config = func() *tls.Config {
+				c := trusting(t, o.host)
+				if r.client != nil {
+					r.client(c)
+				}
+				return c
+			}
 		}
 		servers += r.server(w, o.host, port)
 		if r.keys == nil {

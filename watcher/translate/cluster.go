@@ -168,6 +168,7 @@ func (t *Translator) clusterSettings(c *cluster) (upstream.Settings, []route.Pro
 		if oldest.dialect.headers.connectionClose {
 			s.RequestsMax = 1
 		}
+		s.SayKeepAlive = oldest.dialect.headers.connectionKeepAlive
 	}
 	if c.udp {
 		s.Check = upstream.Check{} // they connect
