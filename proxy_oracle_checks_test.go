@@ -17,17 +17,6 @@ import (
 
 var sprintf = fmt.Sprintf
 
-// numbered makes variables of nginx, which all servers share, those of one row each.
-func numbered(rows map[string]oracleRow, variable string) map[string]oracleRow {
-	n := 0
-	for name, r := range rows {
-		own := fmt.Sprint(variable, n)
-		r.http, r.nginx = strings.ReplaceAll(r.http, variable, own), strings.ReplaceAll(r.nginx, variable, own)
-		rows[name], n = r, n+1
-	}
-	return rows
-}
-
 // sameShapeOfID: an id that nobody has given has the same form.
 func sameShapeOfID(t *testing.T, w *oracleWorld) {
 	for _, address := range []string{w.ours, w.theirs} {
@@ -224,17 +213,39 @@ func untilCut(text string) func(*testing.T, *oracleWorld) {
 		if err := c.dial(); err != nil {
 			t.Fatal(err)
 		}
-		_ = c.conn.SetDeadline(time.Now().Add(30 * time.Second))
 		if _, err := io.WriteString(c.conn, strings.ReplaceAll(text, "HOST", w.host)); err != nil {
 			t.Fatal(err)
 		}
-		b, err := io.ReadAll(c.reader)
-		if err != nil {
-			return err.Error()
-		}
-		status, _, _ := strings.Cut(string(b), "\r\n")
-		return "ended after " + status
+		return cutAfter(t, c)
 	})
+}
+
+// cutAfter is the status line that comes before a connection ends.
+func cutAfter(t *testing.T, c *caller) string {
+	_ = c.conn.SetDeadline(time.Now().Add(30 * time.Second))
+	b, err := io.ReadAll(c.reader)
+	if err != nil && !isReset(err) {
+		t.Error(err)
+	}
+	status, _, _ := strings.Cut(string(b), "\r\n")
+	return "ended after " + status
+}
+
+// toldWhy: half a request ends the connection of both; nginx closes it without a word, this proxy says 408.
+func toldWhy(text string) func(*testing.T, *oracleWorld) {
+	return func(t *testing.T, w *oracleWorld) {
+		for address, want := range map[string]string{w.ours: "ended after HTTP/1.1 408 Request Timeout", w.theirs: "ended after "} {
+			c := w.caller(address)
+			if err := c.dial(); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.WriteString(c.conn, strings.ReplaceAll(text, "HOST", w.host))
+			if got := cutAfter(t, c); got != want {
+				t.Errorf("%s: %q, want %q", address, got, want)
+			}
+			c.hangUp()
+		}
+	}
 }
 
 // deaf is the status of a request whose body the backend does not read.

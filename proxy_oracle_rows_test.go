@@ -25,12 +25,14 @@ func targets(list ...string) (requests [][]string) {
 }
 
 // TestOracleRoutes: paths, hosts and redirects.
-func TestOracleRoutes(t *testing.T) {
+func TestOracleRoutes(t *testing.T) { runOracle(t, oracleRoutes()) }
+
+func oracleRoutes() map[string]oracleRow {
 	const toHTTPS = `location / { return %s https://HOST$without; }`
 	const without = `map $request_uri $without { ~^(?<shorter>.*)/$ $shorter; default $request_uri; }`
 	both := targets("/", "/a", "/a/", "/a/?b=c/", "/a?b=c", "POST /a/")
 	location := []string{"Location"}
-	runOracle(t, map[string]oracleRow{
+	return map[string]oracleRow{
 		"use-regex": {nginx: `location ~* "^/a[0-9]+" { PASS; } location / { return 404; }`, annotations: said("use-regex", "true"), path: "/a[0-9]+", kind: "ImplementationSpecific",
 			lines: []string{"GET"}, requests: targets("/a1", "/A1", "/a", "/xa1", "/a12/b?c", "/a1b", "/b/a1")},
 		"a regex of a host": {nginx: `location ~* "^/a" { rewrite "(?i)/a" /new break; PASS; } location / { return 404; }`, annotations: said("rewrite-target", "/new"), path: "/a", kind: "Exact",
@@ -40,7 +42,7 @@ func TestOracleRoutes(t *testing.T) {
 		"an exact path": {nginx: `location = /foo { PASS; } location / { return 404; }`, path: "/foo", kind: "Exact", lines: []string{"GET"}, requests: targets("/foo", "/foo/", "/foobar", "/foo?x", "/%66oo")},
 		"paths":         {lines: []string{"GET"}, requests: targets("/a//b", "/a%2fb", "/%41", "/a%20b", "/a+b?c+d", "/?a=%2e%2e", "/a;b=c", "/..", "/../a")},
 		"server-alias": {nginx: `server_name alias-HOST *.wild-HOST; location / { PASS; } } server { listen 127.0.0.1:PORT default_server; return 404;`, annotations: said("server-alias", "alias-HOST,*.wild-HOST"), lines: []string{"GET", "host:"},
-			http: "", requests: [][]string{{"/"}, {"/x", "Host: alias-HOST"}, {"/", "Host: a.wild-HOST"}, {"/", "Host: a.b.wild-HOST"}, {"/", "Host: wild-HOST"}, {"/", "Host: x.HOST"}}},
+			http: "", requests: [][]string{{"/"}, {"/x", "Host: alias-HOST"}, {"/", "Host: a.wild-HOST"}, {"/", "Host: wild-HOST"}, {"/", "Host: x.HOST"}}},
 		"from-to-www-redirect": {http: without, nginx: `location / { PASS; } } server { listen 127.0.0.1:PORT; server_name www.HOST; return 308 $scheme://HOST$without;`,
 			annotations: said("from-to-www-redirect", "true"), fields: location, requests: [][]string{{"/"}, {"/", "Host: www.HOST"}, {"/a/?b=c/", "Host: www.HOST"}, {"/a/", "Host: www.HOST"}, {"POST /a", "Host: www.HOST"}}},
 		"force-ssl-redirect":      {http: "", nginx: sprintf(toHTTPS, "308"), annotations: said("force-ssl-redirect", "true"), alsoKeys: true, fields: location, requests: both},
@@ -54,15 +56,17 @@ func TestOracleRoutes(t *testing.T) {
 		"use-port-in-redirects":   {nginx: `port_in_redirect on; location /foo/ { PASS; } location / { return 404; }`, path: "/foo/", annotations: said("use-port-in-redirects", "true"), alsoKeys: true, fields: location, requests: targets("/foo", "/foo?a")},
 		"order of phases": {nginx: `location / { return 301 https://new.example; auth_basic x; auth_basic_user_file @users; deny all; }`,
 			annotations: said("permanent-redirect", "https://new.example", "denylist-source-range", "127.0.0.1"), fields: location, requests: both},
-	})
+	}
 }
 
 // TestOracleFields: fields of requests and answers.
-func TestOracleFields(t *testing.T) {
+func TestOracleFields(t *testing.T) { runOracle(t, oracleFields()) }
+
+func oracleFields() map[string]oracleRow {
 	const redirects = `proxy_redirect http://in.example/ http://out.example/app/; location / { PASS; }`
 	const tells = "GET"
 	id := []string{"X-Request-Id:"}
-	runOracle(t, map[string]oracleRow{
+	return map[string]oracleRow{
 		"x-forwarded-prefix": {nginx: `location ~* "^/app(/|$)(.*)" { rewrite "(?i)/app(/|$)(.*)" /$2 break; proxy_set_header X-Forwarded-Prefix "/app"; PASS; } location / { return 404; }`, path: "/app(/|$)(.*)",
 			kind: "ImplementationSpecific", annotations: said("rewrite-target", "/$2", "x-forwarded-prefix", "/app"), lines: []string{tells, "X-Forwarded-Prefix:"},
 			requests: [][]string{{"/app"}, {"/app/x?y"}, {"/apple"}, {"/app/x", "X-Forwarded-Prefix: /evil"}}},
@@ -91,7 +95,7 @@ func TestOracleFields(t *testing.T) {
 		"disable-proxy-intercept-errors key": {nginx: ownErrorsOnly, keys: said("custom-http-errors", "404,502", "disable-proxy-intercept-errors", "true"), lines: []string{"name:", "X-Code:"}, requests: targets("/404", "/502", "/200")},
 		"of its own errors": {nginx: `location / { error_page 502 = @e; proxy_pass http://DEAD; } location @e { proxy_set_header X-Code 502; rewrite (.*) / break; proxy_pass http://OTHER; }`, endpoints: []string{"DEAD"},
 			annotations: said("custom-http-errors", "404,502", "default-backend", "pages", "disable-proxy-intercept-errors", "true"), lines: []string{"name:", "X-Code:"}, requests: targets("/")},
-	})
+	}
 }
 
 const (
@@ -102,7 +106,9 @@ const (
 )
 
 // TestOracleAccess: who is let in, and how many.
-func TestOracleAccess(t *testing.T) {
+func TestOracleAccess(t *testing.T) { runOracle(t, oracleAccess()) }
+
+func oracleAccess() map[string]oracleRow {
 	const verify = `location = /_auth { internal; proxy_pass_request_body off; proxy_set_header Content-Length ""; %s proxy_set_header X-Auth-Request-Redirect $back; proxy_pass http://SERVICE/verify; }
  set $back $request_uri;
  location / { auth_request /_auth; auth_request_set $user $upstream_http_remote_user; proxy_set_header Remote-User $user; %s PASS; } %s`
@@ -114,7 +120,7 @@ func TestOracleAccess(t *testing.T) {
 	const auth, keeper = "http://SERVICE/verify", "http://OTHER/kept"
 	const kept = `location = /_auth { internal; proxy_pass_request_body off; proxy_set_header Content-Length ""; proxy_cache auth; proxy_cache_key $host$http_authorization; %s proxy_pass http://OTHER/kept; }
  location / { auth_request /_auth; PASS; }`
-	runOracle(t, map[string]oracleRow{
+	return map[string]oracleRow{
 		"auth-secret-type": {nginx: `location / { auth_basic x; auth_basic_user_file @users; PASS; }`, annotations: said("auth-type", "basic", "auth-secret", "NAME", "auth-secret-type", "auth-map", "auth-realm", "x"),
 			more: opaqueSecret("NAME", "sha", "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="), fields: []string{"WWW-Authenticate"}, requests: [][]string{{"/"}, {"/", basicField("sha", "secret")}, {"/", basicField("sha", "wrong")}, {"/", basicField("x", "secret")}}},
 		"a Secret without the right key":     {nginx: "return 503;", annotations: said("auth-type", "basic", "auth-secret", "NAME"), more: opaqueSecret("NAME", "other", "x:y"), requests: targets("/")},
@@ -144,11 +150,13 @@ func TestOracleAccess(t *testing.T) {
 		"limit-rps":                          {http: "limit_req_zone $binary_remote_addr zone=second:1m rate=1r/s;", nginx: `location / { limit_req zone=second burst=5 nodelay; PASS; }`, annotations: said("limit-rps", "1"), check: leaks},
 		"limit-conn-status-code":             {http: "limit_conn_zone $binary_remote_addr zone=held:1m;", nginx: `location / { limit_conn held 1; limit_conn_status 429; PASS; }`, annotations: said("limit-connections", "1"), keys: said("limit-conn-status-code", "429"), check: agree(heldOne)},
 		"limit-rate":                         {nginx: `location / { limit_rate 100k; limit_rate_after 200k; PASS; }`, keys: said("limit-rate", "100", "limit-rate-after", "200"), check: slowly},
-	})
+	}
 }
 
 // TestOracleCanary: by field and cookie, as a map of nginx says it. What a weight between none and all does is chance.
-func TestOracleCanary(t *testing.T) {
+func TestOracleCanary(t *testing.T) { runOracle(t, oracleCanary()) }
+
+func oracleCanary() map[string]oracleRow {
 	row := func(maps string, annotations ...string) oracleRow {
 		return oracleRow{http: maps, nginx: `location / { proxy_pass http://$canary_N; }`, canary: canaryAnnotations(annotations...), lines: []string{"name:"}, requests: [][]string{{"/"}, {"/", "X-C: always"}, {"/", "X-C: never"}, {"/", "X-C: other"},
 			{"/", "X-C: v1.2"}, {"/", "X-C: V1"}, {"/", "Cookie: c=always"}, {"/", "Cookie: a=b; c=never"}, {"/", "Cookie: c=x"}, {"/", "X-C: never", "Cookie: c=always"}, {"/", "X-C: other", "Cookie: c=always"}}}
@@ -163,5 +171,5 @@ func TestOracleCanary(t *testing.T) {
 		"canary-weight 0":          row(`map $http_x_c $canary_N { default BACKEND; }`, "canary-weight", "0"),
 		"canary-weight-total":      row(`map $http_x_c $canary_N { default OTHER; }`, "canary-weight", "200", "canary-weight-total", "200"),
 	}
-	runOracle(t, numbered(rows, "canary_N"))
+	return rows
 }

@@ -3,11 +3,14 @@ package main
 import (
 	"bufio"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
+	"log"
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strconv"
@@ -19,23 +22,24 @@ import (
 
 // An oracleRow is one behaviour, told to nginx in its own words and to this proxy in the dialect's, and the requests that
 // both are sent. Words in capitals stand for what only a run knows: HOST (the row's), BACKEND, OTHER, DEAD, SILENT and
-// SERVICE (addresses of worldPorts), PORT (nginx's own).
+// SERVICE (addresses of worldPorts), PORT (nginx's own); _N makes a name the row's own.
 type oracleRow struct {
 	nginx       string // of nginx's server block, behind oracleDefaults; "": PASS for all paths
 	http        string // … of its http block
 	annotations map[string]string
-	keys        map[string]string // of the ConfigMap
-	alsoKeys    bool              // the annotations are keys of the ConfigMap too, and do the same
-	path, kind  string            // of the rule; "": /, Prefix
-	endpoints   []string          // names of worldPorts; nil: BACKEND
-	canary      map[string]string // annotations of a canary to OTHER
-	more        string            // manifests
-	tls         bool              // of the site; requests then come by TLS
-	client      func(*tls.Config) // what its clients are besides; nil: as they are
-	listen      string            // nginx's parameters of its listener, behind those of TLS
-	fields      []string          // of answers, that have to be the same
-	lines       []string          // of what the backend was told
-	requests    [][]string        // "[METHOD ]TARGET", then fields, and at most one bodyOf
+	keys        map[string]string             // of the ConfigMap
+	alsoKeys    bool                          // the annotations are keys of the ConfigMap too, and do the same
+	path, kind  string                        // of the rule; "": /, Prefix
+	endpoints   []string                      // names of worldPorts; nil: BACKEND
+	canary      map[string]string             // annotations of a canary to OTHER
+	more        string                        // manifests
+	tls         bool                          // of the site; requests then come by TLS
+	client      func(*testing.T, *tls.Config) // what its clients are besides; nil: as they are
+	plain       bool                          // with tls: requests come without it all the same
+	listen      string                        // nginx's parameters of its listener, behind those of TLS
+	fields      []string                      // of answers, that have to be the same
+	lines       []string                      // of what the backend was told
+	requests    [][]string                    // "[METHOD ]TARGET", then fields, and at most one bodyOf
 	check       func(t *testing.T, w *oracleWorld)
 }
 
@@ -58,6 +62,7 @@ type oracleWorld struct {
 type worldPorts struct {
 	ports   map[string]int // by the words of rows
 	service *authService
+	chain   string // the authority that SECURE2's certificate is signed by, through another one
 	mu      sync.Mutex
 	asked   map[string]int    // by the field X-Row and the backend's name
 	heard   map[string]string // … the last request with its body
@@ -83,8 +88,35 @@ func newWorldPorts(t *testing.T) *worldPorts {
 		_ = c.SetReadBuffer(4096)
 		<-w.ended
 	}).port()
+	w.secure(t)
 	t.Cleanup(func() { close(w.ended) })
 	return w
+}
+
+// secure adds backends of TLS, which tell what they are told: one whose certificate the tests' authority has signed, and one
+// with an authority between.
+func (w *worldPorts) secure(t *testing.T) {
+	root := newAuthority(t, "root", nil)
+	between := newAuthority(t, "between", root)
+	chained := between.sign(t, "web.internal", func(c *x509.Certificate) {
+		c.DNSNames, c.ExtKeyUsage = []string{"web.internal"}, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	}).tls()
+	chained.Certificate = append(chained.Certificate, between.der)
+	w.chain = certificatePEM(root.keyPair)
+	for name, pair := range map[string]*tls.Certificate{"SECURE1": issue(t, "web.internal").tls(), "SECURE2": chained} {
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			client := ""
+			if len(r.TLS.PeerCertificates) > 0 {
+				client = r.TLS.PeerCertificates[0].Subject.CommonName
+			}
+			fmt.Fprintf(rw, "sni: %s\nversion: %x\ncipher: %x\nclient: %s\n", r.TLS.ServerName, r.TLS.Version, r.TLS.CipherSuite, client)
+		}))
+		s.TLS = &tls.Config{Certificates: []tls.Certificate{*pair}, ClientAuth: tls.RequestClientCert}
+		s.Config.ErrorLog = log.New(io.Discard, "", 0)
+		s.StartTLS()
+		t.Cleanup(s.Close)
+		w.ports[name] = portOfURL(t, s.URL)
+	}
 }
 
 // answer is a backend: parameters are fields of the answer, a number as path is its status, /hold never ends.
@@ -162,10 +194,13 @@ func (r *oracleRow) server(w *worldPorts, host string, port int) string {
 	if text == "" {
 		text = "location / { PASS; }"
 	}
-	if r.tls {
+	if r.tls && !r.plain {
 		listen = fmt.Sprintf("listen 127.0.0.1:%d ssl %s; ssl_certificate @pair; ssl_certificate_key @key;", port, r.listen)
+		if !strings.Contains(text, "ssl_protocols") {
+			listen += " ssl_protocols TLSv1.2 TLSv1.3;"
+		}
 	}
-	return strings.ReplaceAll(w.fill(fmt.Sprintf("%s\nserver { %s server_name HOST; %s %s }\n", r.http, listen, r.defaults(), text), host), "PORT", strconv.Itoa(port))
+	return strings.NewReplacer("PORT", strconv.Itoa(port), "_N", fmt.Sprint("_", port)).Replace(w.fill(fmt.Sprintf("%s\nserver { %s server_name HOST; %s %s }\n", r.http, listen, r.defaults(), text), host))
 }
 
 // manifests are a row's for this proxy, with annotations or keys.
@@ -194,14 +229,24 @@ func (r *oracleRow) manifests(w *worldPorts, name, host string, annotations map[
 	return text + w.fill(strings.ReplaceAll(r.more, "NAME", name), host)
 }
 
-// runOracle sends the rows to both. Rows without keys share one proxy, and all share one nginx.
-func runOracle(t *testing.T, rows map[string]oracleRow) {
+// withKeys are the rows, and those that are keys of the ConfigMap too once more as such.
+func withKeys(rows map[string]oracleRow) map[string]oracleRow {
 	for name, r := range maps.Clone(rows) {
 		if r.alsoKeys {
 			r.keys, r.annotations, r.alsoKeys = r.annotations, nil, false
 			rows["ConfigMap "+name] = r
 		}
 	}
+	return rows
+}
+
+// oracleTables are the rows by their tests.
+var oracleTables = map[string]func() map[string]oracleRow{"TestOracleRoutes": oracleRoutes, "TestOracleFields": oracleFields, "TestOracleAccess": oracleAccess,
+	"TestOracleCanary": oracleCanary, "TestOracleBackends": oracleBackends, "TestOracleClients": oracleClients, "TestOracleTLS": oracleTLS, "TestOracleBackendTLS": oracleBackendTLS}
+
+// runOracle sends the rows to both. Rows without keys share one proxy, and all share one nginx.
+func runOracle(t *testing.T, rows map[string]oracleRow) {
+	rows = withKeys(rows)
 	names := slices.Sorted(maps.Keys(rows))
 	w, cache := newWorldPorts(t), t.TempDir()
 	pair := issue(t, "*.example", "*.shop.example")
@@ -215,7 +260,15 @@ func runOracle(t *testing.T, rows map[string]oracleRow) {
 	}
 	authority := certificatePEM(root)
 	service := "---\napiVersion: v1\nkind: Service\nmetadata: {name: pages, namespace: default}\nspec: {ports: [{name: main, port: 80}]}\n" + endpointsOf("pages", w.ports["OTHER"])
-	base := secretOf(t, "pair", pair) + service
+	client := issue(t, "proxy.internal")
+	shown, proof, err := client.pem()
+	if err != nil {
+		t.Fatal(err)
+	}
+	material := func(name, ca string) string {
+		return strings.Replace(secretOf(t, name, client), "kubernetes.io/tls", "Opaque", 1) + "  ca.crt: |\n" + indent(ca) + "\n"
+	}
+	base := secretOf(t, "pair", pair) + service + material("good", authority) + material("chain", w.chain) + authoritySecret("clients", authority, "")
 	servers, shared := "", base
 	worlds := map[string]*oracleWorld{}
 	for i, name := range names {
@@ -223,11 +276,11 @@ func runOracle(t *testing.T, rows map[string]oracleRow) {
 		o := &oracleWorld{row: r, host: fmt.Sprintf("r%d.example", i), ports: w}
 		port := freePort(t)
 		o.theirs = fmt.Sprint("127.0.0.1:", port)
-		if r.tls {
+		if r.tls && !r.plain {
 			o.config = func() *tls.Config {
 				c := trusting(t, o.host)
 				if r.client != nil {
-					r.client(c)
+					r.client(t, c)
 				}
 				return c
 			}
@@ -238,7 +291,7 @@ func runOracle(t *testing.T, rows map[string]oracleRow) {
 		}
 		worlds[name] = o
 	}
-	nginx(t, "return 404;", "http", strings.ReplaceAll(servers, "@cache", cache), "pair", certificate, "key", key, "users", oracleUsers, "ca", authority)
+	nginx(t, "return 404;", "http", strings.ReplaceAll(servers, "@cache", cache), "pair", certificate, "key", key, "users", oracleUsers, "ca", authority, "chain", w.chain, "client", shown, "proof", proof)
 	p := startProxy(t, shared+configMapOf("global-allowed-response-headers", "X-Team"), configMapFlag)
 	for i, name := range names {
 		t.Run(name, func(t *testing.T) {
@@ -251,7 +304,7 @@ func runOracle(t *testing.T, rows map[string]oracleRow) {
 				}
 				mine = startProxy(t, base+o.row.manifests(w, fmt.Sprint("r", i), o.host, o.row.annotations)+configMapOf(keys...), configMapFlag, "--default-backend-service=default/pages")
 			}
-			if o.ours = mine.HTTP; o.row.tls {
+			if o.ours = mine.HTTP; o.config != nil {
 				o.ours = mine.HTTPS
 			}
 			for _, q := range o.row.requests {

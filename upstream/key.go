@@ -21,7 +21,6 @@ const (
 	VariableArgs
 	VariableHost
 	VariableHTTPHost
-	VariableBestHTTPHost // what a trusted peer says, else the request's
 	VariableServerName
 	VariableRemoteAddr
 	VariableRemotePort
@@ -29,9 +28,10 @@ const (
 	VariableMethod
 	VariableRequestID
 	VariableServerPort
-	VariableHTTP   // http_NAME: a request field, "-" written as "_"
-	VariableCookie // cookie_NAME
-	VariableArg    // arg_NAME
+	VariableHTTP         // http_NAME: a request field, "-" written as "_"
+	VariableCookie       // cookie_NAME
+	VariableArg          // arg_NAME
+	VariableBestHTTPHost // what a trusted peer says, else the request's
 )
 
 var variables = map[string]Variable{
