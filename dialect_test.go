@@ -168,7 +168,7 @@ func TestDialectIsRead(t *testing.T) {
 		{"", "", ""},
 		{"| `a` | `TestDialect/app-root` | `TestOracleRedirects` (differs: so) |\n", "", "no row for Annotations `a`"},
 		{"none: no module", "none:", "Annotations `b`, `c`: neither an oracle nor why nginx has no such thing: none:"},
-		{"none: no module", "", "no row for Annotations `b`, `c`"},
+		{"none: no module", "", "Annotations `b`, `c`: neither an oracle nor why nginx has no such thing: "},
 		{"`TestOracleRedirects` (differs: so)", "`TestDialect`", "Annotations `a`: `TestDialect` does not ask nginx"},
 		{"`TestOracleRedirects` (differs: so)", "`TestOracleNobody`", "Annotations `a`: there is no `TestOracleNobody`"},
 		{"`TestOracleRedirects` (differs: so)", "`TestOracleTLS/nonsense`", "Annotations `a`: TestOracleTLS has no row nonsense"},

@@ -146,7 +146,7 @@ func oracleBackendTLS() map[string]oracleRow {
 	const show = "proxy_ssl_certificate @client; proxy_ssl_certificate_key @proof; "
 	lines := []string{"sni:", "client:"}
 	row := func(backend, directives string, pairs ...string) oracleRow {
-		return oracleRow{nginx: "location / { " + directives + " proxy_pass https://" + backend + "; }", endpoints: []string{backend}, annotations: said(append(pairs, "backend-protocol", "HTTPS")...), lines: lines, requests: targets("/", "POST /a")}
+		return oracleRow{nginx: "location / { proxy_ssl_session_reuse off; " + directives + " proxy_pass https://" + backend + "; }", endpoints: []string{backend}, annotations: said(append(pairs, "backend-protocol", "HTTPS")...), lines: lines, requests: targets("/", "POST /a")}
 	}
 	verified := func(backend, ca, name string, depth int, pairs ...string) oracleRow {
 		return row(backend, show+sprintf("proxy_ssl_trusted_certificate @%s; proxy_ssl_verify on; proxy_ssl_name %s; proxy_ssl_server_name on; proxy_ssl_verify_depth %d;", ca, name, depth),
