@@ -354,7 +354,7 @@ var heldRows = map[string]dialectRow{
 		if err := c.dial(); err != nil {
 			t.Fatal(err)
 		}
-		go func() { _, _ = io.WriteString(c.conn, postOf(w.host, "/held", make([]byte, 64<<20), false)) }()
+		go func(conn net.Conn) { _, _ = io.WriteString(conn, postOf(w.host, "/held", make([]byte, 64<<20), false)) }(c.conn)
 		status, err := c.reader.ReadString('\n')
 		if err != nil || !strings.HasPrefix(status, "HTTP/1.1 504 ") {
 			t.Errorf("%q, %v", status, err)

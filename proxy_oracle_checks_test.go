@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"regexp"
 	"strings"
@@ -256,7 +257,7 @@ func deaf(t *testing.T, w *oracleWorld, address string) string {
 		t.Fatal(err)
 	}
 	_ = c.conn.SetDeadline(time.Now().Add(30 * time.Second))
-	go func() { _, _ = io.WriteString(c.conn, postOf(w.host, "/", make([]byte, 64<<20), false)) }()
+	go func(conn net.Conn) { _, _ = io.WriteString(conn, postOf(w.host, "/", make([]byte, 64<<20), false)) }(c.conn)
 	status, err := c.reader.ReadString('\n')
 	if err != nil {
 		return err.Error()
