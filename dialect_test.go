@@ -1,7 +1,9 @@
 package main
 
 import (
+	"io/fs"
 	"os"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -32,7 +34,7 @@ var translated = map[string]bool{"translate.TestGolden": true, "translate.TestEv
 
 // untested tells what the page of tests lacks, and what it has too much.
 func untested(tables, page string) (wrong []string) {
-	rows, notYet := rowsOf(page)
+	rows, oracles, notYet := rowsOf(page)
 	later := map[string]bool{}
 	section := ""
 	for line := range strings.Lines(tables) {
@@ -61,6 +63,8 @@ func untested(tables, page string) (wrong []string) {
 				wrong = append(wrong, row+": "+missing)
 			} else if !slices.ContainsFunc(strings.Split(tests, ", "), func(name string) bool { return !translated[strings.Trim(name, "`")] }) {
 				wrong = append(wrong, row+": no test shows its effect, only how it is translated")
+			} else if missing := checkOracle(os.DirFS("."), oracles[row]); missing != "" {
+				wrong = append(wrong, row+": "+missing)
 			}
 			delete(rows, row)
 		}
@@ -75,6 +79,8 @@ func untested(tables, page string) (wrong []string) {
 			wrong = append(wrong, "there is no key for the row "+row)
 		} else if missing := checkQuirk(quirk, tests); missing != "" {
 			wrong = append(wrong, row+": "+missing)
+		} else if missing := checkOracle(os.DirFS("."), oracles[row]); missing != "" {
+			wrong = append(wrong, row+": "+missing)
 		}
 	}
 	if !slices.IsSorted(notYet) {
@@ -83,9 +89,10 @@ func untested(tables, page string) (wrong []string) {
 	return wrong
 }
 
-// rowsOf reads the page: second cells by section and first cell, and the list of keys that are not built yet.
-func rowsOf(page string) (rows map[string]string, notYet []string) {
-	rows, section := map[string]string{}, ""
+// rowsOf reads the page: second and third cells by section and first cell, and the list of keys that are not built yet.
+func rowsOf(page string) (rows, oracles map[string]string, notYet []string) {
+	rows, oracles = map[string]string{}, map[string]string{}
+	section := ""
 	for line := range strings.Lines(page) {
 		line = strings.TrimSpace(line)
 		if strings.HasPrefix(line, "## ") {
@@ -95,11 +102,44 @@ func rowsOf(page string) (rows map[string]string, notYet []string) {
 			notYet = append(notYet, strings.Trim(item, "`"))
 		}
 		cells := strings.Split(strings.TrimSuffix(strings.TrimPrefix(line, "| "), " |"), " | ")
-		if strings.HasPrefix(line, "| ") && len(cells) == 2 && cells[0] != "---" && cells[1] != "tests" {
-			rows[section+" "+cells[0]] = cells[1]
+		if strings.HasPrefix(line, "| ") && len(cells) == 3 && cells[0] != "---" && cells[1] != "tests" {
+			rows[section+" "+cells[0]], oracles[section+" "+cells[0]] = cells[1], cells[2]
 		}
 	}
-	return rows, notYet
+	return rows, oracles, notYet
+}
+
+var (
+	noOracle    = regexp.MustCompile(`^none: \S+ .*\S$`) // with a reason
+	asksNginx   = regexp.MustCompile(`\b((nginx|nginxStream|startNginx|runOracle)\(t\b|oracleStreams\b)`)
+	differsHow  = regexp.MustCompile(` \(differs: [^()]+\)$`)
+	oracleTests = regexp.MustCompile(`^(` + "`[^`]+`" + `(, |$))+$`)
+)
+
+// checkOracle wants a test that asks nginx the same, or why there is none.
+func checkOracle(tree fs.FS, cell string) string {
+	if noOracle.MatchString(cell) {
+		return ""
+	}
+	cell = differsHow.ReplaceAllString(cell, "")
+	if !oracleTests.MatchString(cell) {
+		return "neither an oracle nor why nginx has no such thing: " + cell
+	}
+	if missing := checkTests(tree, cell); missing != "" {
+		return missing
+	}
+	for _, n := range testName.FindAllStringSubmatch(cell, -1) {
+		files, _ := fs.Glob(tree, path.Join(path.Clean(n[1]), "*_test.go"))
+		if !slices.ContainsFunc(files, func(f string) bool {
+			b, _ := fs.ReadFile(tree, f)
+			_, body, found := strings.Cut(string(b), "\nfunc "+n[2]+"(")
+			body, _, _ = strings.Cut(body, "\nfunc ")
+			return found && asksNginx.MatchString(body)
+		}) {
+			return n[0] + " does not ask nginx"
+		}
+	}
+	return ""
 }
 
 // checkQuirk wants a test whose name says the quirk: the words that its row begins with.
@@ -122,11 +162,17 @@ func checkQuirk(quirk, tests string) string {
 func TestDialectIsRead(t *testing.T) {
 	const tables = "## Annotations\n| `a` | x | low | same | does |\n| `b`, `c` | x | low | differs | does |\n| `d` | x | low | not yet | does |\n" +
 		"| `e` | x | low | refused | never |\n## ConfigMap\n| `a` | x | not yet | does |\n"
-	const good = "## Annotations\n| key | tests |\n| --- | --- |\n| `a` | `TestDialect/app-root` |\n| `b`, `c` | `TestDialect` |\n" +
-		"## Quirks\n| **oldest wins**: x | `TestQuirks/oldest wins` |\n## Not yet\n- `ConfigMap a`\n- `d`\n"
+	const good = "## Annotations\n| key | tests | nginx 1.22 |\n| --- | --- | --- |\n| `a` | `TestDialect/app-root` | `TestOracleRedirects` (differs: so) |\n| `b`, `c` | `TestDialect` | none: no module |\n" +
+		"## Quirks\n| **oldest wins**: x | `TestQuirks/oldest wins` | none: no request sees it |\n## Not yet\n- `ConfigMap a`\n- `d`\n"
 	for _, c := range []struct{ old, new, want string }{
 		{"", "", ""},
-		{"| `a` | `TestDialect/app-root` |\n", "", "no row for Annotations `a`"},
+		{"| `a` | `TestDialect/app-root` | `TestOracleRedirects` (differs: so) |\n", "", "no row for Annotations `a`"},
+		{"none: no module", "none:", "Annotations `b`, `c`: neither an oracle nor why nginx has no such thing: none:"},
+		{"none: no module", "", "Annotations `b`, `c`: neither an oracle nor why nginx has no such thing: "},
+		{"`TestOracleRedirects` (differs: so)", "`TestDialect`", "Annotations `a`: `TestDialect` does not ask nginx"},
+		{"`TestOracleRedirects` (differs: so)", "`TestOracleNobody`", "Annotations `a`: there is no `TestOracleNobody`"},
+		{"`TestOracleRedirects` (differs: so)", "`TestOracleTLS/nonsense`", "Annotations `a`: TestOracleTLS has no row nonsense"},
+		{"none: no request sees it", "nothing", "Quirks **oldest wins**: x: neither an oracle nor why nginx has no such thing: nothing"},
 		{"app-root", "nonsense", "Annotations `a`: TestDialect has no row nonsense"},
 		{"`TestDialect` |", "`TestNobody` |", "Annotations `b`, `c`: there is no `TestNobody`"},
 		{"`TestDialect` |", "`translate.TestGolden`, `translate.TestEveryKeyHasItsGolden` |", "Annotations `b`, `c`: no test shows its effect, only how it is translated"},
@@ -134,7 +180,7 @@ func TestDialectIsRead(t *testing.T) {
 		{"- `d`\n", "", "not built yet, and not listed: d"},
 		{"- `d`\n", "- `d`\n- `e`\n", "listed as not built yet, and no longer so: e"},
 		{"- `ConfigMap a`\n- `d`\n", "- `d`\n- `ConfigMap a`\n", "the list of what is not built yet is not sorted"},
-		{"## Quirks", "| `z` | `TestDialect` |\n## Quirks", "there is no key for the row Annotations `z`"},
+		{"## Quirks", "| `z` | `TestDialect` | none: it is not |\n## Quirks", "there is no key for the row Annotations `z`"},
 		{"TestQuirks/oldest wins", "TestDialect", "Quirks **oldest wins**: x: no test's name says oldest wins"},
 		{"TestQuirks/oldest wins", "TestQuirks/youngest wins", "Quirks **oldest wins**: x: TestQuirks has no row youngest wins"},
 		{"**oldest wins**", "oldest wins", "Quirks oldest wins: x: it does not begin with the quirk's name in bold"},

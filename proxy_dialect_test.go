@@ -50,11 +50,17 @@ func (w *dialectWorld) redirects(t *testing.T, path string, status int, location
 	}
 }
 
-// logged tells whether a request is in the access log, once a later one of another host is.
+// logged tells whether a request is in the access log, once a later one of another host is. Both come on one connection: a
+// loop writes its lines in their order, and two loops do not.
 func (w *dialectWorld) logged(t *testing.T, path, text string) bool {
 	t.Helper()
-	w.ask(t, path)
-	ask(t, w.HTTP, nil, "witness.example", "/the-witness")
+	c := &caller{address: w.HTTP}
+	defer c.hangUp()
+	for _, r := range []string{request(w.host, path), request("witness.example", "/the-witness")} {
+		if _, err := c.call(r); err != nil {
+			t.Fatal(err)
+		}
+	}
 	within(t, 30*time.Second, "the witness is logged", func() bool { return strings.Contains(w.log.String(), "/the-witness") })
 	return strings.Contains(w.log.String(), text)
 }
@@ -348,7 +354,7 @@ var heldRows = map[string]dialectRow{
 		if err := c.dial(); err != nil {
 			t.Fatal(err)
 		}
-		go func() { _, _ = io.WriteString(c.conn, postOf(w.host, "/held", make([]byte, 64<<20), false)) }()
+		go func(conn net.Conn) { _, _ = io.WriteString(conn, postOf(w.host, "/held", make([]byte, 64<<20), false)) }(c.conn)
 		status, err := c.reader.ReadString('\n')
 		if err != nil || !strings.HasPrefix(status, "HTTP/1.1 504 ") {
 			t.Errorf("%q, %v", status, err)

@@ -52,11 +52,19 @@ http {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		<-ended
 	})
 	within(t, 20*time.Second, "nginx listens", func() bool {
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("nginx ends: %v\n%s", err, out)
+		default:
+		}
 		c, err := net.Dial("tcp", address)
 		if err != nil {
 			return false

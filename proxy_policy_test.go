@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,47 +17,6 @@ import (
 
 // The tests of this file are about traffic policy: what annotations say about limits, canaries and the like, on the wire;
 // and, where nginx can say the same, beside nginx.
-
-// nginxBeside runs nginx with one server on loopback, whose address it answers. http stands in its http block, server in
-// its server block.
-func nginxBeside(t *testing.T, http, server string) string {
-	t.Helper()
-	binary, err := exec.LookPath("nginx")
-	if err != nil {
-		t.Skip("nginx is not installed: apt-get install nginx-light")
-	}
-	dir := t.TempDir()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := ln.Addr().String()
-	_ = ln.Close()
-	text := fmt.Sprintf(`daemon off; user root; pid %[1]s/pid; error_log %[1]s/error.log; worker_processes 1; events {}
-http { access_log off; client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
-%[2]s
-server { listen %[3]s; %[4]s } }`, dir, http, at, server)
-	file := filepath.Join(dir, "nginx.conf")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c := exec.Command(binary, "-e", filepath.Join(dir, "error.log"), "-c", file)
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = c.Process.Kill()
-		_ = c.Wait()
-	})
-	within(t, callTimeout, "nginx listens", func() bool {
-		conn, err := net.Dial("tcp", at)
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
-	})
-	return at
-}
 
 // statuses sends n requests one after the other and tells how often each status came.
 func statuses(t *testing.T, address, host string, n int) map[int]int {
@@ -142,8 +100,7 @@ func TestLimitRequests(t *testing.T) {
 			t.Errorf("%s: %v, want %d times 200", host, got, pass)
 		}
 	}
-	at := nginxBeside(t, "limit_req_zone $binary_remote_addr zone=z:1m rate=1r/m; limit_req_zone $binary_remote_addr zone=y:1m rate=2r/m;",
-		"location / { limit_req zone=z burst=5 nodelay; root /nowhere; try_files /x =204; }")
+	at := nginx(t, "location / { limit_req zone=z burst=5 nodelay; root /nowhere; try_files /x =204; }", "http", "limit_req_zone $binary_remote_addr zone=z:1m rate=1r/m;")
 	got := statuses(t, at, "rpm.example", 20)
 	if got[503] != 14 {
 		t.Errorf("nginx: %v, want the same 6 to pass", got)
@@ -178,7 +135,7 @@ func TestLimitConnections(t *testing.T) {
 	port, tokens := gated(t)
 	p := startProxy(t, site{name: "shop", host: "shop.example", annotations: map[string]string{"limit-connections": "3"}, ports: []int{port}}.yaml())
 	backend := fmt.Sprintf("http://127.0.0.1:%d", port)
-	at := nginxBeside(t, "limit_conn_zone $binary_remote_addr zone=z:1m;", "location / { limit_conn z 3; proxy_pass "+backend+"; }")
+	at := nginx(t, "location / { limit_conn z 3; proxy_pass "+backend+"; }", "http", "limit_conn_zone $binary_remote_addr zone=z:1m;")
 	for _, address := range []string{p.HTTP, at} {
 		for round := range 2 {
 			got := together(t, address, "shop.example", 10, 3, tokens)
@@ -203,7 +160,7 @@ func TestLimitRate(t *testing.T) {
 	})
 	p := startProxy(t, site{name: "shop", host: "shop.example", ports: []int{b.port()},
 		annotations: map[string]string{"limit-rate": "100", "limit-rate-after": "200"}}.yaml())
-	at := nginxBeside(t, "", fmt.Sprintf("location / { limit_rate 100k; limit_rate_after 200k; proxy_pass http://127.0.0.1:%d; }", b.port()))
+	at := nginx(t, fmt.Sprintf("location / { limit_rate 100k; limit_rate_after 200k; proxy_pass http://127.0.0.1:%d; }", b.port()))
 	for name, address := range map[string]string{"sluice": p.HTTP, "nginx": at} {
 		began := time.Now()
 		a := ask(t, address, nil, "shop.example", "/")

@@ -302,8 +302,8 @@ func TestTCPServiceProxyHeaders(t *testing.T) {
 	}
 }
 
-// nginxStream runs nginx with one server of its stream module, and answers its port.
-func nginxStream(t *testing.T, server string) int {
+// nginxStream runs nginx with one server of its stream module, and answers its port. more stands beside it.
+func nginxStream(t *testing.T, server string, more ...string) int {
 	t.Helper()
 	binary, err := exec.LookPath("nginx")
 	module := "/usr/lib/nginx/modules/ngx_stream_module.so"
@@ -311,8 +311,8 @@ func nginxStream(t *testing.T, server string) int {
 		t.Skip("nginx's stream module is not installed: apt-get install libnginx-mod-stream")
 	}
 	dir, port := t.TempDir(), freePort(t)
-	text := fmt.Sprintf("load_module %s;\ndaemon off; pid %s/pid; error_log %s/error.log;\nevents {}\nstream { server { listen 127.0.0.1:%d; %s } }\n",
-		module, dir, dir, port, server)
+	text := fmt.Sprintf("load_module %s;\ndaemon off; pid %s/pid; error_log %s/error.log;\nevents {}\nstream { %s server { listen 127.0.0.1:%d; %s } }\n",
+		module, dir, dir, strings.Join(more, " "), port, server)
 	file := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

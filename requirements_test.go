@@ -130,7 +130,11 @@ func checkTests(tree fs.FS, tests string) string {
 		if !declaresTest(tree, folder, n[2]) {
 			return "there is no " + n[0]
 		}
-		if has := tablesOfTests[n[2]]; has != nil && n[3] != "" && !has(n[3]) {
+		has := tablesOfTests[n[2]]
+		if table := oracleTables[n[2]]; table != nil {
+			has = func(row string) bool { _, ok := withKeys(table())[row]; return ok }
+		}
+		if has != nil && n[3] != "" && !has(n[3]) {
 			return n[2] + " has no row " + n[3]
 		}
 	}
@@ -139,9 +143,10 @@ func checkTests(tree fs.FS, tests string) string {
 
 // tablesOfTests tell whether a test has a row of that name.
 var tablesOfTests = map[string]func(row string) bool{
-	"TestWire":    func(row string) bool { return wireTable()[row] != nil },
-	"TestDialect": func(row string) bool { _, ok := dialectTable()[row]; return ok },
-	"TestQuirks":  func(row string) bool { return quirks[row] != nil },
+	"TestWire":         func(row string) bool { return wireTable()[row] != nil },
+	"TestDialect":      func(row string) bool { _, ok := dialectTable()[row]; return ok },
+	"TestQuirks":       func(row string) bool { return quirks[row] != nil },
+	"TestOracleStream": func(row string) bool { return oracleStreams[row] != nil },
 }
 
 // declaresTest tells whether a folder's tests have a function of that name.

@@ -22,19 +22,26 @@ import (
 const reviewIngress = `{"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "web", "namespace": "default", "annotations": {%s}},
  "spec": {"ingressClassName": "nginx", "rules": [{"host": %q, "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "web", "port": {"number": 80}}}}]}}]}}`
 
-// TestWebhook asks over TLS, as an API server does.
-func TestWebhook(t *testing.T) {
+// webhookPair are the files of a certificate and its key for webhook.example.
+func webhookPair(t *testing.T) (certFile, keyFile string) {
+	t.Helper()
 	dir := t.TempDir()
 	certificate, key, err := issue(t, "webhook.example").pem()
 	if err != nil {
 		t.Fatal(err)
 	}
-	certFile, keyFile := filepath.Join(dir, "cert"), filepath.Join(dir, "key")
+	certFile, keyFile = filepath.Join(dir, "cert"), filepath.Join(dir, "key")
 	for name, text := range map[string]string{certFile: certificate, keyFile: key} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return certFile, keyFile
+}
+
+// TestWebhook asks over TLS, as an API server does.
+func TestWebhook(t *testing.T) {
+	certFile, keyFile := webhookPair(t)
 	port := freePort(t)
 	startProxy(t, site{name: "shop", host: "taken.example"}.yaml(), fmt.Sprintf("--validating-webhook=127.0.0.1:%d", port),
 		"--validating-webhook-certificate="+certFile, "--validating-webhook-key="+keyFile)

@@ -113,7 +113,7 @@ func (x *Exchange) Describe() {
 		x.Req.Authority = x.serverName()
 	}
 	ip := x.Arena.Commit(x.ClientIP.AppendTo(x.Arena.Reserve(textMax)))
-	proto, host, port := schemeHTTP, x.Req.Authority, []byte(nil)
+	proto, host := schemeHTTP, x.Req.Authority
 	if said := x.saidHost(); said != nil {
 		if host = said; x.SendHost == nil {
 			x.SendHost = said
@@ -122,37 +122,9 @@ func (x *Exchange) Describe() {
 	if x.Secure {
 		proto = schemeHTTPS
 	}
-	xff, id := ip, []byte(nil)
-	fs := x.Req.Fields
-	kept := fs[:0]
-	for i := range fs {
-		f := fs[i]
-		switch f.ID {
-		case wire.FieldXForwardedFor:
-			if x.trusted && x.Settings.ComputeFullForwarded {
-				xff = x.join(f.Value, x.Remote.Addr())
-			}
-			f = wire.Field{Name: nameXOriginalForwardedFor, Value: f.Value, ID: wire.FieldXOriginalForwardedFor}
-		case wire.FieldXForwardedHost:
-			f = wire.Field{Name: nameXOriginalForwardedHost, Value: f.Value, ID: wire.FieldXOriginalForwardedHost}
-		case wire.FieldXForwardedPort:
-			if x.trusted {
-				port = f.Value
-			}
-			continue
-		case wire.FieldXRequestID:
-			id = f.Value
-			continue
-		case wire.FieldXForwardedProto, wire.FieldXForwardedScheme, wire.FieldXScheme, wire.FieldXRealIP,
-			wire.FieldForwarded, wire.FieldXOriginalForwardedFor, wire.FieldXOriginalForwardedHost:
-			continue
-		case wire.FieldOther:
-			if wire.EqualFold(f.Name, nameProxy) {
-				continue
-			}
-		}
-		kept = append(kept, f)
-	}
+	c := claims{forwardedFor: ip}
+	kept := x.withoutClaims(&c)
+	id, port, xff := c.id, c.port, c.forwardedFor
 	if id == nil && (!x.Settings.NoRequestID || x.RequestID != nil) {
 		if id = x.RequestID; id == nil { // a filter may have asked for it already
 			id = x.requestID()
@@ -176,6 +148,59 @@ func (x *Exchange) Describe() {
 	if x.Settings.OriginalURI {
 		x.SetRequest(wire.FieldOther, nameXOriginalURI, x.Asked())
 	}
+}
+
+// claims are what a request's own fields said of its client, as far as it is kept.
+type claims struct {
+	forwardedFor []byte // the address that backends get; with compute-full-forwarded-for behind the list that came
+	id, port     []byte
+}
+
+// withoutClaims takes the fields about the client out of the request's, or gives them their other names.
+func (x *Exchange) withoutClaims(c *claims) []wire.Field {
+	fs, header := x.Req.Fields, x.Settings.ForwardedForHeader
+	named, original := !wire.EqualFold(header, nameXForwardedFor), []byte(nil)
+	for i := 0; named && i < len(fs) && original == nil; i++ {
+		if wire.EqualFold(fs[i].Name, header) {
+			original = fs[i].Value
+		}
+	}
+	kept := fs[:0]
+	for i := range fs {
+		f := fs[i]
+		switch f.ID {
+		case wire.FieldXForwardedFor:
+			if x.trusted && x.Settings.ComputeFullForwarded {
+				c.forwardedFor = x.join(f.Value, x.Remote.Addr())
+			}
+			if named {
+				continue
+			}
+			f = wire.Field{Name: nameXOriginalForwardedFor, Value: f.Value, ID: wire.FieldXOriginalForwardedFor}
+		case wire.FieldXForwardedHost:
+			f = wire.Field{Name: nameXOriginalForwardedHost, Value: f.Value, ID: wire.FieldXOriginalForwardedHost}
+		case wire.FieldXForwardedPort:
+			if x.trusted {
+				c.port = f.Value
+			}
+			continue
+		case wire.FieldXRequestID:
+			c.id = f.Value
+			continue
+		case wire.FieldXForwardedProto, wire.FieldXForwardedScheme, wire.FieldXScheme, wire.FieldXRealIP,
+			wire.FieldForwarded, wire.FieldXOriginalForwardedFor, wire.FieldXOriginalForwardedHost:
+			continue
+		case wire.FieldOther:
+			if wire.EqualFold(f.Name, nameProxy) {
+				continue
+			}
+		}
+		kept = append(kept, f)
+	}
+	if original != nil {
+		kept = append(kept, wire.Field{Name: nameXOriginalForwardedFor, Value: original, ID: wire.FieldXOriginalForwardedFor})
+	}
+	return kept
 }
 
 const textMax = 64 // the longest address, port or identifier

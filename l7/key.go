@@ -39,6 +39,8 @@ func (x *Exchange) appendPart(b []byte, p *upstream.KeyPart) []byte {
 		return append(b, r.Host...)
 	case upstream.VariableHTTPHost:
 		return append(b, x.Authority()...)
+	case upstream.VariableBestHTTPHost:
+		return append(b, x.BestAuthority()...)
 	case upstream.VariableServerName:
 		return append(b, x.Route.ID.Host...)
 	case upstream.VariableRemoteAddr:

@@ -41,7 +41,7 @@ func (s *session) Send(r *wire.Request) *fastpath.Error {
 	settings := s.endpoint.cluster.current.Load()
 	last := s.requests+1 >= settings.RequestsMax || settings.idlePerLoop == 0
 	p := localOf(s.loop)
-	b, err := wire.AppendRequest(p.scratch[:0], r, wire.RequestOptions{Close: last})
+	b, err := wire.AppendRequest(p.scratch[:0], r, wire.RequestOptions{Close: last, KeepAlive: settings.SayKeepAlive})
 	if err != nil {
 		return err
 	}

@@ -28,14 +28,15 @@ const (
 	VariableMethod
 	VariableRequestID
 	VariableServerPort
-	VariableHTTP   // http_NAME: a request field, "-" written as "_"
-	VariableCookie // cookie_NAME
-	VariableArg    // arg_NAME
+	VariableHTTP         // http_NAME: a request field, "-" written as "_"
+	VariableCookie       // cookie_NAME
+	VariableArg          // arg_NAME
+	VariableBestHTTPHost // what a trusted peer says, else the request's
 )
 
 var variables = map[string]Variable{
 	"request_uri": VariableRequestURI, "uri": VariableURI, "document_uri": VariableURI,
-	"args": VariableArgs, "query_string": VariableArgs, "host": VariableHost, "best_http_host": VariableHTTPHost,
+	"args": VariableArgs, "query_string": VariableArgs, "host": VariableHost, "best_http_host": VariableBestHTTPHost,
 	"http_host": VariableHTTPHost, "server_name": VariableServerName,
 	"remote_addr": VariableRemoteAddr, "binary_remote_addr": VariableRemoteAddr, "the_real_ip": VariableRemoteAddr,
 	"remote_port": VariableRemotePort, "scheme": VariableScheme, "pass_access_scheme": VariableScheme,
@@ -44,7 +45,7 @@ var variables = map[string]Variable{
 }
 
 // Variables are the names of ParseKey, for documents.
-const Variables = "$request_uri, $uri, $args, $host, $http_host, $server_name, $remote_addr, $remote_port, $scheme, " +
+const Variables = "$request_uri, $uri, $args, $host, $http_host, $best_http_host, $server_name, $remote_addr, $remote_port, $scheme, " +
 	"$request_method, $req_id, $server_port, $http_NAME, $cookie_NAME, $arg_NAME"
 
 const keyPartsMax = 32

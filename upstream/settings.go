@@ -28,6 +28,7 @@ type Settings struct {
 	IdleTimeout    time.Duration // 0: 60 s (upstream-keepalive-timeout)
 	AgeMax         time.Duration // of a session that takes another request; 0: 1 h (upstream-keepalive-time)
 	RequestsMax    int           // requests a session may carry; 0: 10,000 (upstream-keepalive-requests)
+	SayKeepAlive   bool          // requests of HTTP/1.1 say Connection: keep-alive (connection-proxy-header)
 	AllowLoopback  bool          // the source may name loopback endpoints (files); see docs/hardening.md 3.1 rule 7
 
 	Name        string    // ingress-nginx's name of the backend, "namespace-service-port": affinity cookies are made with it

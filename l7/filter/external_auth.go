@@ -301,6 +301,9 @@ func (e *externalAuth) decide(x *l7.Exchange, status int, fields []wire.Field) l
 			x.SetCookies = append(x.SetCookies, wire.Field{Name: nameSetCookie, Value: f.Value, ID: f.ID})
 		}
 	}
+	if status == 403 && e.any && x.Challenge != nil {
+		status = 401 // a password would have sufficed: nginx keeps the 401 of those who are asked
+	}
 	switch {
 	case status >= 200 && status < 300:
 		x.Admitted, x.Challenge = true, nil

@@ -10,7 +10,8 @@ import (
 
 // RequestOptions are what a client-side connection adds to a request.
 type RequestOptions struct {
-	Close bool // send Connection: close; an upgrade keeps its Connection: Upgrade instead
+	Close     bool // send Connection: close; an upgrade keeps its Connection: Upgrade instead
+	KeepAlive bool // send Connection: keep-alive, which says nothing that HTTP/1.1 does not, but some backends ask for it
 }
 
 // ResponseOptions are what a server-side connection adds to an answer.
@@ -50,7 +51,7 @@ func AppendRequest(dst []byte, r *Request, o RequestOptions) ([]byte, *fastpath.
 	if !ok || r.Framing == FramingClose {
 		return dst, ErrSerialise
 	}
-	if o.Close || r.TETrailers || r.Upgrade != nil {
+	if o.Close || o.KeepAlive || r.TETrailers || r.Upgrade != nil {
 		out = appendRequestOptions(out, r, o)
 	}
 	return append(out, "\r\n"...), nil
@@ -257,6 +258,10 @@ func appendRequestOptions(dst []byte, r *Request, o RequestOptions) []byte {
 		dst = append(dst, "Connection: close, TE\r\n"...)
 	case o.Close:
 		dst = append(dst, "Connection: close\r\n"...)
+	case o.KeepAlive && r.TETrailers:
+		dst = append(dst, "Connection: keep-alive, TE\r\n"...)
+	case o.KeepAlive:
+		dst = append(dst, "Connection: keep-alive\r\n"...)
 	default:
 		dst = append(dst, "Connection: TE\r\n"...)
 	}

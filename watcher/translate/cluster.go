@@ -165,7 +165,9 @@ func (t *Translator) clusterSettings(c *cluster) (upstream.Settings, []route.Pro
 		if oldest.dialect.policy.ConnectTimeout > 0 {
 			s.ConnectTimeout = oldest.dialect.policy.ConnectTimeout
 		}
-		if oldest.dialect.headers.connectionClose {
+	}
+	if oldest := c.chooser(func(d *dialect) bool { return d.headers.connectionClose || d.headers.connectionKeepAlive }); oldest != nil {
+		if s.SayKeepAlive = oldest.dialect.headers.connectionKeepAlive; !s.SayKeepAlive {
 			s.RequestsMax = 1
 		}
 	}

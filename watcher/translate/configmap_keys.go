@@ -227,8 +227,17 @@ var backendKeys = []configKey{
 		parse: boolean(func(c *configuration) *bool { return &c.settings.RetryNonIdempotent })},
 	{key: "load-balance", preset: "round_robin", verdict: differs, note: "Ours knows least_conn and random_two too.",
 		text: "How endpoints take turns: round_robin, ewma, least_conn or random_two.", parse: parseGlobalAlgorithm},
-	{key: "upstream-keepalive-connections", preset: "320", verdict: same, text: "Idle connections kept of an endpoint.",
-		parse: number(1, countMax, func(c *configuration) *int { return &c.defaults.cluster.IdleMax })},
+	{key: "upstream-keepalive-connections", preset: "320", verdict: same, text: "Idle connections kept of an endpoint; 0: none.",
+		parse: func(c *configuration, value string) error {
+			n, err := parseInt(value, 0, countMax)
+			if n == 0 && err == nil {
+				n = -1 // upstream's word for none
+			}
+			if err == nil {
+				c.defaults.cluster.IdleMax = n
+			}
+			return err
+		}},
 	{key: "upstream-keepalive-timeout", preset: "60s", verdict: same, text: "… how long.",
 		parse: duration(time.Second, func(c *configuration) *time.Duration { return &c.defaults.cluster.IdleTimeout })},
 	{key: "upstream-keepalive-requests", preset: "10000", verdict: same, text: "Requests of one connection to an endpoint.",

@@ -53,13 +53,13 @@ var headerAnnotations = []annotation{
 	},
 	{
 		key: "connection-proxy-header", scope: scopeLocation, risk: riskLow, verdict: differs,
-		text: "keep-alive, or close: connections to the backend carry one request each.",
-		note: "It holds for the backend, whoever names it: the oldest Ingress that does decides.",
+		text: "The Connection field that backends get: keep-alive, or close: connections to the backend carry one request each.",
+		note: "Upgrades keep theirs. It holds for the backend, whoever names it: the oldest Ingress that does decides.",
 		parse: func(d *dialect, value string) error {
 			if value != "close" && value != "keep-alive" {
 				return fmt.Errorf("%q is neither close nor keep-alive", value)
 			}
-			d.headers.connectionClose = value == "close"
+			d.headers.connectionClose, d.headers.connectionKeepAlive = value == "close", value == "keep-alive"
 			return nil
 		},
 	},
@@ -108,6 +108,7 @@ type headersDialect struct {
 	custom                   string // ConfigMap
 	upstreamHost, prefix     string
 	connectionClose          bool
+	connectionKeepAlive      bool
 	redirectFrom, redirectTo string // "": off
 	cookies                  filter.CookieRewrite
 	own                      filter.Headers

@@ -16,7 +16,7 @@ var hostAnnotations = []annotation{
 	{
 		key: "server-alias", scope: scopeHost, risk: riskHigh, verdict: differs,
 		text:  "Further names of the Ingress's hosts, separated by commas: everything that the host serves, others' paths too, is served there. A name that is a host of a rule stays that host.",
-		note:  "Names and wildcards; no expressions.",
+		note:  "Names, and wildcards of one label; no expressions.",
 		parse: parseAliases,
 	},
 	{

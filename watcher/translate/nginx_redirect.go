@@ -21,7 +21,7 @@ var redirectAnnotations = []annotation{
 		text: "Answers every request of the Ingress's paths with a redirect to this URL, or to this path of the same host; path and query " +
 			"are not added.",
 		parse: func(d *dialect, value string) (err error) {
-			if strings.HasPrefix(value, "/") && !strings.HasPrefix(value, "//") {
+			if strings.HasPrefix(value, "/") {
 				d.permanentRedirect = value
 				return redirectText(value)
 			}
