@@ -9,6 +9,13 @@ import (
 	"testing"
 )
 
+// hostApp is echoApp with one pod on the node's own network, at a port of its own.
+func hostApp(name, port string) string {
+	return strings.NewReplacer("    spec:\n      containers:", "    spec:\n      hostNetwork: true\n      containers:",
+		"image: echo\n", "image: echo\n        args: [--port="+port+"]\n", "        ports: [{name: http, containerPort: 8080}]\n", "",
+		"tcpSocket: {port: 8080}", "tcpSocket: {port: "+port+"}", "targetPort: 8080", "targetPort: "+port).Replace(echoApp(name, 1))
+}
+
 // A hostNetwork pod on Sluice's own node is reached; Sluice's own ports are not, nor is the node by a hand-made slice
 // (docs/decisions/0040-pods-on-the-nodes-own-address.md).
 func TestNodesOwnAddress(t *testing.T) {
@@ -17,9 +24,7 @@ func TestNodesOwnAddress(t *testing.T) {
 	p := startProxy(t)
 	namespace := newNamespace(t)
 	port := freePorts(1)[0]
-	pods := strings.NewReplacer("    spec:\n      containers:", "    spec:\n      hostNetwork: true\n      containers:",
-		"image: echo\n", "image: echo\n        args: [--port="+port+"]\n", "        ports: [{name: http, containerPort: 8080}]\n", "",
-		"tcpSocket: {port: 8080}", "tcpSocket: {port: "+port+"}", "targetPort: 8080", "targetPort: "+port).Replace(echoApp("host", 1))
+	pods := hostApp("host", port)
 	_, admin, _ := strings.Cut(p.admin, ":")
 	apply(t, namespace, pods+fmt.Sprintf(`---
 apiVersion: v1
