@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -324,4 +325,60 @@ func TestUpgradeFails(t *testing.T) {
 	f.end("upgrades that fail")
 	c.signal(syscall.SIGTERM)
 	c.ends(10*time.Second, 0)
+}
+
+// TestUpgradeWebhook replaces the program in place while an API server asks its webhook, on a connection for each review and
+// one of HTTP/2 that it keeps: each review is answered, and by the successor in the end.
+func TestUpgradeWebhook(t *testing.T) {
+	certFile, keyFile := webhookPair(t)
+	address := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	r := newRelay(t, "127.0.0.1", "--validating-webhook="+address, "--validating-webhook-certificate="+certFile, "--validating-webhook-key="+keyFile)
+	present := r.next()
+	ending := make(chan struct{})
+	var asking sync.WaitGroup
+	var answered atomic.Int64
+	for _, fresh := range []bool{true, false} {
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: trusting(t, "webhook.example"), DisableKeepAlives: fresh, ForceAttemptHTTP2: !fresh}, Timeout: 30 * time.Second}
+		asking.Go(func() {
+			defer client.CloseIdleConnections()
+			for {
+				select {
+				case <-ending:
+					return
+				case <-time.After(2 * time.Millisecond):
+				}
+				status, text, err := askReview(client, address)
+				if err != nil || status != 200 || !strings.Contains(text, `"allowed":true`) {
+					t.Errorf("a review (connections of their own: %v): %d %s %v", fresh, status, text, err)
+					return
+				}
+				answered.Add(1)
+			}
+		})
+	}
+	stop := sync.OnceFunc(func() { close(ending); asking.Wait() })
+	t.Cleanup(stop)
+	within(t, 30*time.Second, "reviews", func() bool { return answered.Load() > 20 })
+	if err := syscall.Kill(present.Process.Pid, syscall.SIGUSR2); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 30*time.Second, "a successor starts", func() bool { return strings.Contains(present.logText(), "a successor starts") })
+	pid, _ := strconv.Atoi(regexp.MustCompile(`a successor starts; .* pid=(\d+)`).FindStringSubmatch(present.logText())[1])
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+	within(t, 30*time.Second, "the first process ends", func() bool { return gone(present.Process.Pid) })
+	from := answered.Load()
+	within(t, 30*time.Second, "the successor's reviews", func() bool { return t.Failed() || answered.Load() > from+20 })
+	stop()
+}
+
+// askReview sends a webhook the review of an Ingress that goes.
+func askReview(client *http.Client, address string) (status int, text string, err error) {
+	const body = `{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u-1", "kind": {"group": "networking.k8s.io", "version": "v1", "kind": "Ingress"}, "operation": "DELETE"}}`
+	a, err := client.Post("https://"+address+"/networking/v1/ingresses", "application/json", strings.NewReader(body))
+	if err != nil {
+		return 0, "", err
+	}
+	defer a.Body.Close()
+	b, err := io.ReadAll(a.Body)
+	return a.StatusCode, string(b), err
 }

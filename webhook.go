@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"sync"
@@ -46,6 +47,10 @@ type webhook struct {
 	certificate fileCertificate
 	http        http.Server
 	socket      *listen.Socket // nil: not open
+	door        net.Listener
+	accepted    chan struct{} // closed once nothing more is accepted
+	mu          sync.Mutex
+	states      map[net.Conn]http.ConnState // of the open connections
 	log         *slog.Logger
 }
 
@@ -69,9 +74,13 @@ func (p *proxy) openWebhook() error {
 		Handler: w, ReadTimeout: reviewTimeout, WriteTimeout: reviewTimeout, IdleTimeout: reviewIdle, MaxHeaderBytes: reviewHeadMax,
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: w.certificate.get},
 		ErrorLog:  slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+		ConnState: w.noteState,
 	}
+	w.states = map[net.Conn]http.ConnState{}
+	w.door, w.accepted = netutil.LimitListener(socket.Listener(), reviewConnectionsMax), make(chan struct{})
 	go func() {
-		if err := w.http.ServeTLS(netutil.LimitListener(socket.Listener(), reviewConnectionsMax), "", ""); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		defer close(w.accepted)
+		if err := w.http.ServeTLS(w.door, "", ""); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			p.log.Error("the validating webhook stopped: Ingresses are not reviewed any more; restart the process", "error", err)
 		}
 	}()
@@ -84,11 +93,45 @@ func (p *proxy) closeWebhook(ctx context.Context) {
 	if p.webhook == nil {
 		return
 	}
+	p.webhook.finish(ctx)
 	if err := p.webhook.http.Shutdown(ctx); err != nil {
 		p.log.Warn("the validating webhook did not close in time", "error", err)
 	}
 	_ = p.webhook.socket.Close()
 	p.webhook = nil
+}
+
+// finish lets nobody begin a connection any more, and waits for the reviews of those who have. Shutdown alone would not: who has
+// connected, and whose request is still to come, it does not answer.
+func (w *webhook) finish(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, newcomerWait)
+	defer cancel()
+	_ = w.door.Close()
+	<-w.accepted
+	for w.busy() && sleep(ctx, drainPoll) {
+	}
+}
+
+func (w *webhook) noteState(c net.Conn, s http.ConnState) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s == http.StateClosed || s == http.StateHijacked {
+		delete(w.states, c)
+		return
+	}
+	w.states[c] = s
+}
+
+// busy tells whether a review is under way, or may be.
+func (w *webhook) busy() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.states {
+		if s != http.StateIdle {
+			return true
+		}
+	}
+	return false
 }
 
 // ServeHTTP implements http.Handler. Any path will do, as with ingress-nginx.
