@@ -523,3 +523,29 @@ func TestTLSEnd(t *testing.T) {
 	}
 	group.Wait()
 }
+
+// TestHelloThenEnd: who ends its side behind a hello, or in the middle of one, is not waited for.
+func TestHelloThenEnd(t *testing.T) {
+	w := newTLSWorld(t)
+	hello := helloOf(t, &tls.Config{ServerName: "exact.example", InsecureSkipVerify: true})
+	for name, part := range map[string][]byte{"a whole hello": hello, "half a hello": hello[:len(hello)/2]} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", w.HTTPS)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			began := time.Now()
+			if _, err := conn.Write(part); err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.(*net.TCPConn).CloseWrite()
+			if _, err := ended(conn); err != nil && !isReset(err) {
+				t.Error(err)
+			}
+			if took := time.Since(began); took >= w.door("https").Limits().HelloTimeout {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+}

@@ -51,6 +51,7 @@ func (c *Conn) StartTLS(cfg *tls.Config, server bool, w *Work) *Error {
 		hs.feed = append(c.loop.buffers.get(len(c.in)), c.in...)
 		c.Discard(len(c.in))
 	}
+	hs.eof = c.flags&flagEOF != 0
 	hs.queue()
 	if c.flags&flagReadable != 0 {
 		t.feedSocket()

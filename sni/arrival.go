@@ -52,7 +52,7 @@ func (a *arrival) OnReadable(c *fastpath.Conn) {
 		}
 		return
 	}
-	if len(b) >= a.need {
+	if len(b) >= a.need || c.EOF() {
 		a.decide(c, b)
 	}
 }
@@ -61,8 +61,8 @@ func (a *arrival) OnReadable(c *fastpath.Conn) {
 func (a *arrival) look(c *fastpath.Conn) ([]byte, *fastpath.Error) {
 	for most := a.door.Limits().HelloBytesMax; len(c.Buffered()) < most; {
 		if err := c.Fill(most - len(c.Buffered())); err != nil {
-			if err == fastpath.ErrWouldBlock && len(c.Buffered()) > 0 {
-				err = nil
+			if (err == fastpath.ErrWouldBlock || err == fastpath.ErrEOF) && len(c.Buffered()) > 0 {
+				err = nil // an end behind a hello is the backend's to know, or the handshake's
 			}
 			return c.Buffered(), err
 		}
@@ -74,7 +74,7 @@ func (a *arrival) decide(c *fastpath.Conn, b []byte) {
 	d, most := a.door, a.door.Limits().HelloBytesMax
 	switch v := d.admit(b[:min(len(b), most)], d.Store.Load()); v.To {
 	case Wait:
-		if v.Hello.Need > most {
+		if v.Hello.Need > most || c.EOF() {
 			d.Stats.Refused.Add(1)
 			c.Close()
 			return
