@@ -267,7 +267,7 @@ type answer struct {
 	close  bool
 }
 
-const callTimeout = 10 * time.Second
+const callTimeout = 30 * time.Second
 
 func (c *caller) dial() error {
 	c.hangUp()

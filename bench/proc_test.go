@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -89,6 +92,43 @@ func TestUsageOfThisProcess(t *testing.T) {
 	tree, err := processTree(os.Getppid())
 	if err != nil || !slices.Contains(tree, os.Getpid()) {
 		t.Errorf("the parent's tree %v lacks this process: %v", tree, err)
+	}
+}
+
+// Both ways to a tree find the same descendants.
+func TestProcessTree(t *testing.T) {
+	parent := exec.Command("sh", "-c", "sleep 60 & echo $!; wait")
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var grandchild int
+	if _, err := fmt.Fscan(out, &grandchild); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = syscall.Kill(grandchild, syscall.SIGKILL)
+		_ = parent.Wait()
+	})
+	want := []int{parent.Process.Pid, grandchild}
+	for name, list := range map[string]func(int) ([]int, error){"told": processTree, "searched": searchTree} {
+		if got, err := list(parent.Process.Pid); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %v, %v; want %v", name, got, err, want)
+		}
+		if tree, err := list(os.Getpid()); err != nil || !slices.Contains(tree, grandchild) {
+			t.Errorf("%s: this process' tree %v lacks %d: %v", name, tree, grandchild, err)
+		}
+	}
+}
+
+func TestInTime(t *testing.T) {
+	for late, want := range map[time.Duration]error{0: nil, edge / 2: nil, edge/2 + 1: errLate, time.Second: errLate} {
+		if err := inTime(edge, edge+late); !errors.Is(err, want) {
+			t.Errorf("%v late: %v", late, err)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -21,8 +22,20 @@ type window struct {
 	calls  float64 // system calls per request; 0: not counted
 }
 
-// underLoad makes the load and measures p in the middle of it.
-func (r *rig) underLoad(ctx context.Context, p *running, l load, by loadFunc, work tallyFile) (window, error) {
+// lateTries is how often a window is measured whose samples came too late.
+const lateTries = 3
+
+// underLoad makes the load and measures p in the middle of it, again when the machine did not let us look in time.
+func (r *rig) underLoad(ctx context.Context, p *running, l load, by loadFunc, work tallyFile) (w window, err error) {
+	for range lateTries {
+		if w, err = r.onceUnderLoad(ctx, p, l, by, work); !errors.Is(err, errLate) {
+			break
+		}
+	}
+	return w, err
+}
+
+func (r *rig) onceUnderLoad(ctx context.Context, p *running, l load, by loadFunc, work tallyFile) (window, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 1)
@@ -55,26 +68,39 @@ func (r *rig) trail() time.Duration {
 	return edge
 }
 
-var errLoadEnded = errors.New("the load ended before its time")
+var (
+	errLoadEnded = errors.New("the load ended before its time")
+	errLate      = errors.New("the machine was too busy to be looked at in time")
+)
+
+// inTime tells whether a sample was taken near enough to the instant it was due: the first while the load is steady, the second
+// so that the window has its length.
+func inTime(due, taken time.Duration) error {
+	if late := taken - due; late > edge/2 {
+		return fmt.Errorf("%w: a sample due %v after the load's start came %v late", errLate, due.Round(time.Millisecond), late.Round(time.Millisecond))
+	}
+	return nil
+}
 
 // between takes the two samples. It puts ended's value back so that the caller can always receive one.
 func (w *window) between(ctx context.Context, p *running, work tallyFile, length time.Duration, ended chan error) error {
 	var samples [2]sample
-	start := time.Now() // instants are counted from here, so that late ones do not add up
+	start := time.Now()
 	begin, err := watchOthers()
 	if err != nil {
 		return err
 	}
-	for i, at := range []time.Duration{edge, edge + length} {
+	due := edge
+	for i := range samples {
 		select {
 		case err := <-ended:
 			ended <- err
-			return errors.Join(errLoadEnded, err)
+			return errors.Join(inTime(due, time.Since(start)), errLoadEnded, err)
 		case <-p.done:
 			return p.ended()
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(time.Until(start.Add(at))):
+		case <-time.After(time.Until(start.Add(due))):
 		}
 		if i == 0 {
 			resetPeak(p.pid())
@@ -82,6 +108,11 @@ func (w *window) between(ctx context.Context, p *running, work tallyFile, length
 		if samples[i], err = takeSample(p.pid(), work); err != nil {
 			return err
 		}
+		taken := samples[i].at.Sub(start)
+		if err := inTime(due, taken); err != nil {
+			return err
+		}
+		due = taken + length
 	}
 	if w.peak, err = peakBytes(p.pid()); err != nil {
 		return err
