@@ -27,6 +27,31 @@ type streamBackend struct {
 
 	mu    sync.Mutex
 	asked []map[string]string
+	open  map[openStream]bool
+}
+
+type openStream struct {
+	s  *streamConn
+	id uint32
+}
+
+// left takes note of a client that has ended or reset its tunnel.
+func (b *streamBackend) left(s *streamConn, id uint32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.open, openStream{s, id})
+}
+
+// reset resets every tunnel, and tells how many there were.
+func (b *streamBackend) reset() (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for o := range b.open {
+		o.s.do(func() { _ = o.s.f.WriteRSTStream(o.id, http2.ErrCodeInternal) })
+	}
+	n = len(b.open)
+	clear(b.open)
+	return n
 }
 
 func (b *streamBackend) start() (port int) {
@@ -120,6 +145,7 @@ func (b *streamBackend) lead(c net.Conn) {
 			if k := sockets[id]; k != nil {
 				_, _ = k.Write(f.Data())
 				if f.StreamEnded() {
+					b.left(s, id)
 					_ = k.(*net.TCPConn).CloseWrite()
 				}
 			}
@@ -130,6 +156,7 @@ func (b *streamBackend) lead(c net.Conn) {
 				})
 			}
 		case *http2.RSTStreamFrame:
+			b.left(s, id)
 			if k := sockets[id]; k != nil {
 				k.Close()
 			}
@@ -164,6 +191,10 @@ func (b *streamBackend) connect(s *streamConn, f *http2.MetaHeadersFrame) net.Co
 	}
 	b.mu.Lock()
 	b.asked = append(b.asked, got)
+	if b.open == nil {
+		b.open = map[openStream]bool{}
+	}
+	b.open[openStream{s, f.StreamID}] = true
 	b.mu.Unlock()
 	if got[":method"] != "CONNECT" || got[":protocol"] != "websocket" || got[":path"] == "/refused" {
 		s.head(f.StreamID, true, ":status", "403", "content-length", "0")
@@ -302,4 +333,59 @@ func TestWebSocketToHTTP2Idle(t *testing.T) {
 	t.Cleanup(func() {
 		within(t, 30*time.Second, "every tunnel's end", func() bool { return p.metric(t, "sluice_tunnels_active") == 0 })
 	})
+}
+
+// TestWebSocketToHTTP2Ends: a backend's reset reaches the client as an end that is none of the protocol's, a client that has gone is
+// told to the backend, and a drain's limit ends what is still open.
+func TestWebSocketToHTTP2Ends(t *testing.T) {
+	b := &streamBackend{t: t, serve: socketBackend(t), offers: true}
+	p := startProxy(t, site{name: "chat", host: "chat.example", ports: []int{b.start()}, secret: "chat",
+		annotations: map[string]string{"ssl-redirect": "false", "backend-protocol": "GRPC"}}.yaml()+
+		secretOf(t, "chat", issue(t, "chat.example"))+configMapOf("worker-shutdown-timeout", "1s"), configMapFlag)
+	ways := socketWays(t, p.HTTP, p.HTTPS, "chat.example")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	sockets := func() (opened []*websocket.Conn) {
+		for _, way := range ways {
+			c, _, err := websocket.Dial(ctx, way.url+"/", &websocket.DialOptions{HTTPClient: way.client})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = c.CloseNow() })
+			if err := echoed(ctx, c, websocket.MessageText, []byte("alive")); err != nil {
+				t.Fatal(err)
+			}
+			opened = append(opened, c)
+		}
+		return opened
+	}
+	broken := func(what string, opened []*websocket.Conn) {
+		for i, c := range opened {
+			if _, _, err := c.Read(ctx); err == nil || websocket.CloseStatus(err) != -1 || ctx.Err() != nil {
+				t.Errorf("%s, %s: the client sees %v", what, ways[i].name, err)
+			}
+		}
+		within(t, 30*time.Second, "every tunnel's end", func() bool { return p.http.Stats.Tunnels() == 0 })
+	}
+
+	opened := sockets()
+	if n := b.reset(); n != len(opened) {
+		t.Fatalf("the backend has reset %d of %d", n, len(opened))
+	}
+	broken("reset by the backend", opened)
+
+	for _, c := range sockets() {
+		_ = c.CloseNow()
+	}
+	within(t, 30*time.Second, "the backend hears of every client that has gone", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return len(b.open) == 0
+	})
+
+	opened = sockets()
+	if err := p.drain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	broken("drained", opened)
 }
