@@ -133,6 +133,30 @@ func TestUDPServices(t *testing.T) {
 	reaches(t, at(b), "one")
 }
 
+// TestUDPPortComesBack: a port that is taken out while its sessions wait for answers, and named again, does not wait for them.
+func TestUDPPortComesBack(t *testing.T) {
+	one, port := newUDPEcho(t, "one", 1), freePort(t)
+	services := udpService("one", one.port()) + configMapOf("proxy-stream-responses", "1000")
+	entry := portMap("udp", strconv.Itoa(port), "default/one:80")
+	p := startProxy(t, services+entry, udpFlag, configMapFlag)
+	c := dialUDP(t, "127.0.0.1:"+strconv.Itoa(port))
+	for range 2 {
+		within(t, callTimeout, "an answer", func() bool { return askUDP(c, "?", 200*time.Millisecond) == "one?" })
+		if p.passing() == 0 {
+			t.Fatal("no session waits for answers")
+		}
+		p.write("all.yaml", services+portMap("udp"))
+		within(t, callTimeout, "the port is not named any more", func() bool { return p.store.Load().Service(route.UDP, uint16(port)) == nil })
+		p.write("all.yaml", services+entry)
+	}
+	began := time.Now()
+	within(t, callTimeout, "an answer", func() bool { return askUDP(c, "?", 200*time.Millisecond) == "one?" })
+	if d := time.Since(began); d > 4*time.Second { // sessions that wait have 5 s
+		t.Errorf("the port came back after %v", d)
+	}
+	within(t, callTimeout, "no Problem is left", func() bool { return len(p.controller.Problems()) == 0 })
+}
+
 // TestUDPSessions: of an endpoint that answers three times a client gets what proxy-stream-responses says, from the port
 // that it asked, and one session does for all of its datagrams.
 func TestUDPSessions(t *testing.T) {

@@ -37,8 +37,11 @@ const (
 	portsClosed                   // the process ends
 )
 
-// serviceRetry is how often a port that could not be opened is tried again.
-const serviceRetry = 2 * time.Second
+// How often a port that could not be opened is tried again: while its own former door closes, and else.
+const (
+	serviceReopen = 100 * time.Millisecond
+	serviceRetry  = 2 * time.Second
+)
 
 // servicePort is the open port of one service.
 type servicePort struct {
@@ -46,6 +49,7 @@ type servicePort struct {
 	name     string
 	protocol route.Protocol
 	port     uint16
+	closing  time.Time // since when; zero: it is open
 }
 
 // portDoor is a door as its owner sees it, whatever it speaks.
@@ -98,18 +102,40 @@ func (s *servicePorts) follow(snapshot *route.Snapshot) {
 		}
 	}
 	s.failed = map[string]route.Problem{}
+	retry := serviceRetry
 	for name, b := range wanted {
 		if s.open[name] != nil {
 			continue
 		}
-		if err := s.openPort(name, b.Service); err != nil {
-			s.failed[name] = route.Problem{Object: b.Owner, Field: fmt.Sprintf("data[%d]", b.Port), Reason: portReason(b.Service, err)}
+		err := s.openPort(name, b.Service)
+		if err == nil {
+			continue
 		}
+		reason := portReason(b.Service, err)
+		if errors.Is(err, syscall.EADDRINUSE) && s.reclaim(name) {
+			retry, reason = serviceReopen, "the port closes, and is opened again in a moment"
+		}
+		s.failed[name] = route.Problem{Object: b.Owner, Field: fmt.Sprintf("data[%d]", b.Port), Reason: reason}
 	}
 	if len(s.failed) > 0 && !s.retry {
 		s.retry = true
-		time.AfterFunc(serviceRetry, s.tryAgain)
+		time.AfterFunc(retry, s.tryAgain)
 	}
+}
+
+// reclaim tells whether a door of ours is about to let go of a port that is wanted again. One of UDP stays for the answers
+// that its sessions wait for; it does so no longer. s.mu is held.
+func (s *servicePorts) reclaim(name string) (found bool) {
+	for _, d := range s.retired {
+		if d.name != name || time.Since(d.closing) > stopTimeout {
+			continue
+		}
+		found = true
+		if d.protocol == route.UDP {
+			d.EndTunnels()
+		}
+	}
+	return found
 }
 
 // tryAgain opens ports that could not be opened before: another process may have gone.
@@ -175,6 +201,7 @@ func (t tcpPort) Accepted() uint64 { return t.Stats.Accepted.Load() }
 func (s *servicePorts) retire(d *servicePort) {
 	p := s.proxy
 	p.log.Info("a port of a service is closed", "port", d.name)
+	d.closing = time.Now()
 	s.retired = append(s.retired, d)
 	_ = d.TurnAway() // without it the port closes all the same, less gently
 	limit := p.controller.Process().DrainTimeout

@@ -29,7 +29,7 @@ func TestServices(t *testing.T) {
 	t.Parallel()
 	namespace := newNamespace(t)
 	ports := map[string]string{"one": freePorts(1)[0], "two": freePorts(1)[0]} // of pods, TCP and UDP
-	moving := func(to string) string { // not one number for both: kubectl apply would take the change for the first port alone
+	moving := func(to string) string {                                         // not one number for both: kubectl apply would take the change for the first port alone
 		return fmt.Sprintf("---\napiVersion: v1\nkind: Service\nmetadata: {name: moving}\nspec:\n  selector: {app: %s}\n"+
 			"  ports: [{name: tcp, port: 53, targetPort: %[2]s}, {name: udp, protocol: UDP, port: 54, targetPort: %[2]s}]\n", to, ports[to])
 	}
