@@ -64,7 +64,8 @@ func tunnelsCommand(ctx context.Context, args []string, out io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	b := &tunnelBench{address: "127.0.0.1", origin: "127.0.0.1", span: *span}
+	b := &tunnelBench{address: "127.0.0.1", origin: "127.0.0.1", span: *span,
+		nginx: versionOf(ctx, *nginx, "-V"), haproxy: versionOf(ctx, *haproxy, "-v")}
 	if *netns {
 		n, err := newNetwork(ctx)
 		if err != nil {
@@ -130,6 +131,7 @@ func (b *tunnelBench) choose(relays []tunnelRelay, works, only string) ([]tunnel
 // tunnelBench is what a run has.
 type tunnelBench struct {
 	namespace, address, origin, dir string
+	nginx, haproxy                  string // their versions
 	originPort                      int
 	port                            int // of the candidate that runs
 	hello                           []byte

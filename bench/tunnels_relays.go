@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +15,7 @@ import (
 const nameSluice, nameHAProxy, nameNginx = "Sluice", "HAProxy", "nginx"
 
 // tunnelNames are the candidates in the report's order.
-var tunnelNames = []string{"Go copy", "Go io.Copy", nameSluice, "Sluice sockmap", nameHAProxy, nameNginx}
+var tunnelNames = []string{"Go copy", "Go io.Copy", nameSluice, nameJoined, nameHAProxy, nameNginx}
 
 // tunnelRelay is a candidate: start writes its configuration and answers its command.
 type tunnelRelay struct {
@@ -42,14 +43,22 @@ func tunnelRelays(program, haproxy, nginx string) []tunnelRelay {
 	}
 	return []tunnelRelay{
 		{"Go copy", self("copy")}, {"Go io.Copy", self("splice")},
-		{nameSluice, sluice("off")}, {"Sluice sockmap", sluice("on")},
+		{nameSluice, sluice("off")}, {nameJoined, sluice("on")},
 		{nameHAProxy, func(b *tunnelBench) ([]string, error) {
 			file := filepath.Join(b.dir, "haproxy.cfg")
 			return []string{haproxy, "-f", file, "-db"}, os.WriteFile(file, fmt.Appendf(nil, tunnelHAProxy, b.address, b.port, hostPass, b.origin, b.originPort), 0o644)
 		}},
 		{nameNginx, func(b *tunnelBench) ([]string, error) {
+			printed, _ := output(context.Background(), nginx, "-V") // one that does not tell has no stream module
+			module, err := nginxStream(printed, "")
+			if err != nil {
+				return nil, err
+			}
+			if module != "" {
+				module = "load_module " + module + ";\n"
+			}
 			file := filepath.Join(b.dir, "nginx.conf")
-			return []string{nginx, "-c", file, "-p", b.dir}, os.WriteFile(file, fmt.Appendf(nil, tunnelNginx, b.dir, hostPass, b.origin, b.originPort, b.address, b.port), 0o644)
+			return []string{nginx, "-c", file, "-p", b.dir}, os.WriteFile(file, fmt.Appendf(nil, tunnelNginx, module, b.dir, hostPass, b.origin, b.originPort, b.address, b.port), 0o644)
 		}},
 	}
 }
@@ -133,7 +142,7 @@ backend pass
     server origin %s:%d
 `
 
-const tunnelNginx = `daemon off;
+const tunnelNginx = `%sdaemon off;
 worker_processes 2;
 pid %s/nginx.pid;
 error_log stderr error;

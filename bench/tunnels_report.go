@@ -48,7 +48,7 @@ func (r tunnelResults) write(file string) error {
 
 // report prints medians, with the smallest and the largest of the process's CPU, and what that and p50 are of the rivals'.
 func (b *tunnelBench) report(out io.Writer, results tunnelResults) {
-	fmt.Fprintf(out, "%d processors, %s, %v a measurement\n", runtime.NumCPU(), cmp.Or(b.namespace, "loopback"), b.span)
+	fmt.Fprintf(out, "%d processors, %s, %v a measurement, nginx %s, HAProxy %s\n", runtime.NumCPU(), cmp.Or(b.namespace, "loopback"), b.span, b.nginx, b.haproxy)
 	for _, w := range tunnelWorks {
 		if len(results[w.name]) == 0 {
 			continue
@@ -72,21 +72,16 @@ func (b *tunnelBench) report(out io.Writer, results tunnelResults) {
 			fmt.Fprintln(out)
 		}
 	}
+	b.goals(out, results)
 }
 
 // tunnelRatio is the median of the rounds' ratios, of CPU and of p50.
 func tunnelRatio(list, rival []tunnelFigures) string {
-	n := min(len(list), len(rival))
-	if n == 0 {
+	cpu, p50 := tunnelRatios(list, rival, tunnelFigure["CPU"]), tunnelRatios(list, rival, tunnelFigure["p50"])
+	if len(cpu) == 0 || len(p50) == 0 {
 		return ""
 	}
-	ratios := make([]tunnelFigures, n)
-	for i := range ratios {
-		ratios[i] = tunnelFigures{Process: list[i].Process / rival[i].Process, P50: list[i].P50 / rival[i].P50}
-	}
-	_, cpu, _ := tunnelMedian(ratios, func(f tunnelFigures) float64 { return f.Process })
-	_, p50, _ := tunnelMedian(ratios, func(f tunnelFigures) float64 { return f.P50 })
-	return fmt.Sprintf("%.2f, %.2f", cpu, p50)
+	return fmt.Sprintf("%.2f, %.2f", cpu[len(cpu)/2], p50[len(p50)/2])
 }
 
 // tunnelMedian is the smallest, the middle and the largest of one of the figures; list is not empty.

@@ -3,6 +3,7 @@ package main
 import (
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -55,5 +56,45 @@ func TestTunnelRatio(t *testing.T) {
 	}
 	if got := tunnelRatio(of(1), nil); got != "" {
 		t.Errorf("%q of no rival", got)
+	}
+}
+
+// TestTunnelGoals: each goal has its line, with the median of the rounds' ratios and a verdict, and what was not measured is not
+// met.
+func TestTunnelGoals(t *testing.T) {
+	results := tunnelResults{
+		"bulk up": {
+			nameSluice:  {{Process: 9, Rate: 2}, {Process: 5, Rate: 2}, {Process: 6, Rate: 0.5}},
+			nameNginx:   {{Process: 10}, {Process: 10}, {Process: 10}},
+			nameHAProxy: {{Process: 8, Rate: 1}, {Process: 5, Rate: 1}, {Process: 4, Rate: 1}},
+		},
+		"ping-pong 512 B": {nameSluice: {{Process: 10, P50: 12}}, nameNginx: {{Process: 10, P50: 10}}, nameJoined: {{Process: 4, P50: 12}}},
+	}
+	var b strings.Builder
+	bench := &tunnelBench{nginx: "1.31.5"}
+	bench.goals(&b, results)
+	for _, want := range []string{
+		"bulk up: CPU of Sluice ÷ nginx | 0.60 (0.50-0.90) | ≤ 1 | 0.6 | met, aim too |",
+		"bulk up: CPU of Sluice ÷ HAProxy | 1.12 (1.00-1.50) | ≤ 0.9 | 0.6 | MISSED |",
+		"bulk up: rate of Sluice ÷ HAProxy | 2.00 (0.50-2.00) | ≥ 1 |  | met |",
+		"ping-pong 512 B: p50 of Sluice ÷ nginx | 1.20 (1.20-1.20) | ≤ 1.3 | 1.1 | met |",
+		"ping-pong 512 B: CPU of Sluice sockmap ÷ Sluice | 0.40 (0.40-0.40) | ≤ 0.3 |  | MISSED |",
+		"connections: CPU of Sluice ÷ nginx |  | ≤ 1 | 0.85 | not measured |",
+	} {
+		if !strings.Contains(b.String(), "| "+want+"\n") {
+			t.Errorf("there is no line %q in\n%s", want, &b)
+		}
+	}
+	if n := strings.Count(b.String(), "\n"); n != len(tunnelGoals)+3 {
+		t.Errorf("%d lines for %d goals", n, len(tunnelGoals))
+	}
+	b.Reset()
+	bench.nginx = "1.22.1"
+	if bench.goals(&b, results); !strings.Contains(b.String(), "p50 of Sluice ÷ nginx | 1.20 (1.20-1.20) | ≤ 1.23 |") {
+		t.Errorf("against an old nginx the goals are not stricter:\n%s", &b)
+	}
+	b.Reset()
+	if (&tunnelBench{namespace: "x"}).goals(&b, results); b.Len() > 0 {
+		t.Errorf("between namespaces there are no goals, but\n%s", &b)
 	}
 }
