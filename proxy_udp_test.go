@@ -222,6 +222,63 @@ func TestUDPSessionsMax(t *testing.T) {
 	within(t, callTimeout, "idle sessions end", func() bool { return p.passing() == 0 })
 }
 
+// TestUDPFlood: datagrams of thousands of sources that nobody answers take the bounded number of sessions and no more, and a
+// client that speaks in between keeps the session that it had.
+func TestUDPFlood(t *testing.T) {
+	const sessionsMax, sources, turn = 200, 4000, 100
+	residents := map[netip.AddrPort]bool{} // the session's address towards the endpoint
+	var mu sync.Mutex
+	endpoint, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer endpoint.Close()
+	go func() {
+		b := make([]byte, 100)
+		for {
+			n, from, err := endpoint.ReadFromUDPAddrPort(b)
+			switch {
+			case err != nil:
+				return
+			case b[0] == '?':
+				mu.Lock()
+				residents[from] = true
+				mu.Unlock()
+				_, _ = endpoint.WriteToUDPAddrPort(b[:n], from)
+			}
+		}
+	}()
+	port := freePort(t)
+	p := startProxy(t, udpService("dns", (&udpEcho{endpoint}).port())+portMap("udp", strconv.Itoa(port), "default/dns:80")+
+		configMapOf("sluice-udp-sessions-max", strconv.Itoa(sessionsMax), "proxy-stream-responses", "1000000"), udpFlag, configMapFlag)
+	resident, stats := dialUDP(t, "127.0.0.1:"+strconv.Itoa(port)), p.udpStats(port)
+	for n := range sources {
+		if n%turn == 0 { // nothing is lost: the queue holds a turn's datagrams, and the answer says that they are taken
+			if text := fmt.Sprint("?", n); askUDP(resident, text, callTimeout) != text {
+				t.Fatalf("after %d other sources the client has no answer", n)
+			}
+			if n := stats.Active.Load(); n > sessionsMax {
+				t.Fatalf("%d sessions are open", n)
+			}
+		}
+		c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 1, byte(n>>8), byte(n))}, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Write([]byte("flood"))
+		_ = c.Close()
+	}
+	within(t, callTimeout, "all sources are seen", func() bool { return stats.Begun.Load() == sources+1 })
+	if n := stats.Evicted.Load(); n != sources+1-sessionsMax || stats.Active.Load() != sessionsMax {
+		t.Errorf("%d sessions made room and %d are open, want %d and %d", n, stats.Active.Load(), sources+1-sessionsMax, sessionsMax)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(residents) != 1 {
+		t.Errorf("the client that speaks had %d sessions", len(residents))
+	}
+}
+
 // TestUDPUnderLoad asks like DNS clients, while endpoints and ports come and go. Nothing is lost.
 func TestUDPUnderLoad(t *testing.T) {
 	one, two := newUDPEcho(t, "", 1), newUDPEcho(t, "", 1)
