@@ -18,13 +18,18 @@ const clientReadBytes = 64 << 10
 
 // loadConns is the loadFunc for TLS and for new connections: a goroutine for each client, crypto/tls or plain.
 func loadConns(ctx context.Context, l load, duration time.Duration) (loadResult, error) {
+	return loadEach(ctx, l, duration, runClient)
+}
+
+// loadEach runs a goroutine for each client of a load until the time is over or one of them gives up.
+func loadEach(ctx context.Context, l load, duration time.Duration, client func(context.Context, load, *clientCount, func())) (loadResult, error) {
 	ctx, cancel := context.WithDeadline(ctx, time.Now().Add(duration))
 	defer cancel()
 	counts := make([]*clientCount, l.conns)
 	var wg sync.WaitGroup
 	for i := range counts {
 		counts[i] = newClientCount()
-		wg.Go(func() { runClient(ctx, l, counts[i], cancel) })
+		wg.Go(func() { client(ctx, l, counts[i], cancel) })
 	}
 	wg.Wait()
 	result := total(counts...)

@@ -14,7 +14,8 @@ import (
 const (
 	fdOriginPlain = 3
 	fdOriginTLS   = 4
-	fdOriginTally = 5
+	fdOriginUDP   = 5
+	fdOriginTally = 6
 )
 
 // An origin is the backend behind all proxies: a child process, so that its CPU is nobody's.
@@ -22,11 +23,13 @@ type origin struct {
 	*child
 	plainPort int
 	tlsPort   int
+	udpPort   int
 	plain     tallyFile
 	tls       tallyFile
+	udp       tallyFile
 }
 
-// startOrigin starts this program's origin command on two free ports.
+// startOrigin starts this program's origin command on free ports.
 func startOrigin(c *certificate, address string) (*origin, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -37,7 +40,7 @@ func startOrigin(c *certificate, address string) (*origin, error) {
 		return nil, err
 	}
 	cmd := exec.Command(self, "origin", "--certificate="+c.certFile, "--key="+c.keyFile)
-	o := &origin{plain: tallyFile{counts, slotPlain}, tls: tallyFile{counts, slotTLS}}
+	o := &origin{plain: tallyFile{counts, slotPlain}, tls: tallyFile{counts, slotTLS}, udp: tallyFile{counts, slotUDP}}
 	for _, port := range []*int{&o.plainPort, &o.tlsPort} {
 		file, err := listenFile(address, port)
 		if err != nil {
@@ -46,7 +49,12 @@ func startOrigin(c *certificate, address string) (*origin, error) {
 		defer file.Close()
 		cmd.ExtraFiles = append(cmd.ExtraFiles, file)
 	}
-	cmd.ExtraFiles = append(cmd.ExtraFiles, counts)
+	datagrams, err := datagramFile(address, &o.udpPort)
+	if err != nil {
+		return nil, err
+	}
+	defer datagrams.Close()
+	cmd.ExtraFiles = append(cmd.ExtraFiles, datagrams, counts)
 	o.child, err = startChild("origin", cmd)
 	return o, err
 }
@@ -67,7 +75,8 @@ func listenFile(address string, port *int) (*os.File, error) {
 	return l.(*net.TCPListener).File()
 }
 
-// originCommand is the child's side: a raw epoll loop for plain HTTP, crypto/tls for pass-through.
+// originCommand is the child's side: a raw epoll loop for plain HTTP, crypto/tls for pass-through, and an echo of
+// datagrams.
 func originCommand(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("bench origin", flag.ContinueOnError)
 	cert := f.String("certificate", "", "PEM file")
@@ -79,12 +88,15 @@ func originCommand(ctx context.Context, args []string) error {
 	if _, err := counts.Stat(); err != nil {
 		return errors.New("origin: started by hand; bench compare starts it with its listeners")
 	}
-	failed := make(chan error, 2)
+	failed := make(chan error, slots)
 	go func() {
 		failed <- servePlain(fdOriginPlain, tallyFile{counts, slotPlain})
 	}()
 	go func() {
 		failed <- serveTLS(fdOriginTLS, *cert, *key, tallyFile{counts, slotTLS})
+	}()
+	go func() {
+		failed <- serveDatagrams(fdOriginUDP, tallyFile{counts, slotUDP})
 	}()
 	select {
 	case err := <-failed:

@@ -7,6 +7,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // startTestOrigin serves both origins in this process and answers their addresses.
@@ -33,6 +35,23 @@ func startTestOrigin(t *testing.T) (plain, secured string, c *certificate, count
 	go servePlain(fds[0], tallyFile{counts, slotPlain})
 	go serveTLS(fds[1], c.certFile, c.keyFile, tallyFile{counts, slotTLS})
 	return local(ports[0]), local(ports[1]), c, counts
+}
+
+// startDatagrams runs the origin of datagrams, and answers its address.
+func startDatagrams(t *testing.T, counts *os.File) string {
+	t.Helper()
+	var port int
+	file, err := datagramFile(loopback, &port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Dup(int(file.Fd()))
+	file.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go serveDatagrams(fd, tallyFile{counts, slotUDP})
+	return local(port)
 }
 
 func TestOriginAnswers(t *testing.T) {
@@ -120,6 +139,7 @@ func TestPlainOriginEndsEndlessHeads(t *testing.T) {
 
 func TestLoadsAgainstTheOrigin(t *testing.T) {
 	plain, secured, c, counts := startTestOrigin(t)
+	datagrams := startDatagrams(t, counts)
 	const duration = 100 * time.Millisecond
 	tests := []struct {
 		name string
@@ -139,6 +159,7 @@ func TestLoadsAgainstTheOrigin(t *testing.T) {
 		{"gRPC", loadKept, load{address: plain, host: hostBench, conns: 2, speaks: speakGRPC, streams: 10}, slotPlain},
 		{"TLS", loadConns, load{address: secured, host: hostPass, path: pathSmall, conns: 4, tls: c.client(hostPass, false)}, slotTLS},
 		{"new TLS", loadConns, load{address: secured, host: hostPass, path: pathSmall, conns: 4, fresh: true, tls: c.client(hostPass, true)}, slotTLS},
+		{"datagrams", loadDatagrams, load{address: datagrams, conns: 4}, slotUDP},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -33,6 +33,7 @@ type candidate struct {
 	// What some scenarios want beyond that. Without one, the candidate is skipped there with the reason why.
 	manyRoutes bool
 	filters    bool
+	services   []string             // protocols that it can lead a port of its own of, as they come
 	change     func(*running) error // puts the version of its deployment in place
 	reload     func(*running) error // reads all again
 	quit       syscall.Signal       // ends it when what is under way is done; 0: SIGTERM
@@ -72,7 +73,9 @@ type deployment struct {
 	Dir                      string // its own
 	Address, OriginAddress   string
 	Plain, TLS, Pass, Admin  int // ports to listen on
+	TCP, UDP                 int // … of services
 	OriginPlain, OriginTLS   int
+	OriginUDP                int
 	HostBench, HostPass      string
 	HostGRPC                 string
 	Certificate              *certificate
@@ -82,10 +85,11 @@ type deployment struct {
 
 // A shape is what scenarios want of a configuration beyond the usual.
 type shape struct {
-	Modern  bool // session tickets and the hybrid curve; otherwise X25519 and no tickets
-	Routes  int  // so many more, routesPerHost of each host; RouteHosts lists them
-	Version int  // of the route that changes; there is one when Routes are wanted
-	Filters bool // routes with rewrite, CORS, limits and the access log
+	Services bool // ports of a TCP and a UDP service
+	Modern   bool // session tickets and the hybrid curve; otherwise X25519 and no tickets
+	Routes   int  // so many more, routesPerHost of each host; RouteHosts lists them
+	Version  int  // of the route that changes; there is one when Routes are wanted
+	Filters  bool // routes with rewrite, CORS, limits and the access log
 }
 
 // Hosts of single scenarios, for the templates.
@@ -165,15 +169,15 @@ func (r *rig) launch(ctx context.Context, c candidate, s shape) (*running, error
 }
 
 func (r *rig) deployment(c candidate, s shape) (deployment, error) {
-	ports, err := freePorts(4)
+	ports, err := freePorts(6)
 	if err != nil {
 		return deployment{}, err
 	}
 	dir, err := os.MkdirTemp(r.dir, c.name+"-")
 	return deployment{
 		Dir: dir, Address: r.network.proxy(), OriginAddress: r.network.origin(), shape: s, Certificate: r.certificate,
-		Plain: ports[0], TLS: ports[1], Pass: ports[2], Admin: ports[3],
-		OriginPlain: r.origin.plainPort, OriginTLS: r.origin.tlsPort,
+		Plain: ports[0], TLS: ports[1], Pass: ports[2], Admin: ports[3], TCP: ports[4], UDP: ports[5],
+		OriginPlain: r.origin.plainPort, OriginTLS: r.origin.tlsPort, OriginUDP: r.origin.udpPort,
 		HostBench: hostBench, HostPass: hostPass, HostGRPC: hostGRPC,
 		Descriptors: r.descriptors, Connections: (r.descriptors - 2*descriptorsSpare) / 2, // a proxied connection takes two
 	}, err

@@ -30,7 +30,7 @@ func findHAProxy(ctx context.Context, o options) (candidate, error) {
 	}
 	return candidate{
 		name:    "haproxy",
-		version: version, manyRoutes: true, quit: syscall.SIGUSR1,
+		version: version, manyRoutes: true, services: []string{serviceTCP}, quit: syscall.SIGUSR1,
 		command: func(d deployment) (*exec.Cmd, error) {
 			file := filepath.Join(d.Dir, "haproxy.cfg")
 			config := haproxyConfig{deployment: d, Curves: curvesFor(printed, d.Modern)}

@@ -47,7 +47,9 @@ func findNginx(ctx context.Context, o options) (candidate, error) {
 		reload: func(p *running) error { return p.signal(syscall.SIGHUP) },
 	}
 	module, err := nginxStream(printed, o.modules)
-	c.passThrough = err
+	if c.passThrough = err; err == nil {
+		c.services = []string{serviceTCP, serviceUDP}
+	}
 	if nginxHTTP2(version, printed) != "on" {
 		c.plainHTTP2 = errNoPlainHTTP2
 	}

@@ -30,7 +30,7 @@ func findSluice(ctx context.Context, o options) (candidate, error) {
 	return candidate{
 		name:     "sluice",
 		version:  version,
-		sniOnTLS: true, manyRoutes: true, filters: true,
+		sniOnTLS: true, manyRoutes: true, filters: true, services: []string{serviceTCP, serviceUDP},
 		ready:  sluiceReady,
 		change: func(p *running) error { return sluiceChanging(p.deployment) },
 		reload: func(p *running) error { return p.signal(syscall.SIGHUP) },
@@ -83,6 +83,11 @@ func sluiceManifests(d deployment) error {
 			return err
 		}
 	}
+	if d.Services {
+		if err := render("manifests/services.yaml.tmpl", d, filepath.Join(dir, "services.yaml")); err != nil {
+			return err
+		}
+	}
 	if d.Routes == 0 {
 		return nil
 	}
@@ -102,7 +107,7 @@ func sluiceChanging(d deployment) error {
 }
 
 func sluiceArguments(d deployment, manifests string) []string {
-	return []string{
+	arguments := []string{
 		"--manifests=" + manifests,
 		"--bind-address=" + d.Address,
 		"--http-port=" + strconv.Itoa(d.Plain),
@@ -113,6 +118,10 @@ func sluiceArguments(d deployment, manifests string) []string {
 		"--default-ssl-certificate=default/bench-tls",
 		"--configmap=default/sluice",
 	}
+	if d.Services {
+		arguments = append(arguments, "--tcp-services-configmap=default/tcp", "--udp-services-configmap=default/udp")
+	}
+	return arguments
 }
 
 // sluiceReady asks the admin page; it answers once the first snapshot serves.

@@ -224,3 +224,38 @@ func TestRivalsSpeakAll(t *testing.T) {
 		})
 	}
 }
+
+// TestRivalsServices makes a request to the port of a TCP service, and a question to that of a UDP service, of each that has one.
+func TestRivalsServices(t *testing.T) {
+	plain, _, _, counts := startTestOrigin(t)
+	datagrams := startDatagrams(t, counts)
+	for _, name := range []string{"nginx", "haproxy"} {
+		t.Run(name, func(t *testing.T) {
+			c := rival(t, name)
+			r, _ := testRig(t)
+			for at, port := range map[string]*int{plain: &r.origin.plainPort, datagrams: &r.origin.udpPort} {
+				_, text, _ := net.SplitHostPort(at)
+				*port, _ = strconv.Atoi(text)
+			}
+			p, err := r.launch(t.Context(), c, shape{Services: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.stop()
+			if noService(serviceTCP)(c) == nil {
+				if _, err := probe(t.Context(), load{address: local(p.deployment.TCP), host: hostBench, path: pathSmall}); err != nil {
+					t.Errorf("TCP: %v\n%s", err, p.tail)
+				}
+			}
+			if noService(serviceUDP)(c) == nil {
+				got, err := loadDatagrams(t.Context(), load{address: local(p.deployment.UDP), conns: 1}, 100*time.Millisecond)
+				for longer := time.Second; err == nil && got.requests == 0 && longer < 10*time.Second; longer *= 4 { // a busy machine
+					got, err = loadDatagrams(t.Context(), load{address: local(p.deployment.UDP), conns: 1}, longer)
+				}
+				if err != nil || got.requests == 0 || got.bad > 0 {
+					t.Errorf("UDP: %+v, %v\n%s", got, err, p.tail)
+				}
+			}
+		})
+	}
+}

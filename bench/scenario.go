@@ -38,6 +38,7 @@ type unit struct {
 var (
 	unitRequest    = unit{"CPU µs/request", 1}
 	unitMessage    = unit{"CPU µs/message", 1}
+	unitDatagram   = unit{"CPU µs/datagram there and back", 1}
 	unitGB         = unit{"CPU ms/GB", 0}
 	unitConnection = unit{"CPU µs/connection", 0}
 	unitEffect     = unit{"ms to effect", 1}
@@ -101,6 +102,10 @@ var scenarios = []scenario{
 		cost: atMost(0.8, 0), restart: true, lacking: noPlainHTTP2, measure: idlePlainHTTP2},
 
 	// Beyond the steady state.
+	{name: "svc-tcp", about: "new connections of a TCP service, one small plain request each (no bound)", unit: unitConnection,
+		more: true, shape: shape{Services: true}, lacking: noService(serviceTCP), measure: tcpConnections},
+	{name: "svc-udp", about: "a UDP service, 64 clients that each wait for an answer of 128 B to theirs (no bound)", unit: unitDatagram,
+		more: true, shape: shape{Services: true}, lacking: noService(serviceUDP), measure: udpQuestions},
 	{name: "h2-10x10-h2load", about: "h2-10x10 with load by h2load: a cross-check of our own (no bound)", unit: unitRequest,
 		more: true, lacking: noH2load, measure: crossCheckHTTP2},
 	{name: "filters-rewrite", about: "plain, 64 connections, 128 B; rewrite and access log on the route (no bound)", unit: unitRequest,

@@ -18,16 +18,18 @@ type tally struct {
 
 const tallyBytes = 16
 
-// A tallyFile is a tally in a file of memory that the origin writes and the harness reads. Slot 0 belongs to
-// the plain origin, slot 1 to the TLS one.
+// A tallyFile is a tally in a file of memory that the origin writes and the harness reads. Each of its servers has a
+// slot.
 type tallyFile struct {
 	file *os.File
 	slot int64
 }
 
 const (
-	slotPlain = 0
-	slotTLS   = 1
+	slotPlain = iota
+	slotTLS
+	slotUDP
+	slots
 )
 
 func newTallyFile() (*os.File, error) {
@@ -36,7 +38,7 @@ func newTallyFile() (*os.File, error) {
 		return nil, fmt.Errorf("tally file: %w", err)
 	}
 	file := os.NewFile(uintptr(fd), "bench-tally")
-	return file, file.Truncate(2 * tallyBytes)
+	return file, file.Truncate(slots * tallyBytes)
 }
 
 func (t tallyFile) write(v tally) error {
