@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
 )
 
 // tunnelGoal is what a candidate's figure must be of another's, on loopback, and what it is to come to.
@@ -69,10 +68,8 @@ func (b *tunnelBench) goals(out io.Writer, results tunnelResults) {
 		}
 		list, rival := results[g.work][g.candidate], results[g.work][g.rival]
 		ratio, verdict, aim := "", "not measured", ""
-		if ratios := tunnelRatios(list, rival, tunnelFigure[g.figure]); len(ratios) > 0 {
-			mid := ratios[len(ratios)/2]
-			ratio = fmt.Sprintf("%.2f (%.2f-%.2f)", mid, ratios[0], ratios[len(ratios)-1])
-			verdict = g.verdict(mid)
+		if r := tunnelRatios(list, rival, tunnelFigure[g.figure]); r.N > 0 {
+			ratio, verdict = fmt.Sprintf("%.2f (%.2f-%.2f)", r.Median, r.Min, r.Max), g.verdict(r.Median)
 		}
 		if g.aim > 0 {
 			aim = fmt.Sprint(g.aim)
@@ -91,13 +88,13 @@ func (g *tunnelGoal) verdict(ratio float64) string {
 	return verdictMet
 }
 
-// tunnelRatios are the rounds' ratios of a figure, in order of size; of rounds without one there is none.
-func tunnelRatios(list, rival []tunnelFigures, get func(tunnelFigures) float64) (ratios []float64) {
+// tunnelRatios is the spread of the rounds' ratios of a figure; rounds without one do not count.
+func tunnelRatios(list, rival []tunnelFigures, get func(tunnelFigures) float64) spread {
+	var ratios []float64
 	for i := range min(len(list), len(rival)) {
 		if of := get(rival[i]); of > 0 {
 			ratios = append(ratios, get(list[i])/of)
 		}
 	}
-	slices.Sort(ratios)
-	return ratios
+	return spreadOf(ratios)
 }

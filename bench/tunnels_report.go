@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
-	"slices"
 )
 
 // tunnelResults are the figures of each round, by measurement and candidate. The n-th figures of two candidates that ran
@@ -60,12 +59,12 @@ func (b *tunnelBench) report(out io.Writer, results tunnelResults) {
 			if len(list) == 0 {
 				continue
 			}
-			low, cpu, high := tunnelMedian(list, func(f tunnelFigures) float64 { return f.Process })
-			_, machine, _ := tunnelMedian(list, func(f tunnelFigures) float64 { return f.Machine })
-			_, rate, _ := tunnelMedian(list, func(f tunnelFigures) float64 { return f.Rate })
-			_, p50, _ := tunnelMedian(list, func(f tunnelFigures) float64 { return f.P50 })
-			_, p99, _ := tunnelMedian(list, func(f tunnelFigures) float64 { return f.P99 })
-			fmt.Fprintf(out, "| %s | %d | %.1f (%.1f-%.1f) | %.1f | %.2f | %.0f | %.0f |", name, len(list), cpu, low, high, machine, rate, p50, p99)
+			of := func(get func(tunnelFigures) float64) spread { return tunnelSpread(list, get) }
+			cpu := of(tunnelFigure["CPU"])
+			machine := of(func(f tunnelFigures) float64 { return f.Machine })
+			p99 := of(func(f tunnelFigures) float64 { return f.P99 })
+			fmt.Fprintf(out, "| %s | %d | %.1f (%.1f-%.1f) | %.1f | %.2f | %.0f | %.0f |", name, len(list), cpu.Median, cpu.Min, cpu.Max, machine.Median,
+				of(tunnelFigure["rate"]).Median, of(tunnelFigure["p50"]).Median, p99.Median)
 			for _, rival := range []string{nameNginx, nameHAProxy, nameSluice} {
 				fmt.Fprintf(out, " %s |", tunnelRatio(list, results[w.name][rival]))
 			}
@@ -78,18 +77,17 @@ func (b *tunnelBench) report(out io.Writer, results tunnelResults) {
 // tunnelRatio is the median of the rounds' ratios, of CPU and of p50.
 func tunnelRatio(list, rival []tunnelFigures) string {
 	cpu, p50 := tunnelRatios(list, rival, tunnelFigure["CPU"]), tunnelRatios(list, rival, tunnelFigure["p50"])
-	if len(cpu) == 0 || len(p50) == 0 {
+	if cpu.N == 0 || p50.N == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%.2f, %.2f", cpu[len(cpu)/2], p50[len(p50)/2])
+	return fmt.Sprintf("%.2f, %.2f", cpu.Median, p50.Median)
 }
 
-// tunnelMedian is the smallest, the middle and the largest of one of the figures; list is not empty.
-func tunnelMedian(list []tunnelFigures, get func(tunnelFigures) float64) (low, mid, high float64) {
-	var v []float64
+// tunnelSpread is the spread of one of the figures.
+func tunnelSpread(list []tunnelFigures, get func(tunnelFigures) float64) spread {
+	var values []float64
 	for _, f := range list {
-		v = append(v, get(f))
+		values = append(values, get(f))
 	}
-	slices.Sort(v)
-	return v[0], v[len(v)/2], v[len(v)-1]
+	return spreadOf(values)
 }
