@@ -302,6 +302,56 @@ func TestTCPServiceProxyHeaders(t *testing.T) {
 	}
 }
 
+// TestTCPServiceProxyHeaderLive: an entry that asks for PROXY headers, for another version or for none any more, has its effect
+// on connections that begin after it, while one that is open goes on as it began.
+func TestTCPServiceProxyHeaderLive(t *testing.T) {
+	got := make(chan string, 1)
+	b := newRawBackend(t, func(c *net.TCPConn) {
+		_ = c.SetDeadline(time.Time{})
+		all, _ := io.ReadAll(c)
+		got <- string(all)
+	})
+	port := freePort(t)
+	key, rest := strconv.Itoa(port), serviceOf("sink", b.port())
+	p := startProxy(t, rest+portMap("tcp", key, "default/sink:80"), tcpFlag)
+	address := "127.0.0.1:" + key
+	open, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	_, _ = io.WriteString(open, "before")
+	within(t, callTimeout, "the connection is led on", func() bool { return p.passing() == 1 })
+	for _, c := range []struct {
+		entries []string
+		header  func(from string) string
+	}{
+		{[]string{key, "default/sink:80::PROXY"}, func(from string) string {
+			_, source, _ := net.SplitHostPort(from)
+			return fmt.Sprintf("PROXY TCP4 127.0.0.1 127.0.0.1 %s %d\r\n", source, port)
+		}},
+		{[]string{key, "default/sink:80::PROXY", "sluice-proxy-protocol-" + key, "v2"}, func(from string) string { return proxyV2(from, address, "") }},
+		{[]string{key, "default/sink:80"}, func(string) string { return "" }},
+	} {
+		p.write("all.yaml", rest+portMap("tcp", c.entries...))
+		within(t, callTimeout, fmt.Sprint("connections are as ", c.entries, " says"), func() bool {
+			conn, err := net.Dial("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_, _ = io.WriteString(conn, "hello")
+			_ = conn.(*net.TCPConn).CloseWrite()
+			return <-got == c.header(conn.LocalAddr().String())+"hello"
+		})
+	}
+	_, _ = io.WriteString(open, " and after")
+	_ = open.(*net.TCPConn).CloseWrite()
+	if all := <-got; all != "before and after" {
+		t.Errorf("the backend of the connection that was open got %q", all)
+	}
+}
+
 // nginxStream runs nginx with one server of its stream module, and answers its port. more stands beside it.
 func nginxStream(t *testing.T, server string, more ...string) int {
 	t.Helper()
