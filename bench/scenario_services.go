@@ -127,7 +127,7 @@ func serveDatagrams(fd int, file tallyFile) error {
 			return err
 		}
 		if _, err := c.WriteToUDPAddrPort(b[:n], from); err != nil {
-			continue // as lost as on any way
+			continue // lost, as on any way
 		}
 		sum.Requests++
 		sum.Bytes += uint64(n)

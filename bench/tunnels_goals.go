@@ -22,7 +22,7 @@ var tunnelFigure = map[string]func(tunnelFigures) float64{
 	"p50":  func(f tunnelFigures) float64 { return f.P50 },
 }
 
-// tunnelGoals are those of issue and documents: what docs/decisions/0003-performance-goals.md says of pass-through, and what
+// tunnelGoals are what docs/decisions/0003-performance-goals.md says of pass-through, and what
 // decision 4 asks of joined tunnels.
 var tunnelGoals = func() (list []tunnelGoal) {
 	for _, w := range tunnelWorks {
