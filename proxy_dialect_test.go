@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
 )
 
 // The tests of this file hold keys of ingress-nginx's dialect against what they do on the wire, where no test of a family
@@ -361,30 +360,7 @@ var heldRows = map[string]dialectRow{
 		}
 	}},
 	"ConfigMap http2-max-concurrent-streams": {tls: true, keys: []string{"http2-max-concurrent-streams", "7"}, check: func(t *testing.T, w *dialectWorld) {
-		config := trusting(t, w.host)
-		config.NextProtos = []string{"h2"}
-		conn, err := tls.Dial("tcp", w.HTTPS, config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
-		if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
-			t.Fatal(err)
-		}
-		framer := http2.NewFramer(conn, conn)
-		if err := framer.WriteSettings(); err != nil {
-			t.Fatal(err)
-		}
-		frame, err := framer.ReadFrame()
-		if err != nil {
-			t.Fatal(err)
-		}
-		settings, ok := frame.(*http2.SettingsFrame)
-		if !ok {
-			t.Fatalf("the first frame is %v", frame)
-		}
-		if n, ok := settings.Value(http2.SettingMaxConcurrentStreams); !ok || n != 7 {
+		if n := streamsAllowed(t, trusting(t, w.host), w.HTTPS); n != 7 {
 			t.Errorf("%d streams are allowed", n)
 		}
 	}},

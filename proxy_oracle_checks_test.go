@@ -148,6 +148,75 @@ func tally(n int, q ...string) func(*testing.T, *oracleWorld) {
 	})
 }
 
+// avoidsTheBusy tells how many endpoints answer while one of two has a request that does not end.
+func avoidsTheBusy(t *testing.T, w *oracleWorld, address string) string {
+	c := w.caller(address)
+	defer c.hangUp()
+	if err := c.dial(); err != nil {
+		t.Fatal(err)
+	}
+	mark := w.mark(address)
+	if _, err := io.WriteString(c.conn, w.text([]string{"/hold", "X-Row: " + mark})); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 30*time.Second, "a request is held", func() bool { return w.ports.count(mark, "good")+w.ports.count(mark, "other") == 1 })
+	idle := "name: good"
+	if w.ports.count(mark, "good") == 1 {
+		idle = "name: other"
+	}
+	names := map[bool]int{}
+	for range 8 {
+		names[line(w.send(t, address, []string{"/"}).body, "name:") == idle]++
+	}
+	return fmt.Sprint(names)
+}
+
+// ofKeys tells whether requests with one key go to one endpoint, and to how many those with 40 keys go. Which one it is differs:
+// ingress-nginx's ring calls endpoints otherwise than nginx's (upstream.TestRingIsNginx).
+func ofKeys(request func(key string) []string) func(*testing.T, *oracleWorld, string) string {
+	return func(t *testing.T, w *oracleWorld, address string) string {
+		names, moved := map[string]bool{}, false
+		for i := range 40 {
+			first := ""
+			for range 2 {
+				name := line(w.send(t, address, request(fmt.Sprint("key", i))).body, "name:")
+				moved = moved || first != "" && name != first
+				first, names[name] = name, true
+			}
+		}
+		return fmt.Sprintf("%d endpoints, moved: %v", len(names), moved)
+	}
+}
+
+// resolvedPaths: both route a path as it is without dot segments. Backends get it so, from nginx as the client wrote it.
+func resolvedPaths(t *testing.T, w *oracleWorld) {
+	for path, resolved := range map[string]string{"/private/a/../b?c=/../d": "/private/b?c=/../d", "/x/../private/./b": "/private/b", "/private/%2e%2e/private": "/private", "/private/b": "/private/b", "/private//b": "/private//b"} {
+		ours, theirs := line(w.send(t, w.ours, []string{path}).body, "GET"), line(w.send(t, w.theirs, []string{path}).body, "GET")
+		if ours != "GET "+resolved || theirs != "GET "+path {
+			t.Errorf("%s: the backend was told %q, by nginx %q", path, ours, theirs)
+		}
+	}
+}
+
+// arrivesWhole is what the backend heard of bodies larger than what is held in memory.
+func arrivesWhole(t *testing.T, w *oracleWorld, address string) (heard string) {
+	for _, size := range []int{10, 1024, 1025, 500_000} {
+		a := w.send(t, address, []string{"POST /", bodyOf + long(size), "X-Row: " + w.mark(address)})
+		w.ports.mu.Lock()
+		heard += fmt.Sprintln(a.status, w.ports.heard[w.mark(address)+" good"])
+		w.ports.mu.Unlock()
+	}
+	return heard
+}
+
+// largerHead: an answer's head beyond proxy-buffer-size is nginx's 502; here every head may have 64 KiB.
+func largerHead(t *testing.T, w *oracleWorld) {
+	q := []string{"/?X-A=" + long(2000)}
+	if ours, theirs := w.send(t, w.ours, q).status, w.send(t, w.theirs, q).status; ours != 200 || theirs != 502 {
+		t.Errorf("%d, nginx %d; want 200 and 502", ours, theirs)
+	}
+}
+
 // connections tells on how many connections a backend got requests that came on one.
 func connections(t *testing.T, w *oracleWorld, address string) string {
 	c := w.caller(address)
@@ -323,9 +392,14 @@ func resumes(t *testing.T, w *oracleWorld, address string) string {
 	return fmt.Sprint("resumed: ", resumed)
 }
 
-// firstSettings are the streams that a server of HTTP/2 allows.
+// firstSettings tells the streams that a server of HTTP/2 allows.
 func firstSettings(t *testing.T, w *oracleWorld, address string) string {
-	config := w.config()
+	return fmt.Sprint(streamsAllowed(t, w.config(), address))
+}
+
+// streamsAllowed are the streams that a server's first SETTINGS allow; 0: it does not say.
+func streamsAllowed(t *testing.T, config *tls.Config, address string) uint32 {
+	t.Helper()
 	config.NextProtos = []string{"h2"}
 	conn, err := tls.Dial("tcp", address, config)
 	if err != nil {
@@ -346,7 +420,7 @@ func firstSettings(t *testing.T, w *oracleWorld, address string) string {
 		t.Fatalf("the first frame is %v, %v", frame, err)
 	}
 	n, _ := settings.Value(http2.SettingMaxConcurrentStreams)
-	return fmt.Sprint(n)
+	return n
 }
 
 func long(n int) string { return strings.Repeat("x", n) }

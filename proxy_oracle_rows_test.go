@@ -41,6 +41,8 @@ func oracleRoutes() map[string]oracleRow {
 			requests: targets("/foo", "/foobar", "/foo/bar", "/fo", "/FOO", "/")},
 		"an exact path": {nginx: `location = /foo { PASS; } location / { return 404; }`, path: "/foo", kind: "Exact", lines: []string{"GET"}, requests: targets("/foo", "/foo/", "/foobar", "/foo?x", "/%66oo")},
 		"paths":         {lines: []string{"GET"}, requests: targets("/a//b", "/a%2fb", "/%41", "/a%20b", "/a+b?c+d", "/?a=%2e%2e", "/a;b=c", "/..", "/../a")},
+		"dot segments": {nginx: `location /private/ { PASS; } location = /private { PASS; } location / { return 404; }`, path: "/private", check: resolvedPaths,
+			requests: targets("/a/../private", "/private/../x", "/private/%2e%2e/x", "/private/%2E./x", "//private", "/private/./x", "/%2e/private/", "/private%2fx", "/private/a/../../x", "/private/..", "/privat%65/", "/private/...", "/..%2fprivate", "/a/..%2fprivate")},
 		"server-alias": {nginx: `server_name alias-HOST *.wild-HOST; location / { PASS; } } server { listen 127.0.0.1:PORT default_server; return 404;`, annotations: said("server-alias", "alias-HOST,*.wild-HOST"), lines: []string{"GET", "host:"},
 			http: "", requests: [][]string{{"/"}, {"/x", "Host: alias-HOST"}, {"/", "Host: a.wild-HOST"}, {"/", "Host: wild-HOST"}, {"/", "Host: x.HOST"}}},
 		"from-to-www-redirect": {http: without, nginx: `location / { PASS; } } server { listen 127.0.0.1:PORT; server_name www.HOST; return 308 $scheme://HOST$without;`,
@@ -55,6 +57,7 @@ func oracleRoutes() map[string]oracleRow {
 		"temporal over permanent":           {nginx: `return 302 https://new.example/t;`, annotations: said("temporal-redirect", "https://new.example/t", "permanent-redirect", "https://new.example/p"), fields: location, requests: both},
 		"relative-redirects":                {nginx: `absolute_redirect off; location /foo/ { PASS; } location / { return 404; }`, path: "/foo/", annotations: said("relative-redirects", "true"), alsoKeys: true, fields: location, requests: targets("/foo", "/foo?a")},
 		"use-port-in-redirects":             {nginx: `port_in_redirect on; location /foo/ { PASS; } location / { return 404; }`, path: "/foo/", annotations: said("use-port-in-redirects", "true"), alsoKeys: true, fields: location, requests: targets("/foo", "/foo?a")},
+		"oldest wins":                       {nginx: `if ($uri = /) { return 302 $scheme://$http_host/old; } location / { PASS; }`, more: agedSite("NAME-a", 2025, "young") + agedSite("NAME-b", 2021, "old"), fields: location, lines: []string{"GET"}, requests: targets("/", "/?a=b", "/x")},
 		"order of phases": {nginx: `location / { return 301 https://new.example; auth_basic x; auth_basic_user_file @users; deny all; }`,
 			annotations: said("permanent-redirect", "https://new.example", "denylist-source-range", "127.0.0.1"), fields: location, requests: both},
 	}
@@ -66,7 +69,7 @@ func TestOracleFields(t *testing.T) { runOracle(t, oracleFields()) }
 func oracleFields() map[string]oracleRow {
 	const redirects = `proxy_redirect http://in.example/ http://out.example/app/; location / { PASS; }`
 	const tells = "GET"
-	id := []string{"X-Request-Id:"}
+	id, team := []string{"X-Request-Id:"}, []string{"X-Team"}
 	return map[string]oracleRow{
 		"x-forwarded-prefix": {nginx: `location ~* "^/app(/|$)(.*)" { rewrite "(?i)/app(/|$)(.*)" /$2 break; proxy_set_header X-Forwarded-Prefix "/app"; PASS; } location / { return 404; }`, path: "/app(/|$)(.*)",
 			kind: "ImplementationSpecific", annotations: said("rewrite-target", "/$2", "x-forwarded-prefix", "/app"), lines: []string{tells, "X-Forwarded-Prefix:"},
@@ -94,6 +97,12 @@ func oracleFields() map[string]oracleRow {
 		"custom-http-errors":                 {nginx: errorPages, keys: said("custom-http-errors", "404,503"), lines: []string{"name:", "X-Code:", "X-Original-Uri:"}, requests: targets("/404?a", "/503", "/418", "/200")},
 		"disable-proxy-intercept-errors":     {nginx: ownErrorsOnly, annotations: said("custom-http-errors", "404,502", "default-backend", "pages", "disable-proxy-intercept-errors", "true"), lines: []string{"name:", "X-Code:"}, requests: targets("/404", "/502", "/200")},
 		"disable-proxy-intercept-errors key": {nginx: ownErrorsOnly, keys: said("custom-http-errors", "404,502", "disable-proxy-intercept-errors", "true"), lines: []string{"name:", "X-Code:"}, requests: targets("/404", "/502", "/200")},
+		"sluice.dev/request-headers-set":     {nginx: `location / { proxy_set_header X-Team blue; PASS; }`, annotations: said("sluice.dev/request-headers-set", `{"X-Team": "blue"}`), lines: []string{"X-Team:"}, requests: [][]string{{"/"}, {"/", "X-Team: red"}, {"/", "X-Team: red", "X-Team: green"}}},
+		"sluice.dev/request-headers-add":     {nginx: `location / { proxy_set_header X-Team blue; PASS; }`, annotations: said("sluice.dev/request-headers-add", `{"X-Team": "blue"}`), lines: []string{"X-Team:"}, requests: targets("/", "POST /")},
+		"sluice.dev/request-headers-remove":  {nginx: `location / { proxy_set_header X-Team ""; PASS; }`, annotations: said("sluice.dev/request-headers-remove", "X-Team"), lines: []string{"X-Team:", "X-Other:"}, requests: [][]string{{"/"}, {"/", "X-Team: red", "X-Other: 1"}}},
+		"sluice.dev/response-headers-set":    {nginx: `location / { proxy_hide_header X-Team; add_header X-Team blue always; PASS; }`, annotations: said("sluice.dev/response-headers-set", `{"X-Team": "blue"}`), fields: team, requests: targets("/", "/404", "/500", "/?X-Team=red")},
+		"sluice.dev/response-headers-add":    {nginx: `location / { add_header X-Team blue always; PASS; }`, annotations: said("sluice.dev/response-headers-add", `{"X-Team": "blue"}`), fields: team, requests: targets("/", "/404", "/?X-Team=red")},
+		"sluice.dev/response-headers-remove": {nginx: `location / { proxy_hide_header X-Team; PASS; }`, annotations: said("sluice.dev/response-headers-remove", "X-Team"), fields: []string{"X-Team", "X-Other"}, requests: targets("/?X-Team=red&X-Other=1", "/404?X-Team=red")},
 		"of its own errors": {nginx: `location / { error_page 502 = @e; proxy_pass http://DEAD; } location @e { proxy_set_header X-Code 502; rewrite (.*) / break; proxy_pass http://OTHER; }`, endpoints: []string{"DEAD"},
 			annotations: said("custom-http-errors", "404,502", "default-backend", "pages", "disable-proxy-intercept-errors", "true"), lines: []string{"name:", "X-Code:"}, requests: targets("/")},
 	}
@@ -125,6 +134,8 @@ func oracleAccess() map[string]oracleRow {
 		"auth-secret-type": {nginx: `location / { auth_basic x; auth_basic_user_file @users; PASS; }`, annotations: said("auth-type", "basic", "auth-secret", "NAME", "auth-secret-type", "auth-map", "auth-realm", "x"),
 			more: opaqueSecret("NAME", "sha", "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="), fields: []string{"WWW-Authenticate"}, requests: [][]string{{"/"}, {"/", basicField("sha", "secret")}, {"/", basicField("sha", "wrong")}, {"/", basicField("x", "secret")}}},
 		"a Secret without the right key":     {nginx: "return 503;", annotations: said("auth-type", "basic", "auth-secret", "NAME"), more: opaqueSecret("NAME", "other", "x:y"), requests: targets("/")},
+		"secret missing 503":                 {nginx: "return 503;", annotations: said("auth-type", "basic", "auth-secret", "nowhere"), requests: targets("/", "POST /x")},
+		"list bad 503":                       {nginx: "return 503;", annotations: said("whitelist-source-range", "127.0.0.1, everybody"), requests: targets("/", "POST /x")},
 		"auth-method":                        {nginx: sprintf(verify, "proxy_method POST;", "", ""), annotations: said("auth-url", auth, "auth-method", "POST", "auth-response-headers", "Remote-User"), lines: user, requests: wants, check: agree(lastAsked)},
 		"auth-signin":                        {http: escaped, nginx: sprintf(verify, "", "error_page 401 = @signin;", sprintf(signin, "rd")), annotations: said("auth-url", auth, "auth-signin", "https://auth.example/", "auth-response-headers", "Remote-User"), fields: location, lines: user, requests: wants},
 		"auth-signin-redirect-param":         {nginx: sprintf(verify, "", "error_page 401 = @signin;", sprintf(signin, "next")), annotations: said("auth-url", auth, "auth-signin", "https://auth.example/", "auth-signin-redirect-param", "next"), fields: location, requests: wants},
@@ -162,6 +173,9 @@ func oracleCanary() map[string]oracleRow {
 		return oracleRow{http: maps, nginx: `location / { proxy_pass http://$canary_N; }`, canary: canaryAnnotations(annotations...), lines: []string{"name:"}, requests: [][]string{{"/"}, {"/", "X-C: always"}, {"/", "X-C: never"}, {"/", "X-C: other"},
 			{"/", "X-C: v1.2"}, {"/", "X-C: V1"}, {"/", "Cookie: c=always"}, {"/", "Cookie: a=b; c=never"}, {"/", "Cookie: c=x"}, {"/", "X-C: never", "Cookie: c=always"}, {"/", "X-C: other", "Cookie: c=always"}}}
 	}
+	inherits := row(`map $http_x_c $canary_N { default BACKEND; always OTHER; }`, "canary-by-header", "X-C", "upstream-vhost", "canary.internal", "denylist-source-range", "127.0.0.1")
+	inherits.nginx, inherits.annotations = `location / { proxy_set_header Host main.internal; proxy_pass http://$canary_N; }`, said("upstream-vhost", "main.internal")
+	inherits.lines = append(inherits.lines, "host:")
 	rows := map[string]oracleRow{
 		"canary-by-header":         row(`map $http_x_c $canary_N { default BACKEND; always OTHER; }`, "canary-by-header", "X-C"),
 		"canary-by-header-value":   row(`map $http_x_c $canary_N { default BACKEND; other OTHER; }`, "canary-by-header", "X-C", "canary-by-header-value", "other"),
@@ -170,6 +184,7 @@ func oracleCanary() map[string]oracleRow {
 		"field before cookie":      row(`map $cookie_c $by_cookie { default BACKEND; always OTHER; } map $http_x_c $canary_N { default $by_cookie; always OTHER; never BACKEND; }`, "canary-by-header", "X-C", "canary-by-cookie", "c"),
 		"canary-weight":            row(`map $http_x_c $canary_N { default OTHER; never BACKEND; }`, "canary-by-header", "X-C", "canary-weight", "100"),
 		"canary-weight 0":          row(`map $http_x_c $canary_N { default BACKEND; }`, "canary-weight", "0"),
+		"canary inherits":          inherits,
 		"canary-weight-total":      row(`map $http_x_c $canary_N { default OTHER; }`, "canary-weight", "200", "canary-weight-total", "200"),
 	}
 	return rows

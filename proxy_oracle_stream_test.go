@@ -26,13 +26,19 @@ var oracleStreams = map[string]func(*testing.T){
 	"tcp":                  streamEcho,
 	"proxy-stream-timeout": streamTimeout,
 	"proxy-stream-next-upstream": func(t *testing.T) {
-		streamTries(t, "proxy_next_upstream off;", true, "proxy-stream-next-upstream", "false")
+		streamTries(t, "proxy_next_upstream off;", freePort(t), true, "proxy-stream-next-upstream", "false")
 	},
 	"proxy-stream-next-upstream-tries": func(t *testing.T) {
-		streamTries(t, "proxy_next_upstream_tries 1;", true, "proxy-stream-next-upstream-tries", "1")
+		streamTries(t, "proxy_next_upstream_tries 1;", freePort(t), true, "proxy-stream-next-upstream-tries", "1")
+	},
+	"proxy-stream-next-upstream-timeout": func(t *testing.T) {
+		streamTries(t, "proxy_connect_timeout 1s; proxy_next_upstream_timeout 500ms;", silentPort(t), true, "proxy-connect-timeout", "1", "proxy-stream-next-upstream-timeout", "500ms")
+	},
+	"proxy-stream-next-upstream-timeout, long": func(t *testing.T) {
+		streamTries(t, "proxy_connect_timeout 1s; proxy_next_upstream_timeout 10m;", silentPort(t), false, "proxy-connect-timeout", "1", "proxy-stream-next-upstream-timeout", "10m")
 	},
 	"the next endpoint": func(t *testing.T) {
-		streamTries(t, "proxy_next_upstream on;", false, "proxy-stream-next-upstream", "true")
+		streamTries(t, "proxy_next_upstream on;", freePort(t), false, "proxy-stream-next-upstream", "true")
 	},
 	"proxy-stream-responses": streamResponses,
 }
@@ -73,10 +79,10 @@ func streamTimeout(t *testing.T) {
 	}
 }
 
-// streamTries: of two endpoints one is dead. Who comes to it either fails, or gets to the other one.
-func streamTries(t *testing.T, directives string, fails bool, keys ...string) {
+// streamTries: of two endpoints one is dead or silent. Who comes to it either fails, or gets to the other one.
+func streamTries(t *testing.T, directives string, dead int, fails bool, keys ...string) {
 	one := named(t, "one")
-	for _, port := range besideStream(t, directives, []int{freePort(t), one.port()}, keys...) {
+	for _, port := range besideStream(t, directives, []int{dead, one.port()}, keys...) {
 		reached, failed := 0, 0
 		for n := 0; n < 4 || fails && n < 100 && (reached == 0 || failed == 0); n++ { // each loop has its own turn
 			if greets(t, port) == "one" {

@@ -143,6 +143,9 @@ func (w *worldPorts) answer(name string) http.HandlerFunc {
 			}
 			panic(http.ErrAbortHandler)
 		}
+		if n, err := strconv.Atoi(r.URL.Query().Get("X-Head")); err == nil {
+			rw.Header().Set("X-Head", strings.Repeat("h", n))
+		}
 		body, _ := io.ReadAll(r.Body)
 		w.mu.Lock()
 		w.heard[r.Header.Get("X-Row")+" "+name] = fmt.Sprintln(r.Method, r.RequestURI, r.Host, len(body))

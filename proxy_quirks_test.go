@@ -98,15 +98,17 @@ var quirks = map[string]func(t *testing.T, port int){
 		ask(t, p.HTTPS, trusting(t, "web.example"), "web.example", "/").want(t, 403, "")
 	},
 	"oldest wins": func(t *testing.T, port int) {
-		aged := func(name string, year int, root string) string {
-			text := site{name: name, host: "web.example", path: "/" + name, ports: []int{port}, annotations: map[string]string{"server-alias": root + ".example", "app-root": "/" + root}}.yaml()
-			return strings.Replace(text, "namespace: default, annotations", fmt.Sprintf("namespace: default, creationTimestamp: \"%d-01-01T00:00:00Z\", annotations", year), 1)
-		}
-		p := startProxy(t, aged("a", 2025, "young")+aged("b", 2021, "old"))
+		p := startProxy(t, strings.ReplaceAll(agedSite("a", 2025, "young")+agedSite("b", 2021, "old")+endpointsOf("a", port)+endpointsOf("b", port), "HOST", "web.example"))
 		if a := ask(t, p.HTTP, nil, "web.example", "/"); a.status != 302 || a.header.Get("Location") != "http://web.example/old" {
 			t.Errorf("%d to %q", a.status, a.header.Get("Location"))
 		}
 	},
+}
+
+// agedSite is a path of HOST, of a year, that leads its root to an application.
+func agedSite(name string, year int, root string) string {
+	text := site{name: name, host: "HOST", path: "/" + name, annotations: map[string]string{"app-root": "/" + root}}.yaml()
+	return strings.Replace(text, "namespace: default, annotations", fmt.Sprintf("namespace: default, creationTimestamp: \"%d-01-01T00:00:00Z\", annotations", year), 1)
 }
 
 // typed is a site whose paths are of another type than Prefix.
