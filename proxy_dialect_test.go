@@ -10,7 +10,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
 )
 
 // The tests of this file hold keys of ingress-nginx's dialect against what they do on the wire, where no test of a family
