@@ -111,7 +111,7 @@ func rowsOf(page string) (rows, oracles map[string]string, notYet []string) {
 
 var (
 	noOracle    = regexp.MustCompile(`^none: \S+ .*\S$`) // with a reason
-	asksNginx   = regexp.MustCompile(`\b((nginx|nginxStream|startNginx|runOracle)\(t\b|oracleStreams\b)`)
+	asksNginx   = regexp.MustCompile(`\b((nginx|nginxStream|startNginx|runOracle)\(t\b|oracle(Streams|Processes)\b)`)
 	differsHow  = regexp.MustCompile(` \(differs: [^()]+\)$`)
 	oracleTests = regexp.MustCompile(`^(` + "`[^`]+`" + `(, |$))+$`)
 )

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -170,6 +171,40 @@ func TestOracleCompress(t *testing.T) {
 		}
 	}
 	sameAnswers(t, p.HTTP, theirs, []string{"Content-Encoding", "Vary", "ETag", "Accept-Ranges"}, nil, requests...)
+}
+
+// TestOracleBrotli compares what is compressed by brotli, and its fields, with Debian's module for nginx.
+func TestOracleBrotli(t *testing.T) {
+	const module = "/usr/lib/nginx/modules/ngx_http_brotli_filter_module.so"
+	if _, err := os.Stat(module); err != nil {
+		t.Skip("nginx's brotli module is not installed: apt-get install libnginx-mod-http-brotli-filter")
+	}
+	port := application(t, compressible)
+	sizes := map[string]int{}
+	for _, level := range []string{"1", "9"} {
+		theirs := nginx(t, fmt.Sprintf(`brotli on; brotli_comp_level %s; brotli_min_length 256; brotli_types text/css application/json text/plain; gzip_vary on;
+ location / { proxy_http_version 1.1; proxy_pass http://127.0.0.1:%d; }`, level, port), "main", "load_module "+module+";")
+		p := compressingProxy(t, port, "enable-brotli", "true", "brotli-level", level, "brotli-min-length", "256", "brotli-types", "text/css application/json text/plain")
+		var requests [][]string
+		for _, path := range []string{"/4000", "/255", "/256", "/10?chunked", "/4000?status=403", "/4000?status=404", "/4000?status=500", "/4000?status=201", "/4000?status=206",
+			"/0?status=204", "/0?status=304", "/4000?Content-Encoding=deflate", "/4000?Content-Type=image/png", "/4000?Content-Type=text/html", "/4000?Content-Type=TEXT/CSS",
+			`/4000?ETag="x"`, `/4000?ETag=W/"x"`, "/4000?ETag=x", "/4000?Content-Type="} {
+			for _, accept := range []string{"br", "BR", "gzip, br;q=0.1", "br;q=0", "identity"} {
+				requests = append(requests, []string{path, "Accept-Encoding: " + accept})
+			}
+		}
+		sameAnswers(t, p.HTTP, theirs, []string{"Content-Encoding", "Vary", "ETag", "Accept-Ranges"}, nil, requests...)
+		want := ask(t, p.HTTP, nil, "web.example", "/400000").body
+		for name, address := range map[string]string{"sluice": p.HTTP, "nginx": theirs} {
+			a := ask(t, address, nil, "web.example", "/400000", "Accept-Encoding: br")
+			if sizes[name+level] = len(a.body); decoded(t, "br", a.body) != want {
+				t.Errorf("%s, level %s: what is compressed is not what was", name, level)
+			}
+		}
+	}
+	if sizes["sluice1"] <= sizes["sluice9"] || sizes["nginx1"] <= sizes["nginx9"] {
+		t.Errorf("sizes by levels: %v", sizes)
+	}
 }
 
 // TestOracleCompressUserAgents compares gzip-disable with nginx's gzip_disable.

@@ -198,6 +198,17 @@ func resolvedPaths(t *testing.T, w *oracleWorld) {
 	}
 }
 
+// serverNames are what either calls itself in an answer of its own. ingress-nginx has a module clear the field where the key is off.
+func serverNames(ours, theirs string) func(*testing.T, *oracleWorld) {
+	return func(t *testing.T, w *oracleWorld) {
+		for address, want := range map[string]string{w.ours: ours, w.theirs: theirs} {
+			if got := w.send(t, address, []string{"/"}).header.Get("Server"); got != want {
+				t.Errorf("%s: %q, want %q", address, got, want)
+			}
+		}
+	}
+}
+
 // arrivesWhole is what the backend heard of bodies larger than what is held in memory.
 func arrivesWhole(t *testing.T, w *oracleWorld, address string) (heard string) {
 	for _, size := range []int{10, 1024, 1025, 500_000} {

@@ -40,7 +40,9 @@ var oracleStreams = map[string]func(*testing.T){
 	"the next endpoint": func(t *testing.T) {
 		streamTries(t, "proxy_next_upstream on;", freePort(t), false, "proxy-stream-next-upstream", "true")
 	},
-	"proxy-stream-responses": streamResponses,
+	"proxy-stream-responses":    streamResponses,
+	"stream-access-log-path":    func(t *testing.T) { streamLogs(t, "FILE plain", false) },
+	"disable-stream-access-log": func(t *testing.T) { streamLogs(t, "off", true, "disable-stream-access-log", "true") },
 }
 
 // besideStream is this proxy with one TCP service, and nginx with the same.

@@ -15,7 +15,7 @@ import (
 )
 
 // nginx is a real nginx with one server on a port of loopback, the oracle of what annotations promise. more are files by their
-// names, and after "http" what stands beside the server. The test is skipped where the program is missing; continuous
+// names, after "http" what stands beside the server, and after "main" what stands at the beginning. The test is skipped where the program is missing; continuous
 // integration installs it.
 func nginx(t *testing.T, config string, more ...string) (address string) {
 	t.Helper()
@@ -33,6 +33,10 @@ http {
   server { listen 127.0.0.1:%[2]d; server_name web.example; %[3]s }
 }`, dir, port, config)
 	for i := 0; i < len(more); i += 2 {
+		if more[i] == "main" {
+			text = more[i+1] + "\n" + text
+			continue
+		}
 		if more[i] == "http" {
 			text = strings.Replace(text, "  server {", "  "+more[i+1]+"\n  server {", 1)
 			continue

@@ -143,10 +143,12 @@ func checkTests(tree fs.FS, tests string) string {
 
 // tablesOfTests tell whether a test has a row of that name.
 var tablesOfTests = map[string]func(row string) bool{
-	"TestWire":         func(row string) bool { return wireTable()[row] != nil },
-	"TestDialect":      func(row string) bool { _, ok := dialectTable()[row]; return ok },
-	"TestQuirks":       func(row string) bool { return quirks[row] != nil },
-	"TestOracleStream": func(row string) bool { return oracleStreams[row] != nil },
+	"TestWire":          func(row string) bool { return wireTable()[row] != nil },
+	"TestDialect":       func(row string) bool { _, ok := dialectTable()[row]; return ok },
+	"TestQuirks":        func(row string) bool { return quirks[row] != nil },
+	"TestOracleStream":  func(row string) bool { return oracleStreams[row] != nil },
+	"TestOracleProcess": func(row string) bool { return oracleProcesses[row] != nil },
+	"TestOracleLogs":    func(row string) bool { _, ok := oracleLogs[row]; return ok },
 }
 
 // declaresTest tells whether a folder's tests have a function of that name.
