@@ -222,6 +222,21 @@ func refuseFirst(c net.Conn, first bool, cancelled chan<- http2.ErrCode) {
 	}
 }
 
+// readWhole sends a request and reads its answer to the end.
+func readWhole(t *testing.T, client *http.Client, r *http.Request) (*http.Response, string) {
+	t.Helper()
+	res, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, string(body)
+}
+
 // TestGRPCErrors: what the proxy answers a call, it says in gRPC's words; other requests hear HTTP's.
 func TestGRPCErrors(t *testing.T) {
 	hang := make(chan struct{})
@@ -256,16 +271,7 @@ func TestGRPCErrors(t *testing.T) {
 				if c.timeout != "" {
 					r.Header.Set("Grpc-Timeout", c.timeout)
 				}
-				res, err := client.Do(r)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer res.Body.Close()
-				body, err := io.ReadAll(res.Body)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return res, string(body)
+				return readWhole(t, client, r)
 			}
 			res, body := call("application/grpc+proto")
 			status := res.Header.Get("Grpc-Status") + res.Trailer.Get("Grpc-Status")

@@ -104,15 +104,7 @@ func (c *oracleCall) call(t *testing.T, client *http.Client, address string) (al
 	for name, value := range c.fields {
 		r.Header.Set(name, value)
 	}
-	res, err := client.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	res, body := readWhole(t, client, r)
 	all = fmt.Sprintf("%d %q\n", res.StatusCode, body)
 	for i, fields := range []http.Header{res.Header, res.Trailer} {
 		for _, name := range slices.Sorted(maps.Keys(fields)) {
