@@ -18,7 +18,7 @@ import (
 // testProxy is a whole proxy in this process, wired as main does, on a directory of manifests.
 type testProxy struct {
 	*proxy
-	t     *testing.T
+	t     testing.TB
 	Dir   string     // the manifests
 	Log   *lastLines // of the access log; nil: it is written elsewhere
 	HTTP  string     // addresses
@@ -56,7 +56,7 @@ func startProxy(t *testing.T, manifests string, flags ...string) *testProxy {
 }
 
 // startProxyLogging writes the access log somewhere.
-func startProxyLogging(t *testing.T, accessLog io.Writer, manifests string, flags ...string) *testProxy {
+func startProxyLogging(t testing.TB, accessLog io.Writer, manifests string, flags ...string) *testProxy {
 	t.Helper()
 	p := &testProxy{t: t, Dir: t.TempDir()}
 	p.write("all.yaml", manifests)

@@ -144,6 +144,24 @@ func TestChainAllocatesNothing(t *testing.T) {
 	}
 }
 
+// BenchmarkChainRequest is a request on either route, the proxy in this process: what it allocates is in the rows of -benchmem.
+func BenchmarkChainRequest(b *testing.B) {
+	p := startProxyLogging(b, io.Discard, chainSites(cannedBackend(b)), "--loops=1", configMapFlag)
+	for _, c := range []struct{ name, field string }{{"bare", ""}, {"chain", "CORS"}} {
+		b.Run(c.name, func(b *testing.B) {
+			caller := newChainCaller(b, p.HTTP, c.name+".example", c.field)
+			if err := caller.call(500); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			if err := caller.call(b.N); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
+
 // BenchmarkChain runs the program, and tells what a request costs it on either route, in rounds that take turns; the ratio
 // is the median of the rounds'. Goal: at most 1.15.
 func BenchmarkChain(b *testing.B) {
