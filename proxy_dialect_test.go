@@ -352,7 +352,7 @@ var heldRows = map[string]dialectRow{
 		if err := c.dial(); err != nil {
 			t.Fatal(err)
 		}
-		go func(conn net.Conn) { _, _ = io.WriteString(conn, postOf(w.host, "/held", make([]byte, 64<<20), false)) }(c.conn)
+		go pour(c.conn, w.host, "/held")
 		status, err := c.reader.ReadString('\n')
 		if err != nil || !strings.HasPrefix(status, "HTTP/1.1 504 ") {
 			t.Errorf("%q, %v", status, err)

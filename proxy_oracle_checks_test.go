@@ -329,6 +329,15 @@ func toldWhy(text string) func(*testing.T, *oracleWorld) {
 	}
 }
 
+// pour sends a request whose body goes on until its connection ends. It begins at once: a request that is made beforehand takes
+// longer, under load, than its first byte may.
+func pour(conn net.Conn, host, path string) {
+	_, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n", path, host, 1<<40)
+	for b := make([]byte, 64<<10); err == nil; {
+		_, err = conn.Write(b)
+	}
+}
+
 // deaf is the status of a request whose body the backend does not read.
 func deaf(t *testing.T, w *oracleWorld, address string) string {
 	c := w.caller(address)
@@ -337,7 +346,7 @@ func deaf(t *testing.T, w *oracleWorld, address string) string {
 		t.Fatal(err)
 	}
 	_ = c.conn.SetDeadline(time.Now().Add(30 * time.Second))
-	go func(conn net.Conn) { _, _ = io.WriteString(conn, postOf(w.host, "/", make([]byte, 64<<20), false)) }(c.conn)
+	go pour(c.conn, w.host, "/")
 	status, err := c.reader.ReadString('\n')
 	if err != nil {
 		return err.Error()

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -84,13 +85,38 @@ func newWorldPorts(t *testing.T) *worldPorts {
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nA\x00b: c\r\nContent-Length: 0\r\n\r\n")
 		}
 	}).port()
-	w.ports["DEAF"] = newRawBackend(t, func(c *net.TCPConn) {
-		_ = c.SetReadBuffer(4096)
-		<-w.ended
-	}).port()
+	w.ports["DEAF"] = deafBackend(t, w.ended)
 	w.secure(t)
 	t.Cleanup(func() { close(w.ended) })
 	return w
+}
+
+// deafBackend accepts connections and reads nothing; the system takes little for it, as long as an accepted socket has its
+// listener's small buffer.
+func deafBackend(t *testing.T, ended chan struct{}) (port int) {
+	t.Helper()
+	small := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		_ = c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) })
+		return err
+	}}
+	ln, err := small.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				<-ended
+				_ = c.Close()
+			}()
+		}
+	}()
+	t.Cleanup(func() { _ = ln.Close() })
+	return ln.Addr().(*net.TCPAddr).Port
 }
 
 // secure adds backends of TLS, which tell what they are told: one whose certificate the tests' authority has signed, and one
