@@ -85,7 +85,7 @@ func fixedTarget(parts []RewritePart) ([]byte, error) {
 	}
 	clean, _, err := wire.NormalisePath(nil, wire.AppendPath(nil, text))
 	if err != nil {
-		return nil, fmt.Errorf("target %q: %s", text, err.Text)
+		return nil, fmt.Errorf("target %q: %s, take out its dot segments", text, err.Text)
 	}
 	return wire.AppendPath(nil, clean), nil
 }

@@ -47,7 +47,11 @@ func parseRewriteTarget(d *dialect, value string) error {
 	if value == "" || !plainPath(strings.ReplaceAll(value, "$", "")) {
 		return fmt.Errorf("%q is not a path of letters, digits, -._~/: and $1 to $9", value)
 	}
-	if _, err := filter.ParseRewriteTarget(value); err != nil {
+	_, err := filter.ParseRewriteTarget(value)
+	if err == nil {
+		_, err = filter.PathRewrite{Target: value}.Compile(nil)
+	}
+	if err != nil {
 		// ingress-nginx would take it: serving the path as it came is not what the author asked for.
 		return &refusal{deny, err.Error()}
 	}
