@@ -14,6 +14,9 @@ const (
 	feedBytesMax     = 64 << 10         // TLS records queued for a handshake
 	pipeBytes        = 256 << 10        // capacity asked for a splice pipe
 	pipesIdleMax     = 64               // empty pipes a loop keeps
+	largePipeBytes   = 1 << 20          // … of a large one
+	largePipesMax    = 8                // large pipes of a loop: an ordinary user has 64 MiB of pipes in all (pipe-user-pages-soft)
+	shortBodyMax     = 2 << 20          // bodies up to this have large pipes
 	buffersIdleMax   = 256              // empty buffers of each class that a loop keeps
 	connsIdleMax     = 1024             // closed Conn values that a loop keeps for reuse
 	flushBatch       = 32               // connections with staged output after which it is sent; sends in a row wake their peers less often

@@ -44,7 +44,7 @@ type Loop struct {
 	sealed  []byte    // the shared buffer for TLS records to sockets: those of one connection, or of all that are about to send
 	buffers buffers
 	retired [][]byte // buffers that go back to stock when the turn ends
-	pipes   []*pipe
+	pipes   pipes
 	vector  sendVector
 	calls   calls
 	dirty   []ref // connections with staged output
@@ -282,11 +282,7 @@ func (l *Loop) closeAll() {
 		}
 	}
 	l.trimCoroutines(0)
-	for _, p := range l.pipes {
-		closeFD(p.r)
-		closeFD(p.w)
-	}
-	l.pipes = nil
+	l.pipes.close()
 	l.calls.close()
 	_ = unix.Close(l.ep)
 	l.mu.Lock()

@@ -206,7 +206,7 @@ func TestStopClosesEverything(t *testing.T) {
 	}
 	on(t, l, func() {
 		for range 5 {
-			defer l.putPipe(l.getPipe())
+			defer l.pipes.put(l.pipes.get(false))
 		}
 	})
 	l.Stop()

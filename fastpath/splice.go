@@ -10,31 +10,77 @@ import (
 type pipe struct {
 	r, w int32
 	n    int // bytes in it
+	size int // the capacity that was asked for
 }
 
-func (l *Loop) getPipe() *pipe {
-	if n := len(l.pipes); n > 0 {
-		p := l.pipes[n-1]
-		l.pipes = l.pipes[:n-1]
-		return p
+// pipes is a loop's stock of them.
+type pipes struct {
+	idle  []*pipe
+	large []*pipe // idle ones of largePipeBytes
+	made  int     // large ones, idle or not
+}
+
+// get gives an empty pipe, a large one if it may be one and largePipesMax is not reached; nil: there is no descriptor left.
+func (p *pipes) get(large bool) *pipe {
+	if large && len(p.large) > 0 {
+		return pop(&p.large)
 	}
+	if large && p.made < largePipesMax {
+		one := newPipe(largePipeBytes)
+		if one != nil {
+			p.made++
+		}
+		return one
+	}
+	if len(p.idle) > 0 {
+		return pop(&p.idle)
+	}
+	return newPipe(pipeBytes)
+}
+
+func pop(idle *[]*pipe) *pipe {
+	last := len(*idle) - 1
+	one := (*idle)[last]
+	*idle = (*idle)[:last]
+	return one
+}
+
+func newPipe(size int) *pipe {
 	var fds [2]int
 	if unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC) != nil {
 		return nil
 	}
 	// without the larger size (a user over pipe-user-pages-soft) splicing still works, in smaller pieces
-	_, _ = unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeBytes)
-	return &pipe{r: int32(fds[0]), w: int32(fds[1])}
+	_, _ = unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, size)
+	return &pipe{r: int32(fds[0]), w: int32(fds[1]), size: size}
 }
 
-// putPipe takes back a pipe; one that still holds bytes cannot be used again.
-func (l *Loop) putPipe(p *pipe) {
-	if p.n == 0 && len(l.pipes) < pipesIdleMax {
-		l.pipes = append(l.pipes, p)
+// put takes back a pipe; one that still holds bytes cannot be used again.
+func (p *pipes) put(one *pipe) {
+	large := one.size == largePipeBytes
+	switch {
+	case one.n == 0 && large:
+		p.large = append(p.large, one)
 		return
+	case one.n == 0 && len(p.idle) < pipesIdleMax:
+		p.idle = append(p.idle, one)
+		return
+	case large:
+		p.made--
 	}
+	one.close()
+}
+
+func (p *pipe) close() {
 	closeFD(p.r)
 	closeFD(p.w)
+}
+
+func (p *pipes) close() {
+	for _, one := range append(p.idle, p.large...) {
+		one.close()
+	}
+	*p = pipes{}
 }
 
 // Splicer moves bytes from one plain connection to another inside the kernel. It holds a pipe only while bytes are in
@@ -44,7 +90,8 @@ type Splicer struct {
 	pipe     *pipe
 	left     int64 // bytes still to be taken from `from`; -1: until its end
 	moved    int64 // bytes that `to` took
-	large    uint8 // successive reads of lowatAfter or more
+	bulk     uint8 // successive reads of lowatAfter or more
+	short    bool  // shortBodyMax at most were asked for
 }
 
 // pieceBytes is the most that one splice moves when the end is unknown, as in tunnels. What a socket is given at once should
@@ -57,7 +104,9 @@ const pieceBytes = 32 << 10
 const lowatAfter = 64 << 10
 
 // Start begins to move n bytes (-1: until the end). No input of from may be unread, and nobody else reads from it.
-func (s *Splicer) Start(from, to *Conn, n int64) { *s = Splicer{from: from, to: to, left: n} }
+func (s *Splicer) Start(from, to *Conn, n int64) {
+	*s = Splicer{from: from, to: to, left: n, short: 0 <= n && n <= shortBodyMax}
+}
 
 // Active tells whether Start was called and Stop was not.
 func (s *Splicer) Active() bool { return s.from != nil }
@@ -72,7 +121,7 @@ func (s *Splicer) Pump() (int64, *Error) {
 	before := s.moved
 	err := s.pump()
 	if s.pipe != nil && s.pipe.n == 0 {
-		s.from.loop.putPipe(s.pipe)
+		s.from.loop.pipes.put(s.pipe)
 		s.pipe = nil
 	}
 	return s.moved - before, err
@@ -113,7 +162,7 @@ func (s *Splicer) take() *Error {
 		return c.ended()
 	}
 	if s.pipe == nil {
-		if s.pipe = c.loop.getPipe(); s.pipe == nil {
+		if s.pipe = c.loop.pipes.get(s.wantsLarge()); s.pipe == nil {
 			return ErrNoDescriptor
 		}
 	}
@@ -136,12 +185,16 @@ func (s *Splicer) take() *Error {
 	return c.foundReset()
 }
 
+// wantsLarge tells whether a large pipe is of use. What the kernel holds for a reader that stalls must not grow by it, so only bodies
+// have one that are hardly longer than it (docs/decisions/0088-short-bodies-in-one-piece.md).
+func (s *Splicer) wantsLarge() bool { return s.short && s.left > pipeBytes }
+
 // piece is how much is to be taken at once.
 func (s *Splicer) piece() int {
 	if s.left < 0 {
 		return pieceBytes
 	}
-	return int(min(s.left, pipeBytes))
+	return int(min(s.left, int64(s.pipe.size)))
 }
 
 // give empties the pipe into the destination.
@@ -180,10 +233,10 @@ func (s *Splicer) lowWater(n int) {
 		return
 	}
 	if n < lowatAfter || s.left < rcvLowatMax {
-		s.large = 0
+		s.bulk = 0
 		return
 	}
-	if s.large++; s.large >= 2 {
+	if s.bulk++; s.bulk >= 2 {
 		c.raiseLowat(rcvLowatMax)
 	}
 }
@@ -191,7 +244,7 @@ func (s *Splicer) lowWater(n int) {
 // Stop ends the splice. Bytes in the pipe are lost: the caller has all, or gives the connections up.
 func (s *Splicer) Stop() {
 	if s.pipe != nil {
-		s.from.loop.putPipe(s.pipe)
+		s.from.loop.pipes.put(s.pipe)
 	}
 	if s.from != nil && s.from.lowatAt != 0 && !s.from.Closed() {
 		s.from.resetLowat()

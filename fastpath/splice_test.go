@@ -3,8 +3,10 @@ package fastpath
 import (
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -106,8 +108,8 @@ func TestSpliceUntilTheEnd(t *testing.T) {
 		if m.err != ErrEOF || m.s.Moved() != n {
 			t.Errorf("%v after %d bytes", m.err, m.s.Moved())
 		}
-		if len(l.pipes) != 1 || l.pipes[0].n != 0 || m.s.pipe != nil {
-			t.Errorf("%d pipes are back", len(l.pipes))
+		if len(l.pipes.idle) != 1 || l.pipes.idle[0].n != 0 || m.s.pipe != nil {
+			t.Errorf("%d pipes are back", len(l.pipes.idle))
 		}
 	})
 }
@@ -175,7 +177,7 @@ func TestSpliceResets(t *testing.T) {
 				t.Errorf("%v, source broken %v, destination broken %v", m.err, from.Broken(), to.Broken())
 			}
 			m.s.Stop()
-			if len(l.pipes) != 0 {
+			if len(l.pipes.idle) != 0 {
 				t.Error("a pipe with bytes in it was put back")
 			}
 		})
@@ -422,5 +424,112 @@ func TestDescriptorsRunOut(t *testing.T) {
 	b := make([]byte, 1)
 	if n, err := out.Read(b); n != 1 || b[0] != 'x' || errors.Is(err, io.EOF) {
 		t.Errorf("%d bytes arrived, %v", n, err)
+	}
+}
+
+// TestSpliceStalledReader offers a body of 768 MB to a reader that takes none, over a connection whose bodies before it came in large
+// pieces, by which the kernel has widened its window: what is taken stays within what the machine's operator allows one socket
+// to receive, and what waits in the other's buffers.
+func TestSpliceStalledReader(t *testing.T) {
+	const offer, short, shorts = 768 << 20, shortBodyMax, 32
+	allowed := receiveMax(t) + 16<<20
+	l := startLoop(t)
+	m, from, in, to, out := spliced(t, l, short, 0)
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := io.CopyBuffer(struct{ io.Writer }{in}, &stream{left: shorts * short}, make([]byte, 1<<20))
+		wrote <- err
+	}()
+	for i := range shorts {
+		if i > 0 {
+			on(t, l, func() {
+				m.s.Start(from, to, short)
+				m.ended = false
+				m.pump()
+			})
+		}
+		if _, err := io.CopyN(io.Discard, out, short); err != nil {
+			t.Fatal(err)
+		}
+		onEventually(t, l, "the end of a body", func() bool { return m.ended && m.err == nil })
+	}
+	if err := receive(t, "the writer's end", wrote); err != nil {
+		t.Fatal(err)
+	}
+	on(t, l, func() {
+		m.s.Start(from, to, offer)
+		m.ended = false
+	})
+	taken := 0
+	for piece := make([]byte, 1<<20); taken < offer; {
+		_ = in.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+		n, err := in.Write(piece)
+		if taken += n; err != nil {
+			break
+		}
+	}
+	if taken > allowed {
+		t.Errorf("%d MB were taken for a reader that takes none, instead of %d", taken>>20, allowed>>20)
+	}
+	t.Logf("%.1f MB were taken", float64(taken)/(1<<20))
+}
+
+// receiveMax is the most that the kernel lets a socket's receive buffer grow to (tcp_rmem, tcp(7)).
+func receiveMax(t testing.TB) int {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/tcp_rmem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var least, usual, most int
+	if _, err := fmt.Sscan(string(text), &least, &usual, &most); err != nil {
+		t.Fatal(err)
+	}
+	return most
+}
+
+// TestSplicePipes: bodies beyond shortBodyMax and those of a length that is not known get no large pipe, no loop makes more than
+// largePipesMax of these, and one that was given up full is replaced.
+func TestSplicePipes(t *testing.T) {
+	var p pipes
+	defer p.close()
+	var out []*pipe
+	for range largePipesMax {
+		out = append(out, p.get(true))
+	}
+	for _, one := range out {
+		if one.size != largePipeBytes {
+			t.Fatalf("a pipe of %d bytes", one.size)
+		}
+	}
+	small := p.get(true)
+	if small.size != pipeBytes {
+		t.Errorf("large pipe %d", largePipesMax+1)
+	}
+	p.put(small)
+	if got := p.get(false); got != small {
+		t.Error("an idle pipe was not used")
+	} else {
+		p.put(got)
+	}
+	out[0].n = 1 // it can only be closed
+	for _, one := range out {
+		p.put(one)
+	}
+	if p.made != largePipesMax-1 || len(p.large) != largePipesMax-1 || len(p.idle) != 1 {
+		t.Errorf("%d large pipes made, %d idle, %d small ones idle", p.made, len(p.large), len(p.idle))
+	}
+	if one := p.get(true); one.size != largePipeBytes {
+		t.Error("a large pipe that was closed counts still")
+	} else {
+		p.put(one)
+	}
+	for n, want := range map[int64]int{-1: pieceBytes, pipeBytes + 1: pipeBytes + 1, shortBodyMax: largePipeBytes, shortBodyMax + 1: pipeBytes} {
+		s := Splicer{}
+		s.Start(nil, nil, n)
+		s.pipe = p.get(s.wantsLarge())
+		if got := s.piece(); got != want {
+			t.Errorf("of %d bytes %d are taken at once, want %d", n, got, want)
+		}
+		p.put(s.pipe)
 	}
 }

@@ -65,7 +65,7 @@ func (j *joined) end(want *Error) {
 		if len(j.ended) != 0 {
 			j.t.Error("told of the end twice")
 		}
-		for _, p := range j.l.pipes {
+		for _, p := range j.l.pipes.idle {
 			if p.n != 0 {
 				j.t.Error("a pipe with bytes in it is in stock")
 			}
@@ -116,8 +116,8 @@ func TestTunnelBulkBothWays(t *testing.T) {
 	j.end(nil)
 	j.bytes(n, n)
 	on(t, l, func() {
-		if len(l.pipes) == 0 || len(l.pipes) > 2 {
-			t.Errorf("%d pipes came back", len(l.pipes))
+		if len(l.pipes.idle) == 0 || len(l.pipes.idle) > 2 {
+			t.Errorf("%d pipes came back", len(l.pipes.idle))
 		}
 	})
 }
@@ -538,7 +538,7 @@ func TestTunnelChurn(t *testing.T) {
 		if n := l.Stats.Conns.Load(); n != 0 {
 			t.Errorf("%d connections are left", n)
 		}
-		if n := len(l.pipes); n > pipesIdleMax {
+		if n := len(l.pipes.idle); n > pipesIdleMax {
 			t.Errorf("%d pipes are kept", n)
 		}
 		if l.Stats.Panics.Load() != 0 {

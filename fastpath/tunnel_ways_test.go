@@ -502,7 +502,7 @@ func testTunnelChurn(t *testing.T) {
 		if n := l.Stats.Conns.Load(); n != 0 || l.Stats.Sockmap.Open.Load() != 0 || l.Stats.Panics.Load() != 0 {
 			t.Errorf("%d connections are left, %d joined, %d panics", n, l.Stats.Sockmap.Open.Load(), l.Stats.Panics.Load())
 		}
-		if n := len(l.pipes); n > pipesIdleMax {
+		if n := len(l.pipes.idle); n > pipesIdleMax {
 			t.Errorf("%d pipes are kept", n)
 		}
 	})
