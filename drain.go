@@ -51,6 +51,16 @@ func (p *proxy) drain(ctx context.Context) error {
 	}
 }
 
+// linger stays when the drain is over, as long as the flag says, with what the process still does: probes, metrics. A
+// successor does all that.
+func (p *proxy) linger(ctx context.Context) {
+	if p.lingerPeriod == 0 || p.succeeded.Load() || ctx.Err() != nil {
+		return
+	}
+	p.log.Info("staying: a second signal ends the process at once", "period", p.lingerPeriod)
+	sleep(ctx, p.lingerPeriod)
+}
+
 // leave takes this proxy's addresses out of what a cluster is told, so that nobody is sent here who can be sent elsewhere.
 func (p *proxy) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)

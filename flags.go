@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/sluiceproxy/sluice/admin"
 	"github.com/sluiceproxy/sluice/ebpf"
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/listen"
@@ -68,6 +69,7 @@ type options struct {
 	workPermits   int
 	allowBackends []netip.Prefix
 	gracePeriod   time.Duration
+	lingerPeriod  time.Duration // after the drain
 	ioUring       bool
 	sockmap       fastpath.SockmapUse
 	sockmapQueued int // KiB
@@ -76,12 +78,15 @@ type options struct {
 	webhookCertificate string
 	webhookKey         string
 
-	logJSON        bool
-	logLevel       string // "": by verbosity
-	verbosity      int
-	metricsPerHost bool
-	ownMetricNames bool
-	profiling      bool
+	logJSON         bool
+	logLevel        string // "": by verbosity
+	verbosity       int
+	metrics         bool
+	metricsPerHost  bool
+	ownMetricNames  bool
+	statusClasses   bool
+	excludedMetrics []string // as ingress-nginx calls them, without its prefix
+	profiling       bool
 
 	demoDir string   // sluice demo only
 	ignored []string // flags of ingress-nginx that were given and do nothing, each with the reason
@@ -93,7 +98,7 @@ func defaultOptions() options {
 		httpPort: 80, httpsPort: 443, adminAddress: "127.0.0.1:10254",
 		ingressClass: "nginx", controllerClass: "k8s.io/ingress-nginx", annotationsPrefix: "nginx.ingress.kubernetes.io",
 		updateStatus: true, updateStatusOnShutdown: true, electionID: "sluice-leader", electionTTL: 30 * time.Second,
-		workPermits: 2, ioUring: true, sockmap: fastpath.SockmapOff, sockmapQueued: ebpf.QueuedMax >> 10,
+		workPermits: 2, ioUring: true, sockmap: fastpath.SockmapOff, sockmapQueued: ebpf.QueuedMax >> 10, metrics: true,
 	}
 }
 
@@ -217,6 +222,8 @@ var table = []option{
 		}},
 	{"", "shutdown-grace-period", "SECONDS", "after SIGTERM, go on accepting for so long while /readyz says no (default 0)",
 		func(o *options, v string) (err error) { o.gracePeriod, err = parseSeconds(v); return err }},
+	{"", "post-shutdown-grace-period", "SECONDS", "stay for so long once everything has been answered, before the process ends (default 0)",
+		func(o *options, v string) (err error) { o.lingerPeriod, err = parseSeconds(v); return err }},
 
 	{"Logs and metrics", "log-format", "text|json", "of the log on standard error (default text)",
 		func(o *options, v string) error {
@@ -227,10 +234,16 @@ var table = []option{
 		func(o *options, v string) error { o.logLevel = v; return oneOf(v, "debug", "info", "warn", "error") }},
 	{"", "v", "N", "verbosity as of ingress-nginx: 3 and more is --log-level=debug",
 		func(o *options, v string) (err error) { o.verbosity, err = parseInt(v, 0, 10); return err }},
+	{"", "enable-metrics", "", "count by Ingress and Service, and serve /metrics (default true)",
+		func(o *options, v string) error { return setBool(&o.metrics, v) }},
 	{"", "metrics-per-host", "", "requests are counted by host name, too",
 		func(o *options, v string) error { return setBool(&o.metricsPerHost, v) }},
 	{"", "metrics-own-names", "", "metrics that ingress-nginx has too are called sluice_…, not nginx_ingress_controller_…",
 		func(o *options, v string) error { return setBool(&o.ownMetricNames, v) }},
+	{"", "report-status-classes", "", "requests are counted by the classes of their statuses: 2xx, 3xx, 4xx, 5xx",
+		func(o *options, v string) error { return setBool(&o.statusClasses, v) }},
+	{"", "exclude-socket-metrics", "LIST", "these metrics are left out, by ingress-nginx's names, separated by commas: requests, request_duration_seconds, response_duration_seconds, request_size, response_size, bytes_sent; may be repeated",
+		func(o *options, v string) error { o.excludeMetrics(v); return nil }},
 	{"", "profiling", "", "serve /debug/pprof at the admin address",
 		func(o *options, v string) error { return setBool(&o.profiling, v) }},
 	{"", "help", "", "this list", func(o *options, v string) error { return setBool(&o.help, v) }},
@@ -418,6 +431,19 @@ func addAddresses(to *[]string, v string) error {
 		*to = append(*to, one)
 	}
 	return nil
+}
+
+// excludeMetrics takes the names of metrics, with ingress-nginx's prefix or without. A name that is none of those that can
+// be left out is told of, as ingress-nginx passes over it.
+func (o *options) excludeMetrics(v string) {
+	for one := range strings.SplitSeq(v, ",") {
+		name, known := admin.RouteMetric(strings.TrimSpace(one))
+		if known {
+			o.excludedMetrics = append(o.excludedMetrics, name)
+		} else if name != "" {
+			o.ignored = append(o.ignored, fmt.Sprintf("--exclude-socket-metrics=%s does nothing here: no metric of that name can be left out", shown(name)))
+		}
+	}
 }
 
 func parseAddr(v string) (netip.Addr, error) {

@@ -34,10 +34,7 @@ var nginxFlags = []nginxFlag{
 	{"enable-annotation-validation", "", "annotations are always checked"},
 	{"deep-inspect", "", "there are no snippets to inspect"},
 
-	{"enable-metrics", "", "metrics are served at the admin address; --admin-address= switches it off"},
 	{"metrics-per-undefined-host", "", "hosts that no Ingress names are not counted apart"},
-	{"report-status-classes", "", "statuses are counted one by one"},
-	{"exclude-socket-metrics", "LIST", "every metric is served"},
 	{"monitor-max-batch-size", "N", "counters are kept in this process"},
 	{"time-buckets", "LIST", ownBuckets},
 	{"length-buckets", "LIST", ownBuckets},
@@ -47,7 +44,6 @@ var nginxFlags = []nginxFlag{
 
 	{"health-check-path", "PATH", "the probes are /healthz and /readyz"},
 	{"health-check-timeout", "SECONDS", "a probe is answered at once"},
-	{"post-shutdown-grace-period", "SECONDS", "the process ends when its last connection has"},
 	{"dynamic-configuration-retries", "N", noNginx},
 	{"default-server-port", "PORT", noNginx},
 	{"ssl-passthrough-proxy-port", "PORT", "pass-through needs no port of its own"},

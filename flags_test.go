@@ -54,12 +54,21 @@ func TestFlags(t *testing.T) {
 		{"--io-uring=off", func(o *options) { o.ioUring = false }},
 		{"--io-uring=off --io-uring auto", func(*options) {}},
 		{"--shutdown-grace-period=10", func(o *options) { o.gracePeriod = 10 * time.Second }},
+		{"--post-shutdown-grace-period=10", func(o *options) { o.lingerPeriod = 10 * time.Second }},
 		{"--shutdown-grace-period=1m", func(o *options) { o.gracePeriod = time.Minute }},
 		{"--log-format=json --log-level=debug", func(o *options) { o.logJSON, o.logLevel = true, "debug" }},
 		{"--log-format=json --log-format=text", func(*options) {}},
 		{"-v=3", func(o *options) { o.verbosity = 3 }},
 		{"--v 2", func(o *options) { o.verbosity = 2 }},
 		{"--metrics-per-host --metrics-own-names --profiling", func(o *options) { o.metricsPerHost, o.ownMetricNames, o.profiling = true, true, true }},
+		{"--enable-metrics=false --report-status-classes", func(o *options) { o.metrics, o.statusClasses = false, true }},
+		{"--enable-metrics", func(*options) {}},
+		{"--exclude-socket-metrics=nginx_ingress_controller_bytes_sent,header_duration_seconds --exclude-socket-metrics requests", func(o *options) {
+			o.excludedMetrics = []string{"bytes_sent", "header_duration_seconds", "requests"}
+		}},
+		{"--exclude-socket-metrics=,nginx_ingress_controller_success", func(o *options) {
+			o.ignored = []string{"--exclude-socket-metrics=success does nothing here: no metric of that name can be left out"}
+		}},
 		{"-h", func(o *options) { o.help = true }},
 		{"--dir=d", func(o *options) { o.demoDir = "d" }},
 		{"--watch-namespace=a", func(o *options) { o.watchNamespace = "a" }},
@@ -120,6 +129,7 @@ func TestFlagMistakes(t *testing.T) {
 		"--work-permits=many":             "--work-permits=many: give a number from 1 to 256",
 		"--allow-backend-cidr=10.0.0.1":   "--allow-backend-cidr=10.0.0.1: give a network, such as 10.0.0.0/8 or ::1/128",
 		"--shutdown-grace-period=-1":      "--shutdown-grace-period=-1: give a number of seconds, up to a day",
+		"--post-shutdown-grace-period=x":  "--post-shutdown-grace-period=x: give a number of seconds, up to a day",
 		"--io-uring=on":                   "--io-uring=on: give one of auto, off",
 		"--sockmap=yes":                   "--sockmap=yes: give one of off, auto, on",
 		"--sockmap-queue=1":               "--sockmap-queue=1: give a number from 16 to 16384",

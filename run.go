@@ -108,6 +108,7 @@ func newProxy(o options, log *slog.Logger, accessLog io.Writer) (*proxy, error) 
 	p.access.Logger = log
 	p.http = l7.NewServer(p.store, p.access, l7.NewStats(len(p.loops)))
 	p.http.Work = p.work
+	p.http.Stats.RoutesOff = !p.metrics
 	p.services = &servicePorts{proxy: p, open: map[string]*servicePort{}}
 	if p.controller, err = p.newController(); err != nil {
 		return nil, err

@@ -96,5 +96,9 @@ func (l *life) signalled(s os.Signal) (over bool, err error) {
 // end begins the drain.
 func (l *life) end() {
 	l.draining, l.first = true, time.Now()
-	go func() { l.drained <- l.drain(l.ctx) }()
+	go func() {
+		err := l.drain(l.ctx)
+		l.linger(l.ctx)
+		l.drained <- err
+	}()
 }

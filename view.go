@@ -17,9 +17,12 @@ import (
 // adminOptions are what the admin server is told once.
 func (p *proxy) adminOptions() admin.Options {
 	return admin.Options{
-		Version:  versionText(),
-		Pprof:    p.profiling,
-		OwnNames: p.ownMetricNames,
+		Version:       versionText(),
+		Pprof:         p.profiling,
+		NoMetrics:     !p.metrics,
+		OwnNames:      p.ownMetricNames,
+		StatusClasses: p.statusClasses,
+		Excluded:      p.excludedMetrics,
 		Controller: admin.Controller{
 			Class:     p.controllerClass,
 			Namespace: os.Getenv("POD_NAMESPACE"),

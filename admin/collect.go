@@ -53,6 +53,9 @@ type scrape struct {
 }
 
 func (s scrape) count(d *prometheus.Desc, n uint64, labels ...string) {
+	if d == nil {
+		return
+	}
 	m, err := prometheus.NewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
 	s.send(d, m, err)
 }
@@ -64,6 +67,9 @@ func (s scrape) gauge(d *prometheus.Desc, v float64, labels ...string) {
 
 // histogram shows counts, which are not cumulative, by the upper bounds of their buckets.
 func (s scrape) histogram(d *prometheus.Desc, bounds []time.Duration, counts []uint64, total uint64, sum time.Duration, labels ...string) {
+	if d == nil {
+		return
+	}
 	buckets, below := make(map[float64]uint64, len(bounds)), uint64(0)
 	for i, bound := range bounds {
 		below += counts[i]
@@ -75,6 +81,9 @@ func (s scrape) histogram(d *prometheus.Desc, bounds []time.Duration, counts []u
 
 // size shows a sum of bytes as ingress-nginx's histograms of sizes, without their buckets.
 func (s scrape) size(d *prometheus.Desc, count, bytes uint64, labels ...string) {
+	if d == nil {
+		return
+	}
 	m, err := prometheus.NewConstHistogram(d, count, float64(bytes), nil, labels...)
 	s.send(d, m, err)
 }
@@ -174,11 +183,7 @@ func (s scrape) route(id l7.Identity, c *l7.RouteCounts) {
 	if s.options.OwnNames {
 		labels = ours
 	}
-	var ended uint64
-	for o, n := range c.Requests {
-		ended += n
-		s.requestCount(labels, o, n)
-	}
+	ended := s.requestCounts(labels, c.Requests)
 	s.times(s.requestDuration, &c.Duration, labels)
 	s.times(s.responseDuration, &c.Response, labels)
 	if s.options.OwnNames {
@@ -197,16 +202,33 @@ func (s scrape) route(id l7.Identity, c *l7.RouteCounts) {
 	}
 }
 
-func (s scrape) requestCount(labels []string, o l7.Outcome, n uint64) {
-	method, status := methodName(o.Method), "other"
-	if o != l7.OutcomeOther {
-		status = strconv.Itoa(o.Status)
+// requestCounts shows ended requests by method and status, those together that a scraper cannot tell apart, and answers
+// how many they are.
+func (s scrape) requestCounts(labels []string, outcomes map[l7.Outcome]uint64) (ended uint64) {
+	type shown struct{ method, status string }
+	sums := make(map[shown]uint64, len(outcomes))
+	for o, n := range outcomes {
+		ended += n
+		sums[shown{methodName(o.Method), s.statusName(o)}] += n
 	}
-	if s.options.OwnNames {
-		s.count(s.requests, n, append(labels, method, status)...)
-	} else {
-		s.count(s.requests, n, append(labels, "", method, status, "")...)
+	for o, n := range sums {
+		if s.options.OwnNames {
+			s.count(s.requests, n, append(labels, o.method, o.status)...)
+		} else {
+			s.count(s.requests, n, append(labels, "", o.method, o.status, "")...)
+		}
 	}
+	return ended
+}
+
+func (s scrape) statusName(o l7.Outcome) string {
+	switch {
+	case o == l7.OutcomeOther:
+		return "other"
+	case s.options.StatusClasses:
+		return strconv.Itoa(o.Status/100) + "xx"
+	}
+	return strconv.Itoa(o.Status)
 }
 
 func (s scrape) times(d *prometheus.Desc, h *l7.Histogram, labels []string) {

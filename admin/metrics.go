@@ -2,6 +2,7 @@ package admin
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -26,7 +27,7 @@ type metrics struct {
 	applies       *prometheus.Desc
 	problems      *prometheus.Desc
 
-	// exchanges by route
+	// exchanges by route; nil: left out
 	requests         *prometheus.Desc
 	requestDuration  *prometheus.Desc
 	responseDuration *prometheus.Desc
@@ -143,6 +144,39 @@ func newMetrics(own bool, controller prometheus.Labels) *metrics {
 		m.nameNginx(controller)
 	}
 	return m
+}
+
+// routeMetrics are the metrics of exchanges by route that ingress-nginx has and can leave out, by its names for them.
+// What is nil is never shown here.
+var routeMetrics = map[string]func(*metrics) **prometheus.Desc{
+	"requests":                         func(m *metrics) **prometheus.Desc { return &m.requests },
+	"request_duration_seconds":         func(m *metrics) **prometheus.Desc { return &m.requestDuration },
+	"response_duration_seconds":        func(m *metrics) **prometheus.Desc { return &m.responseDuration },
+	"request_size":                     func(m *metrics) **prometheus.Desc { return &m.requestSize },
+	"response_size":                    func(m *metrics) **prometheus.Desc { return &m.responseSize },
+	"bytes_sent":                       func(m *metrics) **prometheus.Desc { return &m.bytesSent },
+	"connect_duration_seconds":         nil,
+	"header_duration_seconds":          nil,
+	"ingress_upstream_latency_seconds": nil,
+}
+
+// RouteMetric is ingress-nginx's name of a metric without the prefix that all have, and whether Options.Excluded can leave
+// it out.
+func RouteMetric(name string) (short string, known bool) {
+	short = strings.TrimPrefix(name, nginxPrefix)
+	_, known = routeMetrics[short]
+	return short, known
+}
+
+// exclude leaves metrics out, by names from RouteMetric, whichever names they are shown by.
+func (m *metrics) exclude(names []string) {
+	for _, name := range names {
+		if of := routeMetrics[name]; of != nil {
+			d := of(m)
+			m.all = slices.DeleteFunc(m.all, func(one *prometheus.Desc) bool { return one == *d })
+			*d = nil
+		}
+	}
 }
 
 func (m *metrics) own(name, help string, labels ...string) *prometheus.Desc {

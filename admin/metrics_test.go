@@ -183,6 +183,68 @@ func TestTimeBucketsAreCumulative(t *testing.T) {
 	t.Error("no histogram of three requests")
 }
 
+// TestStatusClasses: requests whose statuses are of one class are one series.
+func TestStatusClasses(t *testing.T) {
+	s := full(t)
+	exchange(s.HTTP, s.Routes()[0], &l7.Record{Method: wire.MethodGet, Status: 204})
+	for own, want := range map[bool][]string{
+		false: {`{ingress="web",method="GET",namespace="shop",service="front",status="2xx"} 3`,
+			`{ingress="web",method="OTHER",namespace="shop",service="front",status="5xx"} 1`, `{method="OTHER",status="4xx"} 1`},
+		true: {`{ingress="web",method="GET",namespace="shop",port="80",service="front",status="2xx"} 2`,
+			`{ingress="web",method="GET",namespace="shop",port="8080",service="front",status="2xx"} 1`,
+			`{ingress="web",method="OTHER",namespace="shop",port="80",service="front",status="5xx"} 1`, `{method="OTHER",status="4xx"} 1`},
+	} {
+		name := map[bool]string{false: nginxPrefix + "requests", true: ownPrefix + "requests_total"}[own]
+		if got := series(scrapeOf(t, Options{StatusClasses: true, OwnNames: own}, s)[name]); !slices.Equal(got, want) {
+			t.Errorf("%s\ngot  %q\nwant %q", name, got, want)
+		}
+	}
+}
+
+// TestExcludedMetrics leaves out each metric that can be left out, and no other one.
+func TestExcludedMetrics(t *testing.T) {
+	own := map[string]string{"requests": "requests_total", "request_duration_seconds": "request_duration_seconds",
+		"response_duration_seconds": "response_duration_seconds", "request_size": "request_bytes_total", "bytes_sent": "response_bytes_total"}
+	all, allOwn := scrapeOf(t, Options{}, full(t)), scrapeOf(t, Options{OwnNames: true}, full(t))
+	for name, shown := range routeMetrics {
+		if short, known := RouteMetric(nginxPrefix + name); short != name || !known {
+			t.Errorf("%s is not known with its prefix", name)
+		}
+		gone := 0
+		if shown != nil {
+			gone = 1
+		}
+		left := scrapeOf(t, Options{Excluded: []string{name, name}}, full(t))
+		if left[nginxPrefix+name] != nil || len(left) != len(all)-gone {
+			t.Errorf("without %s there are %d metrics of %d", name, len(left), len(all))
+		}
+		gone = 0
+		if own[name] != "" {
+			gone = 1
+		}
+		left = scrapeOf(t, Options{Excluded: []string{name}, OwnNames: true}, full(t))
+		if left[ownPrefix+own[name]] != nil || len(left) != len(allOwn)-gone {
+			t.Errorf("without %s there are %d metrics of %d of our own names", name, len(left), len(allOwn))
+		}
+	}
+	for _, name := range []string{"success", "", nginxPrefix} {
+		if _, known := RouteMetric(name); known {
+			t.Errorf("%q can be left out", name)
+		}
+	}
+}
+
+// TestMetricsOff: there is no such page, in the index neither; all others stay.
+func TestMetricsOff(t *testing.T) {
+	base := open(t, Options{NoMetrics: true}, full(t))
+	for path, want := range map[string]int{"/metrics": 404, "/": 200, "/healthz": 200, "/readyz": 200, "/debug/problems": 200} {
+		status, body := get(t, base+path)
+		if status != want || strings.Contains(body, "/metrics") {
+			t.Errorf("%s answers %d, want %d: %s", path, status, want, body)
+		}
+	}
+}
+
 // TestScrapeOfNothing: what a process shows that has just begun, or that was told nothing at all.
 func TestScrapeOfNothing(t *testing.T) {
 	for name, s := range map[string]Sources{"no sources": {}, "no loops": {HTTP: l7.NewStats(0), Applies: &Applies{}}} {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"html"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,10 +38,12 @@ func (a *Server) newPages() []page {
 		{"/", "this list", a.index},
 		{"/healthz", "200 while the process works, 500 in its last moments", a.healthz},
 		{"/readyz", "200 while traffic may come here, else 503 and why", a.readyz},
-		{"/metrics", "counters and gauges for Prometheus", a.newMetricsPage()},
 		{"/debug/problems", "what of the configuration is not taken, and the remedy", a.problems},
 		{"/debug/snapshot", "the configuration as it is served, as JSON", a.snapshot},
 		{"/debug/explain", "what takes a request and why, as JSON: ?method=GET&url=https://host/path&header=Name: value", a.explain},
+	}
+	if !a.options.NoMetrics {
+		list = slices.Insert(list, 3, page{"/metrics", "counters and gauges for Prometheus", a.newMetricsPage()})
 	}
 	if a.options.Pprof {
 		list = append(list, page{"/debug/pprof/", "profiles of this process", a.newProfilePage()})
@@ -91,9 +94,11 @@ func probe(ctx *fasthttp.RequestCtx, ask func() (bool, string), no int) {
 
 // newMetricsPage makes the page of our own series, the Go runtime's and the process's.
 func (a *Server) newMetricsPage() fasthttp.RequestHandler {
+	m := newMetrics(a.options.OwnNames, a.options.Controller.labels())
+	m.exclude(a.options.Excluded)
 	r := prometheus.NewRegistry()
 	r.MustRegister(
-		&collector{metrics: newMetrics(a.options.OwnNames, a.options.Controller.labels()), options: &a.options, sources: &a.sources},
+		&collector{metrics: m, options: &a.options, sources: &a.sources},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)

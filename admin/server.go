@@ -28,9 +28,14 @@ const (
 
 // Options are what the admin server is told once.
 type Options struct {
-	Version    string
-	Pprof      bool // serve /debug/pprof/
-	OwnNames   bool // metrics that ingress-nginx has too bear our own names instead of its
+	Version   string
+	Pprof     bool // serve /debug/pprof/
+	NoMetrics bool // /metrics is not served
+	OwnNames  bool // metrics that ingress-nginx has too bear our own names instead of its
+
+	StatusClasses bool     // the statuses of requests are shown as 2xx, 3xx, …
+	Excluded      []string // metrics that are left out: names from RouteMetric
+
 	Controller Controller
 	Now        func() time.Time // nil: time.Now
 	Log        *slog.Logger     // nil: slog.Default

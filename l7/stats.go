@@ -132,8 +132,9 @@ const faultCount = int(fastpath.FaultBackend) + 1
 
 // Stats are the counters of all HTTP engines: a block per loop. The methods that take a loop's ID are called on that loop.
 type Stats struct {
-	NoRoute *RouteStats // exchanges for which no route was found; refused requests are among them
-	loops   []LoopStats
+	NoRoute   *RouteStats // exchanges for which no route was found; refused requests are among them
+	RoutesOff bool        // nobody reads RouteStats, and none are counted; set before the first exchange
+	loops     []LoopStats
 }
 
 // NewStats makes the blocks for loops 0 … loops-1.
@@ -229,6 +230,9 @@ func (s *Stats) Record(loop int, route *RouteStats, r *Record) {
 	}
 	if e := r.Err; e != nil {
 		l.Errors[e.Fault][e.Kind].Inc()
+	}
+	if s.RoutesOff {
+		return
 	}
 	if route == nil {
 		route = s.NoRoute

@@ -199,6 +199,22 @@ func TestStatsRecordAllocatesNothing(t *testing.T) {
 	}
 }
 
+// TestRoutesOff: without metrics nothing is counted by route, and no block is made for it; what the drain goes by is.
+func TestRoutesOff(t *testing.T) {
+	s, route := NewStats(1), NewRouteStats(shop, 1)
+	s.RoutesOff = true
+	for _, r := range []*RouteStats{route, nil} {
+		s.ExchangeBegan(0)
+		s.Record(0, r, usual())
+	}
+	if route.blocks[0].Load() != nil || s.NoRoute.blocks[0].Load() != nil {
+		t.Error("a route has counters")
+	}
+	if l := &s.loops[0]; l.Active.Load() != 0 || l.Exchanges.Load() != 2 {
+		t.Errorf("%d under way, %d ended", l.Active.Load(), l.Exchanges.Load())
+	}
+}
+
 func BenchmarkRouteStatsRecord(b *testing.B) {
 	s, r := NewRouteStats(shop, 1), usual()
 	for b.Loop() {
