@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/sluiceproxy/sluice/admin"
 	"github.com/sluiceproxy/sluice/ebpf"
 	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/l7"
 	"github.com/sluiceproxy/sluice/listen"
 )
 
@@ -85,7 +87,10 @@ type options struct {
 	metricsPerHost  bool
 	ownMetricNames  bool
 	statusClasses   bool
-	excludedMetrics []string // as ingress-nginx calls them, without its prefix
+	timeBuckets     []float64 // seconds; nil: the usual ones
+	lengthBuckets   []float64 // bytes; nil: none
+	sizeBuckets     []float64 // bytes; nil: none
+	excludedMetrics []string  // as ingress-nginx calls them, without its prefix
 	profiling       bool
 
 	demoDir string   // sluice demo only
@@ -242,6 +247,12 @@ var table = []option{
 		func(o *options, v string) error { return setBool(&o.ownMetricNames, v) }},
 	{"", "report-status-classes", "", "requests are counted by the classes of their statuses: 2xx, 3xx, 4xx, 5xx",
 		func(o *options, v string) error { return setBool(&o.statusClasses, v) }},
+	{"", "time-buckets", "LIST", "upper bounds of the histograms of durations, in seconds, ascending, separated by commas (default 0.005 to 10)",
+		func(o *options, v string) error { return addBuckets(&o.timeBuckets, v) }},
+	{"", "length-buckets", "LIST", "the same of request_size and response_size, in bytes (default: no buckets)",
+		func(o *options, v string) error { return addBuckets(&o.lengthBuckets, v) }},
+	{"", "size-buckets", "LIST", "the same of bytes_sent, in bytes (default: no buckets)",
+		func(o *options, v string) error { return addBuckets(&o.sizeBuckets, v) }},
 	{"", "exclude-socket-metrics", "LIST", "these metrics are left out, by ingress-nginx's names, separated by commas: requests, request_duration_seconds, response_duration_seconds, request_size, response_size, bytes_sent; may be repeated",
 		func(o *options, v string) error { o.excludeMetrics(v); return nil }},
 	{"", "profiling", "", "serve /debug/pprof at the admin address",
@@ -259,6 +270,7 @@ var demoFlags = []option{
 const (
 	loopsMax       = 512
 	workPermitsMax = 256
+	bucketsMax     = 64 // of a histogram; each is a series of every Ingress and Service
 
 	sockmapQueuedMin = 16  // KiB: a message
 	unixPathMax      = 107 // of sockaddr_un(7), without its end
@@ -431,6 +443,25 @@ func addAddresses(to *[]string, v string) error {
 		*to = append(*to, one)
 	}
 	return nil
+}
+
+// addBuckets reads upper bounds of a histogram. The infinite one, which every histogram has, may stand last.
+func addBuckets(to *[]float64, v string) error {
+	list := *to
+	for one := range strings.SplitSeq(strings.TrimSuffix(v, ",+Inf"), ",") {
+		b, err := strconv.ParseFloat(strings.TrimSpace(one), 64)
+		if err != nil || !(b >= 0 && b <= math.MaxFloat64) || len(list) > 0 && b <= list[len(list)-1] || len(list) == bucketsMax {
+			return fmt.Errorf("give numbers in ascending order, separated by commas, %d at most", bucketsMax)
+		}
+		list = append(list, b)
+	}
+	*to = list
+	return nil
+}
+
+// buckets are those of the histograms of requests.
+func (o *options) buckets() *l7.Buckets {
+	return l7.NewBuckets(o.timeBuckets, o.lengthBuckets, o.sizeBuckets)
 }
 
 // excludeMetrics takes the names of metrics, with ingress-nginx's prefix or without. A name that is none of those that can

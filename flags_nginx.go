@@ -11,11 +11,11 @@ type nginxFlag struct {
 
 // What the rows below have in common.
 const (
-	noNginx    = "there is no nginx, and nothing of the kind to set"
-	byConfig   = "the kubeconfig tells how the cluster is reached"
-	notYet     = "this version does not do that yet"
-	ownBuckets = "the metrics' buckets are fixed"
-	byOwnLog   = "--log-format and --log-level decide what is logged"
+	noNginx  = "there is no nginx, and nothing of the kind to set"
+	byConfig = "the kubeconfig tells how the cluster is reached"
+	notYet   = "this version does not do that yet"
+	noNative = "there are no native histograms"
+	byOwnLog = "--log-format and --log-level decide what is logged"
 )
 
 // nginxFlags is the table of them.
@@ -36,11 +36,8 @@ var nginxFlags = []nginxFlag{
 
 	{"metrics-per-undefined-host", "", "hosts that no Ingress names are not counted apart"},
 	{"monitor-max-batch-size", "N", "counters are kept in this process"},
-	{"time-buckets", "LIST", ownBuckets},
-	{"length-buckets", "LIST", ownBuckets},
-	{"size-buckets", "LIST", ownBuckets},
-	{"bucket-factor", "N", ownBuckets},
-	{"max-buckets", "N", ownBuckets},
+	{"bucket-factor", "N", noNative},
+	{"max-buckets", "N", noNative},
 
 	{"health-check-path", "PATH", "the probes are /healthz and /readyz"},
 	{"health-check-timeout", "SECONDS", "a probe is answered at once"},

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"net"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -60,20 +62,29 @@ func TestMetricsOff(t *testing.T) {
 	}
 }
 
-// TestMetricFlags: statuses are shown by their classes, and metrics that are excluded are not.
+// TestMetricFlags: statuses are shown by their classes, metrics that are excluded are not, and histograms have the buckets
+// that were asked for.
 func TestMetricFlags(t *testing.T) {
 	t.Parallel()
 	port, _, answer := slowBackend(t)
 	answer()
-	c := startServing(t, port, "--report-status-classes", "--exclude-socket-metrics=nginx_ingress_controller_bytes_sent,response_size,nginx_ingress_controller_success")
+	c := startServing(t, port, "--report-status-classes", "--exclude-socket-metrics=nginx_ingress_controller_bytes_sent,response_size,nginx_ingress_controller_success",
+		"--time-buckets=0.125,3600", "--length-buckets=7,70000")
 	c.logged("--exclude-socket-metrics=success does nothing here")
 	if got := askSlow(t, c.http)(); !strings.HasPrefix(got, "200 done") {
 		t.Error(got)
 	}
-	text := ""
-	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(text, `status="2xx"`); time.Sleep(5 * time.Millisecond) {
-		if text = metricsOf(t, c.admin); time.Now().After(deadline) {
-			t.Fatalf("no class of a status in\n%s", text)
+	const bucket = `(?m)^nginx_ingress_controller_%s_bucket\{.*ingress="wire".*le="%s"\} %d$`
+	wanted := []*regexp.Regexp{regexp.MustCompile(`status="2xx"`)}
+	for _, name := range []string{"request_duration_seconds", "response_duration_seconds"} {
+		wanted = append(wanted, regexp.MustCompile(fmt.Sprintf(bucket, name, "3600", 1)))
+	}
+	wanted = append(wanted, regexp.MustCompile(fmt.Sprintf(bucket, "request_size", "7", 0)), regexp.MustCompile(fmt.Sprintf(bucket, "request_size", "70000", 1)))
+	text, deadline := "", time.Now().Add(30*time.Second)
+	for ; len(wanted) > 0; time.Sleep(5 * time.Millisecond) { // the numbers of an exchange do not come all at once
+		text = metricsOf(t, c.admin)
+		if wanted = slices.DeleteFunc(wanted, func(w *regexp.Regexp) bool { return w.MatchString(text) }); time.Now().After(deadline) {
+			t.Fatalf("no %v in\n%s", wanted, text)
 		}
 	}
 	if strings.Contains(text, `status="200"`) {

@@ -109,6 +109,7 @@ func newProxy(o options, log *slog.Logger, accessLog io.Writer) (*proxy, error) 
 	p.http = l7.NewServer(p.store, p.access, l7.NewStats(len(p.loops)))
 	p.http.Work = p.work
 	p.http.Stats.RoutesOff = !p.metrics
+	p.http.Stats.NoRoute.SetBuckets(p.buckets())
 	p.services = &servicePorts{proxy: p, open: map[string]*servicePort{}}
 	if p.controller, err = p.newController(); err != nil {
 		return nil, err
@@ -158,6 +159,7 @@ func (p *proxy) newController() (*watcher.Controller, error) {
 			NewCluster:  func(id string, s upstream.Settings) *upstream.Cluster { return upstream.NewCluster(id, backends, s) },
 			Loops:       len(p.loops),
 			SelfSigned:  certificate,
+			Buckets:     p.buckets(),
 			StatsByHost: p.metricsPerHost,
 			Share:       p.work.Share,
 		},

@@ -3,7 +3,6 @@ package admin
 import (
 	"runtime"
 	"strconv"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -66,25 +65,16 @@ func (s scrape) gauge(d *prometheus.Desc, v float64, labels ...string) {
 }
 
 // histogram shows counts, which are not cumulative, by the upper bounds of their buckets.
-func (s scrape) histogram(d *prometheus.Desc, bounds []time.Duration, counts []uint64, total uint64, sum time.Duration, labels ...string) {
+func (s scrape) histogram(d *prometheus.Desc, bounds []float64, counts []uint64, total uint64, sum float64, labels ...string) {
 	if d == nil {
 		return
 	}
 	buckets, below := make(map[float64]uint64, len(bounds)), uint64(0)
 	for i, bound := range bounds {
 		below += counts[i]
-		buckets[bound.Seconds()] = below
+		buckets[bound] = below
 	}
-	m, err := prometheus.NewConstHistogram(d, total, sum.Seconds(), buckets, labels...)
-	s.send(d, m, err)
-}
-
-// size shows a sum of bytes as ingress-nginx's histograms of sizes, without their buckets.
-func (s scrape) size(d *prometheus.Desc, count, bytes uint64, labels ...string) {
-	if d == nil {
-		return
-	}
-	m, err := prometheus.NewConstHistogram(d, count, float64(bytes), nil, labels...)
+	m, err := prometheus.NewConstHistogram(d, total, sum, buckets, labels...)
 	s.send(d, m, err)
 }
 
@@ -112,9 +102,9 @@ func (s scrape) configuration() {
 	if a.applied > 0 {
 		s.gauge(s.snapshotAge, s.options.Now().Sub(a.last).Seconds())
 	}
-	s.histogram(s.applyDuration, applyBuckets[:], a.took.counts[:], a.took.number, a.took.total)
-	s.histogram(s.changeLatency, applyBuckets[:], a.routes.counts[:], a.routes.number, a.routes.total, "routes")
-	s.histogram(s.changeLatency, applyBuckets[:], a.endpoints.counts[:], a.endpoints.number, a.endpoints.total, "endpoints")
+	s.latencies(s.applyDuration, &a.took)
+	s.latencies(s.changeLatency, &a.routes, "routes")
+	s.latencies(s.changeLatency, &a.endpoints, "endpoints")
 	s.count(s.applies, a.applied, "applied")
 	s.count(s.applies, a.failed, "failed")
 	if s.nginxReloads == nil {
@@ -127,6 +117,14 @@ func (s scrape) configuration() {
 	if a.applied > 0 {
 		s.gauge(s.nginxReloadTime, float64(a.last.UnixMilli())/1e3)
 	}
+}
+
+func (s scrape) latencies(d *prometheus.Desc, l *latencies, labels ...string) {
+	bounds := make([]float64, len(applyBuckets))
+	for i, b := range applyBuckets {
+		bounds[i] = b.Seconds()
+	}
+	s.histogram(d, bounds, l.counts[:], l.number, l.total.Seconds(), labels...)
 }
 
 func truth(b bool) float64 {
@@ -184,15 +182,15 @@ func (s scrape) route(id l7.Identity, c *l7.RouteCounts) {
 		labels = ours
 	}
 	ended := s.requestCounts(labels, c.Requests)
-	s.times(s.requestDuration, &c.Duration, labels)
-	s.times(s.responseDuration, &c.Response, labels)
+	s.times(s.requestDuration, c.Buckets, &c.Duration, labels)
+	s.times(s.responseDuration, c.Buckets, &c.Response, labels)
 	if s.options.OwnNames {
 		s.count(s.requestSize, c.RequestBytes, labels...)
 		s.count(s.bytesSent, c.BytesSent, labels...)
 	} else {
-		s.size(s.requestSize, ended, c.RequestBytes, labels...)
-		s.size(s.responseSize, ended, c.BytesSent, labels...)
-		s.size(s.bytesSent, ended, c.BytesSent, labels...)
+		s.histogram(s.requestSize, c.Buckets.Lengths, c.RequestLength, ended, float64(c.RequestBytes), labels...)
+		s.histogram(s.responseSize, c.Buckets.Lengths, c.ResponseLength, ended, float64(c.BytesSent), labels...)
+		s.histogram(s.bytesSent, c.Buckets.Sizes, c.SentSize, ended, float64(c.BytesSent), labels...)
 	}
 	s.count(s.retries, c.Retries, ours...)
 	for kind, n := range c.BackendErrors {
@@ -231,12 +229,12 @@ func (s scrape) statusName(o l7.Outcome) string {
 	return strconv.Itoa(o.Status)
 }
 
-func (s scrape) times(d *prometheus.Desc, h *l7.Histogram, labels []string) {
+func (s scrape) times(d *prometheus.Desc, b *l7.Buckets, h *l7.Histogram, labels []string) {
 	var total uint64
 	for _, n := range h.Counts {
 		total += n
 	}
-	s.histogram(d, l7.TimeBuckets[:], h.Counts[:], total, h.Sum, labels...)
+	s.histogram(d, b.Times, h.Counts, total, h.Sum.Seconds(), labels...)
 }
 
 // methodNames are few, whatever clients send.

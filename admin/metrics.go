@@ -302,9 +302,9 @@ func (m *metrics) nameNginxRoutes(c prometheus.Labels) {
 	m.requests = m.nginx(c, "requests", "The total number of client requests", nginxRequest...)
 	m.requestDuration = m.nginx(c, "request_duration_seconds", "The request processing time in seconds", nginxRoute...)
 	m.responseDuration = m.nginx(c, "response_duration_seconds", "The time spent on receiving the response from the upstream server", nginxRoute...)
-	m.requestSize = m.nginx(c, "request_size", "The request length (including request line, header, and request body); sum and count only", nginxRoute...)
-	m.responseSize = m.nginx(c, "response_size", "The response length (including status line, header, and response body); sum and count only", nginxRoute...)
-	m.bytesSent = m.nginx(c, "bytes_sent", "DEPRECATED The number of bytes sent to a client; sum and count only", nginxRoute...)
+	m.requestSize = m.nginx(c, "request_size", "The request length (including request line, header, and request body); buckets by --length-buckets", nginxRoute...)
+	m.responseSize = m.nginx(c, "response_size", "The response length (including status line, header, and response body); buckets by --length-buckets", nginxRoute...)
+	m.bytesSent = m.nginx(c, "bytes_sent", "DEPRECATED The number of bytes sent to a client; buckets by --size-buckets", nginxRoute...)
 }
 
 func (m *metrics) nameNginx(c prometheus.Labels) {

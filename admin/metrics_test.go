@@ -183,6 +183,33 @@ func TestTimeBucketsAreCumulative(t *testing.T) {
 	t.Error("no histogram of three requests")
 }
 
+// TestBuckets shows each histogram by the bounds that were asked for.
+func TestBuckets(t *testing.T) {
+	r := l7.NewRouteStats(l7.Identity{Namespace: "shop", Ingress: "web", Service: "front", Port: "80"}, 1)
+	r.SetBuckets(l7.NewBuckets([]float64{0.3, 1.1}, []float64{10, 100}, []float64{1000}))
+	record := &l7.Record{Status: 200, Duration: int64(time.Second), RequestBytes: 11, BytesSent: 1001}
+	record.AddTry(l7.Try{Time: int64(time.Minute)})
+	r.Record(0, record)
+	families := scrapeOf(t, Options{}, Sources{Routes: func() []*l7.RouteStats { return []*l7.RouteStats{r} }})
+	for name, want := range map[string]string{
+		"request_duration_seconds": "0.3:0 1.1:1 +Inf:1", "response_duration_seconds": "0.3:0 1.1:0 +Inf:1",
+		"request_size": "10:0 100:1 +Inf:1", "response_size": "10:0 100:0 +Inf:1", "bytes_sent": "1000:0 +Inf:1",
+	} {
+		f := families[nginxPrefix+name]
+		if len(f.GetMetric()) != 1 {
+			t.Errorf("%s has %d series", name, len(f.GetMetric()))
+			continue
+		}
+		var got []string
+		for _, b := range f.GetMetric()[0].Histogram.GetBucket() {
+			got = append(got, fmt.Sprintf("%v:%d", b.GetUpperBound(), b.GetCumulativeCount()))
+		}
+		if s := strings.Join(got, " "); s != want {
+			t.Errorf("%s has the buckets %s, want %s", name, s, want)
+		}
+	}
+}
+
 // TestStatusClasses: requests whose statuses are of one class are one series.
 func TestStatusClasses(t *testing.T) {
 	s := full(t)

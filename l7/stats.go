@@ -253,22 +253,33 @@ func (id Identity) StatsIdentity(perHost bool) Identity {
 // RouteStats are the counters of one StatsIdentity. They outlive snapshots. Each loop has a block of its own, made at
 // its first exchange; it writes there without a lock or an atomic read-modify-write, and a scrape adds the blocks up.
 type RouteStats struct {
-	ID     Identity
-	blocks []atomic.Pointer[routeBlock]
+	ID      Identity
+	buckets *Buckets
+	blocks  []atomic.Pointer[routeBlock]
 }
 
 // NewRouteStats makes the counters of id, a StatsIdentity, for loops 0 … loops-1.
 func NewRouteStats(id Identity, loops int) *RouteStats {
-	return &RouteStats{ID: id, blocks: make([]atomic.Pointer[routeBlock], loops)}
+	return &RouteStats{ID: id, buckets: defaultBuckets, blocks: make([]atomic.Pointer[routeBlock], loops)}
+}
+
+// SetBuckets chooses the histograms' buckets, before the first exchange; nil: they stay as they are.
+func (s *RouteStats) SetBuckets(b *Buckets) {
+	if b != nil {
+		s.buckets = b
+	}
 }
 
 // routeBlock is one loop's share of RouteStats.
 type routeBlock struct {
-	duration      histogram
-	response      histogram
-	requestBytes  Counter
-	bytesSent     Counter
-	retries       Counter
+	duration     histogram
+	response     histogram
+	requestBytes Counter
+	bytesSent    Counter
+	retries      Counter
+
+	requestLength, responseLength, sentSize spread // of requestBytes, and of bytesSent
+
 	backendErrors [kindCount]Counter
 	other         Counter // outcomes beyond outcomesMax
 	outcomes      outcomes
@@ -289,13 +300,16 @@ type outcomes struct {
 func (s *RouteStats) Record(loop int, r *Record) {
 	b := s.blocks[loop].Load()
 	if b == nil {
-		b = new(routeBlock)
+		b = newRouteBlock(s.buckets)
 		s.blocks[loop].Store(b)
 	}
 	b.count(outcomeKey(r.Method, r.Status)).Inc()
 	b.duration.observe(r.Duration)
 	b.requestBytes.Add(r.RequestBytes)
 	b.bytesSent.Add(r.BytesSent)
+	b.requestLength.observe(r.RequestBytes)
+	b.responseLength.observe(r.BytesSent)
+	b.sentSize.observe(r.BytesSent)
 	if r.Tried > 0 {
 		b.tried(r)
 	}
@@ -357,6 +371,9 @@ type RouteCounts struct {
 	BytesSent     uint64
 	Retries       uint64
 	BackendErrors [kindCount]uint64 // failed tries by fastpath.Kind
+
+	Buckets                                 *Buckets // of the histograms
+	RequestLength, ResponseLength, SentSize []uint64 // exchanges by the buckets of these and, last, in none of them; nil: there are no buckets
 }
 
 // Outcome is what exchanges are told apart by. OutcomeOther stands for all that no room was left for.
@@ -380,6 +397,7 @@ func (s *RouteStats) AddTo(c *RouteCounts) {
 	if c.Requests == nil {
 		c.Requests = make(map[Outcome]uint64)
 	}
+	c.Buckets = s.buckets
 	for i := range s.blocks {
 		if b := s.blocks[i].Load(); b != nil {
 			b.addTo(c)
@@ -400,43 +418,13 @@ func (b *routeBlock) addTo(c *RouteCounts) {
 	}
 	b.duration.addTo(&c.Duration)
 	b.response.addTo(&c.Response)
+	b.requestLength.addTo(&c.RequestLength)
+	b.responseLength.addTo(&c.ResponseLength)
+	b.sentSize.addTo(&c.SentSize)
 	c.RequestBytes += b.requestBytes.Load()
 	c.BytesSent += b.bytesSent.Load()
 	c.Retries += b.retries.Load()
 	for k := range b.backendErrors {
 		c.BackendErrors[k] += b.backendErrors[k].Load()
 	}
-}
-
-// TimeBuckets are the upper bounds of every time histogram: Prometheus' and ingress-nginx's defaults.
-var TimeBuckets = [...]time.Duration{5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond,
-	50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
-	time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second}
-
-// Histogram is a time histogram at one moment: how many values were in each bucket of TimeBuckets and in none of them.
-type Histogram struct {
-	Counts [len(TimeBuckets) + 1]uint64
-	Sum    time.Duration
-}
-
-// histogram is a Histogram that its loop writes.
-type histogram struct {
-	counts [len(TimeBuckets) + 1]Counter
-	sum    Counter // nanoseconds
-}
-
-func (h *histogram) observe(ns int64) {
-	i := 0
-	for i < len(TimeBuckets) && ns > int64(TimeBuckets[i]) {
-		i++
-	}
-	h.counts[i].Inc()
-	h.sum.Add(ns)
-}
-
-func (h *histogram) addTo(s *Histogram) {
-	for i := range h.counts {
-		s.Counts[i] += h.counts[i].Load()
-	}
-	s.Sum += time.Duration(h.sum.Load())
 }

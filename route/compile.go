@@ -16,6 +16,7 @@ type Env struct {
 	NewCluster  func(id string, settings upstream.Settings) *upstream.Cluster // without endpoints; Swap brings them
 	Loops       int                                                           // event loops of the process: statistics have a share for each
 	SelfSigned  *tls.Certificate                                              // the default where the Config has none that is usable
+	Buckets     *l7.Buckets                                                   // of the statistics' histograms; nil: the usual ones
 	StatsByHost bool                                                          // statistics per host name too (--metrics-per-host)
 	Now         func() time.Time                                              // nil: time.Now
 
@@ -90,7 +91,7 @@ func newCompiler(c *Config, previous *Snapshot, env Env) *compiler {
 		next.settings = l7.DefaultSettings()
 	}
 	if next.identities == nil {
-		next.identities = newIdentities(env.Loops)
+		next.identities = newIdentities(&env)
 	}
 	if next.sequence == 0 {
 		next.sequence = NextSequence()
@@ -182,7 +183,9 @@ func (k *compiler) statsKey(id l7.Identity) l7.Identity { return id.StatsIdentit
 func (k *compiler) stats(id l7.Identity) *l7.RouteStats {
 	key := k.statsKey(id)
 	s, ok := k.next.identities.stats.get(key, k.next.Generation, func() *l7.RouteStats {
-		return l7.NewRouteStats(key, k.env.Loops)
+		s := l7.NewRouteStats(key, k.env.Loops)
+		s.SetBuckets(k.env.Buckets)
+		return s
 	})
 	if !ok {
 		return k.next.identities.other

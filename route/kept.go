@@ -21,12 +21,14 @@ type identities struct {
 	certificates kept[*Certificate, parsedCertificate] // those out of use go when the next one comes
 }
 
-func newIdentities(loops int) *identities {
-	return &identities{
+func newIdentities(env *Env) *identities {
+	i := &identities{
 		stats:  kept[l7.Identity, *l7.RouteStats]{max: statsMax, idleMax: statsIdleMax},
 		states: kept[Object, *filter.State]{idleMax: stateIdleMax},
-		other:  l7.NewRouteStats(l7.Identity{Namespace: "other", Ingress: "other", Service: "other"}, loops),
+		other:  l7.NewRouteStats(l7.Identity{Namespace: "other", Ingress: "other", Service: "other"}, env.Loops),
 	}
+	i.other.SetBuckets(env.Buckets)
+	return i
 }
 
 // kept holds values by key: those in use, and some that were in use and may be again, an Ingress that is deleted and

@@ -78,6 +78,18 @@ func TestStatsByHost(t *testing.T) {
 	}
 }
 
+// TestStatsBuckets: the statistics of every route have the buckets that were asked for, those beyond the maximum too.
+func TestStatsBuckets(t *testing.T) {
+	e := newTestEnv()
+	e.Buckets = l7.NewBuckets([]float64{1}, nil, nil)
+	s := compiled(t, config(host("a.example", rules("Prefix", "/")...)), nil, e)
+	for _, stats := range []*l7.RouteStats{at(s, "a.example", "/").Stats, s.identities.other} {
+		if stats.Record(0, &l7.Record{}); stats.Snapshot().Buckets != e.Buckets {
+			t.Errorf("%+v has other buckets", stats.ID)
+		}
+	}
+}
+
 // State of Ingresses that come and go does not pile up.
 func TestStateOfThoseGone(t *testing.T) {
 	e := newTestEnv()
