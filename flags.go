@@ -54,6 +54,7 @@ type options struct {
 
 	watchNamespace string
 	watchSelector  string
+	syncPeriod     time.Duration // 0: off
 
 	updateStatus           bool
 	updateStatusOnShutdown bool
@@ -63,6 +64,7 @@ type options struct {
 	electionID             string
 	electionTTL            time.Duration
 	noElection             bool
+	statusInterval         time.Duration // 0: a minute
 
 	defaultCertificate string
 	passthrough        bool
@@ -170,6 +172,8 @@ var table = []option{
 		func(o *options, v string) error { o.watchNamespace = v; return nil }},
 	{"", "watch-namespace-selector", "LABELS", "the objects of namespaces whose labels are selected, as team=web or stage!=test, of a cluster (default: of all)",
 		func(o *options, v string) error { o.watchSelector = v; return checkSelector(v) }},
+	{"", "sync-period", "DURATION", "apply the objects of a cluster anew so often, beside their changes, which are applied as they come (default 0: off)",
+		func(o *options, v string) (err error) { o.syncPeriod, err = parsePeriod(v); return err }},
 	{"", "disable-svc-external-name", "", "refuse Services of type ExternalName",
 		func(o *options, v string) error { return setBool(&o.disableExternalName, v) }},
 
@@ -183,6 +187,8 @@ var table = []option{
 		func(o *options, v string) error { return setBool(&o.reportInternalIP, v) }},
 	{"", "update-status-on-shutdown", "", "the last proxy takes its addresses out again when it ends (default true)",
 		func(o *options, v string) error { return setBool(&o.updateStatusOnShutdown, v) }},
+	{"", "status-update-interval", "SECONDS", "look so often whether a status is to be written, beside the changes, which are written as they come; 5 at least (default 60)",
+		func(o *options, v string) error { return o.setStatusInterval(v) }},
 	{"", "election-id", "NAME", "Lease by which replicas agree on who writes, in $POD_NAMESPACE (default sluice-leader)",
 		func(o *options, v string) error { o.electionID = v; return notEmpty(v, "a Lease") }},
 	{"", "election-ttl", "DURATION", "how long a leader that is silent stays the leader (default 30s)",
@@ -271,6 +277,8 @@ const (
 	loopsMax       = 512
 	workPermitsMax = 256
 	bucketsMax     = 64 // of a histogram; each is a series of every Ingress and Service
+
+	statusIntervalMin = 5 * time.Second
 
 	sockmapQueuedMin = 16  // KiB: a message
 	unixPathMax      = 107 // of sockaddr_un(7), without its end
@@ -429,6 +437,26 @@ func parseTTL(v string) (time.Duration, error) {
 	d, err := parseSeconds(v)
 	if err != nil || d < 2*time.Second || d%time.Second != 0 {
 		return 0, errors.New("give a number of whole seconds, from 2 up to a day")
+	}
+	return d, nil
+}
+
+// setStatusInterval reads how often statuses are looked at; as in ingress-nginx, less than 5 seconds are 5.
+func (o *options) setStatusInterval(v string) error {
+	d, err := parseSeconds(v)
+	if err == nil && d < statusIntervalMin {
+		o.ignored = append(o.ignored, fmt.Sprintf("--status-update-interval=%s is too short: every %v it is", shown(v), statusIntervalMin))
+		d = statusIntervalMin
+	}
+	o.statusInterval = d
+	return err
+}
+
+// parsePeriod reads how often something is done: a duration with its unit, or 0 for never.
+func parsePeriod(v string) (time.Duration, error) {
+	d, err := time.ParseDuration(v)
+	if err != nil || d != 0 && d < time.Second {
+		return 0, errors.New("give a duration, such as 10m: 1s at least, or 0 for never")
 	}
 	return d, nil
 }

@@ -23,12 +23,9 @@ var nginxFlags = []nginxFlag{
 	{"apiserver-host", "URL", byConfig},
 	{"certificate-authority", "FILE", byConfig},
 	{"root-ca-file", "FILE", byConfig},
-	{"sync-period", "DURATION", "changes are followed as they come"},
 	{"sync-rate-limit", "N", "changes are followed as they come, several at once"},
 	{"enable-topology-aware-routing", "", notYet},
 	{"disable-sync-events", "", "no Event tells of a sync; Events are for what is wrong"},
-
-	{"status-update-interval", "SECONDS", "statuses are written when they change"},
 
 	{"disable-full-test", "", "an Ingress is always reviewed beside all others"},
 	{"enable-annotation-validation", "", "annotations are always checked"},

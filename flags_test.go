@@ -72,6 +72,10 @@ func TestFlags(t *testing.T) {
 		{"--time-buckets=0.1,1 --time-buckets=2.5,+Inf --length-buckets=10 --size-buckets 0,1e3", func(o *options) {
 			o.timeBuckets, o.lengthBuckets, o.sizeBuckets = []float64{0.1, 1, 2.5}, []float64{10}, []float64{0, 1000}
 		}},
+		{"--status-update-interval=30 --sync-period=10m", func(o *options) { o.statusInterval, o.syncPeriod = 30*time.Second, 10*time.Minute }},
+		{"--status-update-interval=1 --sync-period=1s --sync-period=0", func(o *options) {
+			o.statusInterval, o.ignored = 5*time.Second, []string{"--status-update-interval=1 is too short: every 5s it is"}
+		}},
 		{"-h", func(o *options) { o.help = true }},
 		{"--dir=d", func(o *options) { o.demoDir = "d" }},
 		{"--watch-namespace=a", func(o *options) { o.watchNamespace = "a" }},
@@ -142,6 +146,9 @@ func TestFlagMistakes(t *testing.T) {
 		"--size-buckets=-5":                 "--size-buckets=-5: " + aboutBuckets,
 		"--size-buckets=+Inf":               "--size-buckets=+Inf: " + aboutBuckets,
 		"--size-buckets=2 --size-buckets=1": "--size-buckets=1: " + aboutBuckets,
+		"--status-update-interval=x":        "--status-update-interval=x: give a number of seconds, up to a day",
+		"--sync-period=10":                  "--sync-period=10: give a duration, such as 10m: 1s at least, or 0 for never",
+		"--sync-period=1ms":                 "--sync-period=1ms: give a duration, such as 10m: 1s at least, or 0 for never",
 		"--io-uring=on":                     "--io-uring=on: give one of auto, off",
 		"--sockmap=yes":                     "--sockmap=yes: give one of off, auto, on",
 		"--sockmap-queue=1":                 "--sockmap-queue=1: give a number from 16 to 16384",

@@ -49,6 +49,7 @@ func clusterOnly(o *options) (list []string) {
 		{"watch-namespace", o.watchNamespace != ""}, {"watch-namespace-selector", o.watchSelector != ""},
 		{"publish-service", o.publishService != ""}, {"publish-status-address", o.publishAddresses != nil},
 		{"report-node-internal-ip-address", o.reportInternalIP}, {"disable-leader-election", o.noElection},
+		{"status-update-interval", o.statusInterval != 0}, {"sync-period", o.syncPeriod != 0},
 	} {
 		if f.given {
 			list = append(list, "--"+f.name+" does nothing here: manifests are read, and no cluster is watched")
@@ -69,6 +70,7 @@ func clusterOf(o *options, kubeconfig string) watcher.Cluster {
 		DefaultBackend:     o.defaultBackend,
 		TCPServices:        o.tcpServices,
 		UDPServices:        o.udpServices,
+		SyncPeriod:         o.syncPeriod,
 		Status: watcher.Status{
 			Off:              !o.updateStatus,
 			PublishService:   o.publishService,
@@ -78,6 +80,7 @@ func clusterOf(o *options, kubeconfig string) watcher.Cluster {
 			ElectionID:       o.electionID,
 			ElectionTTL:      o.electionTTL,
 			NoElection:       o.noElection,
+			Interval:         o.statusInterval,
 			Pod:              os.Getenv("POD_NAME"),
 			PodNamespace:     os.Getenv("POD_NAMESPACE"),
 		},

@@ -34,6 +34,7 @@ type Cluster struct {
 	DefaultBackend     string
 	TCPServices        string
 	UDPServices        string
+	SyncPeriod         time.Duration // --sync-period: how often the present state is applied anew; 0: when something changes
 	Status             Status
 }
 
@@ -200,11 +201,18 @@ func (c *clusterSource) Run(ctx context.Context, apply func(*State)) error {
 	}
 	retry := time.NewTimer(0) // at once: the first state
 	defer retry.Stop()
+	var resync <-chan time.Time
+	if c.SyncPeriod > 0 {
+		tick := time.NewTicker(c.SyncPeriod)
+		defer tick.Stop()
+		resync = tick.C
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-c.rescan:
+		case <-resync:
 		case <-retry.C:
 		case <-c.wake:
 			c.gather(ctx)

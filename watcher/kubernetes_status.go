@@ -1,6 +1,7 @@
 package watcher
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -25,6 +26,7 @@ type Status struct {
 	ElectionID       string        // name of the Lease
 	ElectionTTL      time.Duration // of the Lease
 	NoElection       bool          // --disable-leader-election
+	Interval         time.Duration // --status-update-interval: how often it is looked anew whether there is anything to write; 0: a minute
 	Pod              string        // $POD_NAME; "": not in a pod
 	PodNamespace     string        // $POD_NAMESPACE
 }
@@ -108,8 +110,10 @@ func (s *statusWriter) run(ctx context.Context) {
 	go s.addresses.run(ctx)
 	go s.events.run(ctx)
 	go s.lead(ctx)
-	tick := time.NewTicker(statusTick)
+	tick := time.NewTicker(cmp.Or(s.Interval, statusTick))
 	defer tick.Stop()
+	retry := time.NewTimer(0) // one for all rounds, so that those that fail do not become more and more
+	defer retry.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -117,23 +121,19 @@ func (s *statusWriter) run(ctx context.Context) {
 		case <-s.kick:
 			sleepContext(ctx, statusQuiet)
 		case <-tick.C:
+		case <-retry.C:
 		}
-		if s.leading.Load() {
-			s.round(ctx)
+		if s.leading.Load() && !s.round(ctx) {
+			retry.Reset(statusRetry)
 		}
 	}
 }
 
 // round writes what should be where it is not. No address at all is not written: between the end of one proxy and the
-// start of the next the old address is the better one.
-func (s *statusWriter) round(ctx context.Context) {
+// start of the next the old address is the better one. false: something could not be written.
+func (s *statusWriter) round(ctx context.Context) bool {
 	want, known := s.addresses.current("")
-	if !known || len(want) == 0 {
-		return
-	}
-	if !s.write(ctx, want) {
-		time.AfterFunc(statusRetry, func() { poke(s.kick) })
-	}
+	return !known || len(want) == 0 || s.write(ctx, want)
 }
 
 // leave takes this proxy's address out of the statuses, if nobody else is there to do it, and lets another one lead.

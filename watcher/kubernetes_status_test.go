@@ -102,6 +102,22 @@ func TestStatusOfFlags(t *testing.T) {
 	}
 }
 
+// TestStatusInterval: what could not be written is tried anew as often as the flag says. By itself it would be each few
+// seconds, a try or two of the start beside.
+func TestStatusInterval(t *testing.T) {
+	a := newFakeAPI(t)
+	a.deny("patch ingresses", 403)
+	a.put(anIngress("shop", "web"))
+	startReplica(t, a, Status{PublishAddresses: []string{"192.0.2.1"}, NoElection: true, Interval: 5 * time.Millisecond})
+	const tries = 20 // more than statusRetry leads to in the time
+	if tries < 3*clusterPatience/statusRetry {
+		t.Fatal("so many come by themselves")
+	}
+	eventually(t, "the status was tried often", func() bool { return a.count("patch ingresses/web") >= tries })
+	a.deny("patch ingresses", 0)
+	a.expectStatus("web", "192.0.2.1")
+}
+
 // Nothing is written to an Ingress before it serves, nor to one that is not ours.
 func TestStatusAfterServing(t *testing.T) {
 	a := newFakeAPI(t)

@@ -154,6 +154,33 @@ func ingresses(n int) func(*State) bool {
 	return func(s *State) bool { return len(s.Objects.Ingresses) == n }
 }
 
+// TestSyncPeriod: the present state is applied again and again, though nothing changes.
+func TestSyncPeriod(t *testing.T) {
+	a := newFakeAPI(t)
+	a.put(anIngress("shop", "web"))
+	source, err := Open(Spec{Scheme: "kubernetes", Cluster: Cluster{Kubeconfig: a.kubeconfig(a.server.URL), SyncPeriod: time.Millisecond, Status: Status{Off: true}}},
+		slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(clusterPatience, cancel)
+	applied := 0
+	var first *networkingv1.Ingress
+	err = source.Run(ctx, func(s *State) {
+		if len(s.Objects.Ingresses) != 1 || first != nil && s.Objects.Ingresses[0] != first {
+			t.Errorf("state %d is %s", applied, contents(s))
+		}
+		first = s.Objects.Ingresses[0]
+		if applied++; applied == 20 { // few of them can be of the start
+			cancel()
+		}
+	})
+	if err != nil || applied < 20 {
+		t.Errorf("%d states were applied: %v", applied, err)
+	}
+}
+
 // Created, changed and deleted objects arrive; what is not read of them neither is kept nor makes a state.
 func TestClusterFollows(t *testing.T) {
 	a := newFakeAPI(t)
