@@ -269,7 +269,7 @@ func TestChromium(t *testing.T) {
 	if seen.Page != "h2" || seen.Resources != 200 || len(seen.Others) > 0 || len(seen.Connects) > 0 {
 		t.Errorf("the page saw %+v", seen)
 	}
-	if n := p.metric("sluice_tls_handshakes_total", `door="https"`); n > 2 { // a browser may open one ahead that it does not use
+	if n := p.metric("sluice_tls_handshakes_total", `door="https"`); n > 4 { // a browser opens some ahead, and under load races others, that carry nothing: the page has seen to it
 		t.Errorf("%v connections were made", n)
 	}
 	p.waitFor(&p.out, `"(GET|CONNECT) /chat HTTP/2.0" `) // the WebSocket, too

@@ -111,7 +111,10 @@ func framingField(framing wire.Framing, n int64) string {
 // spliced tells whether the loop has had pipes: some body was moved by splice(2).
 func (r *rig) spliced() (yes bool) {
 	r.Helper()
-	r.on(func() { yes = reflect.ValueOf(r.loops[0]).Elem().FieldByName("pipes").Len() > 0 })
+	r.on(func() {
+		pipes := reflect.ValueOf(r.loops[0]).Elem().FieldByName("pipes")
+		yes = pipes.FieldByName("idle").Len()+pipes.FieldByName("large").Len() > 0
+	})
 	return yes
 }
 
