@@ -59,7 +59,7 @@ func (c *loadConn) shakeHands(peer unix.Sockaddr, l load) error {
 	); err != nil {
 		return err
 	}
-	if err := unix.Connect(fd, peer); err != nil {
+	if err := connectWhole(fd, peer); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	secured := tls.Client(c, l.tls)
@@ -71,6 +71,19 @@ func (c *loadConn) shakeHands(peer unix.Sockaddr, l load) error {
 	}
 	c.secured = secured
 	return unix.SetNonblock(fd, true)
+}
+
+// connectWhole connects a blocking socket. A signal that ends the wait does not end the attempt (connect(2)).
+func connectWhole(fd int, peer unix.Sockaddr) error {
+	for {
+		switch err := unix.Connect(fd, peer); err {
+		case unix.EINTR:
+		case unix.EISCONN:
+			return nil
+		default:
+			return err
+		}
+	}
 }
 
 // The rest of a net.Conn. crypto/tls asks for none of it on a connection that is used like this one.
