@@ -144,16 +144,39 @@ const (
 
 func (s source) tag() uint64 { return uint64(s) &^ holdingCount }
 
+// holds tells whether a word counts requests of the source.
+func (s source) holds(word uint64) bool {
+	return word&^holdingCount == s.tag() && word&holdingCount > 0
+}
+
 // acquire counts a request of the source, unless it has limit under way. The word is to be lowered by one at the end.
+//
+// Two loops may count a source that is new in two words in the same moment. So whoever has counted looks whether the source
+// is counted elsewhere too; if it is, it takes back and begins again. Of two that stay, the one that counted last would have
+// seen the other: all that stay are in one word, which holds no more than limit.
 func acquire(t *table[holding], s source, limit uint64) (*atomic.Uint64, bool) {
-	tag := s.tag()
+	for {
+		word, ok := join(t, s, limit)
+		if word == nil && ok {
+			word = begin(t, s)
+		}
+		if word == nil {
+			return nil, false // as nginx does when its zone is full
+		}
+		if !heldElsewhere(t, s, word) {
+			return word, true
+		}
+		word.Add(^uint64(0))
+	}
+}
+
+// join counts a request in the word that counts the source already; nil and true: no word does; nil and false: it has limit
+// under way.
+func join(t *table[holding], s source, limit uint64) (*atomic.Uint64, bool) {
 	for i := range limitLevels {
 		set := t.set(i, s)
-		if set == nil {
-			break
-		}
 		for j := range set {
-			for v := set[j].word.Load(); v&^holdingCount == tag && v&holdingCount > 0; v = set[j].word.Load() {
+			for v := set[j].word.Load(); s.holds(v); v = set[j].word.Load() {
 				if v&holdingCount >= limit {
 					return nil, false
 				}
@@ -163,16 +186,34 @@ func acquire(t *table[holding], s source, limit uint64) (*atomic.Uint64, bool) {
 			}
 		}
 	}
+	return nil, true
+}
+
+// begin counts the source's first request in a word that counts nobody's; nil: there is none.
+func begin(t *table[holding], s source) *atomic.Uint64 {
 	for i := range limitLevels {
 		if t.set(i, s) == nil && !t.grow(i) {
 			break
 		}
 		set := t.set(i, s)
 		for j := range set {
-			if v := set[j].word.Load(); v&holdingCount == 0 && set[j].word.CompareAndSwap(v, tag|1) {
-				return &set[j].word, true
+			if v := set[j].word.Load(); v&holdingCount == 0 && set[j].word.CompareAndSwap(v, s.tag()|1) {
+				return &set[j].word
 			}
 		}
 	}
-	return nil, false // as nginx does when its zone is full
+	return nil
+}
+
+// heldElsewhere tells whether another word than this one counts the source.
+func heldElsewhere(t *table[holding], s source, word *atomic.Uint64) bool {
+	for i := range limitLevels {
+		set := t.set(i, s)
+		for j := range set {
+			if other := &set[j].word; other != word && s.holds(other.Load()) {
+				return true
+			}
+		}
+	}
+	return false
 }
