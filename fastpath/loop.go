@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -657,56 +656,4 @@ func (l *Loop) taken(fd int) {
 		l.conns[fd].flags |= flagPanicked
 		l.conns[fd].Abort()
 	}
-}
-
-// Dial starts a connection to addr; h.OnConnect follows, never from inside Dial. timeout bounds it.
-func (l *Loop) Dial(addr netip.AddrPort, timeout time.Duration, h Connector) (*Conn, *Error) {
-	fd, e := socket(!addr.Addr().Unmap().Is4())
-	if e != 0 {
-		return nil, ErrNoDescriptor
-	}
-	setsockopt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	if e := connect(fd, addr); e != 0 && e != syscall.EINPROGRESS {
-		closeFD(fd)
-		return nil, ErrRefused
-	}
-	c, err := l.register(fd, h, flagConnecting|flagOut)
-	if err != nil {
-		closeFD(fd)
-		return nil, ErrNoDescriptor
-	}
-	c.remote = addr
-	c.SetDeadline(l.now + int64(timeout))
-	return c, nil
-}
-
-// connected leads the first event of a dialled connection.
-func (c *Conn) connected(ev uint32) {
-	if ev&unix.EPOLLERR != 0 || ev&unix.EPOLLHUP != 0 && ev&unix.EPOLLOUT == 0 {
-		c.connectFailed(ErrRefused)
-		return
-	}
-	if ev&unix.EPOLLOUT == 0 {
-		return
-	}
-	c.flags &^= flagConnecting
-	c.SetDeadline(0)
-	if ev&unix.EPOLLRDHUP != 0 {
-		c.flags |= flagHup
-	}
-	if ev&(unix.EPOLLIN|unix.EPOLLRDHUP) != 0 {
-		c.flags |= flagReadable
-	}
-	c.Flush()
-	c.handler.(Connector).OnConnect(c, nil)
-	c.settle()
-	if c.flags&(flagClosed|flagReadable) == flagReadable {
-		c.Again()
-	}
-}
-
-func (c *Conn) connectFailed(err *Error) {
-	h := c.handler.(Connector)
-	c.Close()
-	h.OnConnect(c, err)
 }

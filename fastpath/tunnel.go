@@ -76,6 +76,9 @@ func (c *Conn) wakeTunnel() {
 	}
 }
 
+// Preceded tells that n bytes of a's were given to b before both were joined, so that they count.
+func (t *Tunnel) Preceded(n int) { t.ab.copied += int64(n) }
+
 // Bytes is how many bytes each way have been delivered: from a to b, and from b to a.
 // While the kernel moves them it is asked, by a system call.
 func (t *Tunnel) Bytes() (ab, ba int64) {

@@ -83,11 +83,19 @@ func (p *passage) dial() {
 		}
 		p.tried[p.tries], p.endpoint = e, e
 		p.tries++
-		backend, err := e.Dial(l, (*passageBackend)(p), p.connectTimeout())
-		if err == nil {
-			p.backend = backend
-			return
+		first := p.client.Buffered() // the hello; a service's client may yet have to be spoken to
+		if p.header != 0 {
+			first = nil // the header comes before it
 		}
+		backend, sent, err := e.Dial(l, (*passageBackend)(p), p.connectTimeout(), first)
+		if err != nil {
+			continue
+		}
+		if p.backend = backend; sent > 0 {
+			p.client.Discard(sent)
+			p.connected(backend, sent)
+		}
+		return
 	}
 	p.door.Stats.PassErrors.Add(1)
 	p.client.Abort()
@@ -114,23 +122,30 @@ type passageBackend passage
 // OnConnect implements fastpath.Connector.
 func (b *passageBackend) OnConnect(c *fastpath.Conn, err *fastpath.Error) {
 	p := (*passage)(b)
-	p.backend = nil
 	if err != nil {
+		p.backend = nil
 		p.endpoint.Failed(c.Loop(), err)
 		p.dial()
 		return
 	}
+	p.introduce(c)
+	p.connected(c, 0)
+}
+
+// connected joins the client with its backend, which was sent so many of the client's bytes already.
+func (p *passage) connected(c *fastpath.Conn, sent int) {
+	p.backend = nil
 	p.endpoint.Connected(c.Loop())
 	p.endpoint.TunnelBegan()
 	p.joined = true
 	p.door.Stats.Tunnels.Add(1)
-	p.introduce(c)
 	s := p.door.HTTP.Router.Settings()
 	idle := s.TunnelIdle
 	if p.service != nil {
 		idle = p.service.Idle
 	}
 	t := fastpath.Join(p.client, c, idle, s.HalfCloseTimeout, p)
+	t.Preceded(sent)
 	t.SetSockmap(p.endpoint.Sockmap())
 }
 
