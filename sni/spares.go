@@ -2,8 +2,8 @@ package sni
 
 import "github.com/sluiceproxy/sluice/fastpath"
 
-// spares are what the doors keep on a loop: values of connections that are over. With them a passed-through connection
-// allocates nothing (docs/decisions/0090-passages-are-used-again.md).
+// spares are what the doors keep on a loop: values of connections that are over, to lead others
+// (docs/decisions/0090-passages-are-used-again.md).
 type spares struct {
 	arrivals []*arrival
 	passages []*passage
