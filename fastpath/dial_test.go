@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"io"
 	"net"
 	"net/netip"
 	"syscall"
@@ -241,4 +242,117 @@ func TestDialPanicInOnConnect(t *testing.T) {
 	})
 	eventually(t, "a counted panic", func() bool { return l.Stats.Panics.Load() == 1 && l.Stats.Conns.Load() == 0 })
 	l.Stats.Panics.Store(0)
+}
+
+// TestDialSending: what is to be sent first leaves with the dial where the connection is made at once, and OnConnect does not
+// follow then; else nothing of it is sent and OnConnect follows. On loopback the former is what happens, unless the kernel
+// puts its work off: so as many are dialled as it takes to see it.
+func TestDialSending(t *testing.T) {
+	for network, address := range map[string]string{"tcp4": "127.0.0.1:0", "tcp6": "[::1]:0"} {
+		t.Run(network, func(t *testing.T) {
+			ln, to := listen(t, network, address)
+			l := startLoop(t)
+			for n := 0; ; n++ {
+				if n == 100 {
+					t.Fatal("no connection was made at once")
+				}
+				if dialSending(t, l, ln, to) {
+					break
+				}
+			}
+			on(t, l, func() {})
+			if n := l.Stats.Conns.Load(); n != 0 {
+				t.Errorf("%d connections are left", n)
+			}
+		})
+	}
+}
+
+// dialSending has a conversation that begins with the dial, and tells whether the first bytes left at once.
+func dialSending(t *testing.T, l *Loop, ln net.Listener, to netip.AddrPort) bool {
+	t.Helper()
+	var got sink
+	var c *Conn
+	sent, told := 0, false
+	h := &hooks{readable: got.OnReadable}
+	h.connect = func(c *Conn, err *Error) {
+		if told = true; err != nil || sent > 0 {
+			t.Errorf("OnConnect after %d bytes were sent: %v", sent, err)
+		}
+		c.Write([]byte("question"))
+	}
+	on(t, l, func() {
+		var err *Error
+		if c, sent, err = l.DialSending(to, time.Minute, h, []byte("question")); err != nil {
+			t.Error(err)
+		}
+	})
+	if t.Failed() || sent != 0 && sent != len("question") {
+		t.Fatalf("%d bytes were sent", sent) // or the dial failed
+	}
+	peer, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	b := make([]byte, len("question"))
+	if _, err := io.ReadFull(peer, b); err != nil || string(b) != "question" {
+		t.Errorf("the peer read %q, %v", b, err)
+	}
+	_, _ = peer.Write([]byte("answer"))
+	onEventually(t, l, "the answer", func() bool { return string(got.got) == "answer" })
+	on(t, l, func() {
+		if told == (sent > 0) || c.Sent() != uint64(len(b)) || c.Deadline() != 0 || c.Remote() != to {
+			t.Errorf("%d bytes at once, then OnConnect: %v; sent %d, deadline %d, remote %v", sent, told, c.Sent(), c.Deadline(), c.Remote())
+		}
+		c.Write([]byte("more"))
+		c.CloseWrite()
+	})
+	if rest, err := io.ReadAll(peer); err != nil || string(rest) != "more" {
+		t.Errorf("the peer read %q, %v", rest, err)
+	}
+	peer.Close()
+	onEventually(t, l, "the end", func() bool { return got.err == ErrEOF })
+	on(t, l, c.Close)
+	return sent > 0
+}
+
+// TestDialSendingRefused: a refusal is told once, by the dial or by OnConnect.
+func TestDialSendingRefused(t *testing.T) {
+	ln, to := listen(t, "tcp4", "127.0.0.1:0")
+	ln.Close()
+	l := startLoop(t)
+	answers := make(chan *Error, 2)
+	h := &hooks{connect: func(_ *Conn, err *Error) { answers <- err }}
+	on(t, l, func() {
+		if c, sent, err := l.DialSending(to, time.Minute, h, []byte("question")); err != nil {
+			if answers <- err; c != nil || sent != 0 {
+				t.Errorf("%v, %d bytes sent, beside the error", c, sent)
+			}
+		}
+	})
+	if err := receive(t, "the refusal", answers); err != ErrRefused {
+		t.Errorf("got %v", err)
+	}
+	on(t, l, func() {})
+	if n := l.Stats.Conns.Load(); n != 0 || len(answers) != 0 {
+		t.Errorf("%d connections are left, and %d answers", n, len(answers))
+	}
+}
+
+// TestDialSendingLater: a peer that does not answer at once is sent nothing.
+func TestDialSendingLater(t *testing.T) {
+	to := fullListener(t)
+	l := startLoop(t)
+	answers := make(chan *Error, 1)
+	h := &hooks{connect: func(_ *Conn, err *Error) { answers <- err }}
+	on(t, l, func() {
+		if _, sent, err := l.DialSending(to, 50*time.Millisecond, h, []byte("question")); sent != 0 || err != nil {
+			t.Errorf("%d bytes sent, %v", sent, err)
+			answers <- err
+		}
+	})
+	if err := receive(t, "OnConnect", answers); err != ErrConnectTimeout {
+		t.Errorf("got %v", err)
+	}
 }

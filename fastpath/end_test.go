@@ -436,3 +436,38 @@ func TestCloseDropsWhatIsStaged(t *testing.T) {
 		})
 	}
 }
+
+// spent notes when an owner's value was given back, and whether its connection had been forgotten by then.
+type spent struct {
+	c    *Conn
+	told int
+	free bool
+}
+
+func (s *spent) OnSpent(l *Loop) {
+	s.told++
+	s.free = s.c.handler == nil
+}
+
+// TestSpend: a handler that is spent while its connection closes is given back once, at the end of the round, when nobody
+// holds it any more.
+func TestSpend(t *testing.T) {
+	l := steppedLoop(t)
+	fd, peer := tcpPair(t)
+	s := &spent{}
+	s.c = mustAdopt(t, l, fd, &hooks{readable: func(c *Conn) {
+		c.Close()
+		l.Spend(s)
+		if s.told != 0 {
+			t.Error("it was given back inside the turn")
+		}
+	}})
+	_, _ = peer.Write([]byte("x"))
+	for end := time.Now().Add(patience); s.told == 0 && time.Now().Before(end); {
+		l.round(10)
+	}
+	l.round(0)
+	if s.told != 1 || !s.free {
+		t.Errorf("told %d times, the connection has forgotten its handler: %v", s.told, s.free)
+	}
+}

@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,6 +51,7 @@ type Loop struct {
 	ready   []ref // connections that asked for another turn
 	closed  []*Conn
 	free    []*Conn
+	spent   []Spent
 	gen     int32
 	tickets tickets
 
@@ -59,8 +59,8 @@ type Loop struct {
 	coroutines []*coroutine // idle ones
 
 	mu       sync.Mutex
-	posted   []func()
-	spare    []func()
+	posted   []post
+	spare    []post
 	queued   atomic.Bool // posted is not empty
 	asleep   atomic.Bool // in epoll_wait, or about to be
 	stopping bool
@@ -77,12 +77,30 @@ type Loop struct {
 	Stats LoopStats
 }
 
+// post is what another goroutine asks of a loop: to call a function, or to take a connection.
+type post struct {
+	f      func()
+	adopt  func(l *Loop, fd int, remote netip.AddrPort) // f is nil
+	fd     int32
+	remote netip.AddrPort
+}
+
+// Spent is an owner's value that is of no use any more, such as a connection's handler, and may be used again once nobody
+// can hold it.
+type Spent interface {
+	OnSpent(l *Loop) // the round has ended, and no connection that was closed in it has a handler any more
+}
+
+// Spend has s told when the round has ended. On the loop only.
+func (l *Loop) Spend(s Spent) { l.spent = append(l.spent, s) }
+
 // Slots of Loop.Local.
 const (
 	LocalExchanges = iota
 	LocalSessions
 	LocalLog
 	LocalDatagrams
+	LocalArrivals
 	localSlots
 )
 
@@ -247,10 +265,12 @@ func (l *Loop) sleep() int {
 
 // Post runs f on the loop, soon. From any goroutine; f must not block. A panic in f is counted and ends nothing else: whose
 // connection it was about, f alone knows.
-func (l *Loop) Post(f func()) {
+func (l *Loop) Post(f func()) { l.post(post{f: f}) }
+
+func (l *Loop) post(p post) {
 	l.mu.Lock()
 	defer l.mu.Unlock() // after the wake-up: the number of wakeFD may be another descriptor's once the loop has ended
-	l.posted = append(l.posted, f)
+	l.posted = append(l.posted, p)
 	l.queued.Store(true)
 	if l.asleep.CompareAndSwap(true, false) {
 		one := [8]byte{1}
@@ -260,16 +280,20 @@ func (l *Loop) Post(f func()) {
 
 func (l *Loop) runPosted() {
 	l.mu.Lock()
-	fs := l.posted
+	ps := l.posted
 	l.posted = l.spare[:0]
 	l.queued.Store(false)
 	l.mu.Unlock()
-	for i, f := range fs {
-		l.guard(nil, f)
-		fs[i] = nil
+	for i := range ps {
+		if p := ps[i]; p.f != nil {
+			l.guard(nil, p.f)
+		} else {
+			l.take(p)
+		}
+		ps[i] = post{}
 		l.endTurn()
 	}
-	l.spare = fs
+	l.spare = ps
 }
 
 // Stop ends Run after the present turn and closes every connection. From any goroutine.
@@ -593,7 +617,8 @@ func (l *Loop) drop(c *Conn) {
 	}
 }
 
-// recycle makes the values of connections that were closed in this turn available again.
+// recycle makes the values of connections that were closed in this round available again, and then what its owners had
+// spent.
 func (l *Loop) recycle() {
 	for i, c := range l.closed {
 		c.handler, c.tls = nil, nil
@@ -604,6 +629,11 @@ func (l *Loop) recycle() {
 		l.closed[i] = nil
 	}
 	l.closed = l.closed[:0]
+	for i, s := range l.spent {
+		s.OnSpent(l)
+		l.spent[i] = nil
+	}
+	l.spent = l.spent[:0]
 }
 
 // Each calls f with the handler of every open connection; f may close any. For drains, not for the usual path.
@@ -633,12 +663,15 @@ func (l *Loop) Some(from, n int, f func(Handler) bool) (next int) {
 // connection is closed.
 func (l *Loop) Give(fd int, remote netip.AddrPort, adopt func(l *Loop, fd int, remote netip.AddrPort)) {
 	l.Stats.Pending.Add(1)
-	l.Post(func() {
-		l.Stats.Pending.Add(-1)
-		l.given = int32(fd)
-		defer l.taken(fd)
-		adopt(l, fd, remote)
-	})
+	l.post(post{adopt: adopt, fd: int32(fd), remote: remote})
+}
+
+// take has what Give brought adopted.
+func (l *Loop) take(p post) {
+	l.Stats.Pending.Add(-1)
+	l.given = p.fd
+	defer l.taken(int(p.fd))
+	p.adopt(l, int(p.fd), p.remote)
 }
 
 // taken ends a connection whose adoption panicked: nobody else knows of it.
@@ -657,56 +690,4 @@ func (l *Loop) taken(fd int) {
 		l.conns[fd].flags |= flagPanicked
 		l.conns[fd].Abort()
 	}
-}
-
-// Dial starts a connection to addr; h.OnConnect follows, never from inside Dial. timeout bounds it.
-func (l *Loop) Dial(addr netip.AddrPort, timeout time.Duration, h Connector) (*Conn, *Error) {
-	fd, e := socket(!addr.Addr().Unmap().Is4())
-	if e != 0 {
-		return nil, ErrNoDescriptor
-	}
-	setsockopt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	if e := connect(fd, addr); e != 0 && e != syscall.EINPROGRESS {
-		closeFD(fd)
-		return nil, ErrRefused
-	}
-	c, err := l.register(fd, h, flagConnecting|flagOut)
-	if err != nil {
-		closeFD(fd)
-		return nil, ErrNoDescriptor
-	}
-	c.remote = addr
-	c.SetDeadline(l.now + int64(timeout))
-	return c, nil
-}
-
-// connected leads the first event of a dialled connection.
-func (c *Conn) connected(ev uint32) {
-	if ev&unix.EPOLLERR != 0 || ev&unix.EPOLLHUP != 0 && ev&unix.EPOLLOUT == 0 {
-		c.connectFailed(ErrRefused)
-		return
-	}
-	if ev&unix.EPOLLOUT == 0 {
-		return
-	}
-	c.flags &^= flagConnecting
-	c.SetDeadline(0)
-	if ev&unix.EPOLLRDHUP != 0 {
-		c.flags |= flagHup
-	}
-	if ev&(unix.EPOLLIN|unix.EPOLLRDHUP) != 0 {
-		c.flags |= flagReadable
-	}
-	c.Flush()
-	c.handler.(Connector).OnConnect(c, nil)
-	c.settle()
-	if c.flags&(flagClosed|flagReadable) == flagReadable {
-		c.Again()
-	}
-}
-
-func (c *Conn) connectFailed(err *Error) {
-	h := c.handler.(Connector)
-	c.Close()
-	h.OnConnect(c, err)
 }

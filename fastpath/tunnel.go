@@ -53,7 +53,15 @@ const (
 // Join makes a tunnel of two connected connections of the same loop; unread input of either goes first. From here on both
 // belong to the tunnel.
 func Join(a, b *Conn, idle, half time.Duration, end TunnelEnd) *Tunnel {
-	t := &Tunnel{a: a, b: b, idle: idle, half: half, end: end, last: a.loop.now, began: a.loop.now, use: a.loop.sockmapUse}
+	t := new(Tunnel)
+	t.Join(a, b, idle, half, end)
+	return t
+}
+
+// Join is the function Join for a value of the caller's, such as a part of its end. It may join others once the round is
+// over in which OnTunnelEnd came (Loop.Spend).
+func (t *Tunnel) Join(a, b *Conn, idle, half time.Duration, end TunnelEnd) {
+	*t = Tunnel{a: a, b: b, idle: idle, half: half, end: end, last: a.loop.now, began: a.loop.now, use: a.loop.sockmapUse}
 	t.ab.from, t.ab.to = a, b
 	t.ba.from, t.ba.to = b, a
 	a.ReadAhead(true) // until its bytes are spliced, or the kernel moves them
@@ -65,7 +73,6 @@ func Join(a, b *Conn, idle, half time.Duration, end TunnelEnd) *Tunnel {
 	a.wakeTunnel()
 	b.wakeTunnel()
 	t.askSockmap()
-	return t
 }
 
 // wakeTunnel asks for a first turn where there may be something to move; a connection of which nothing is known tells of it
@@ -75,6 +82,9 @@ func (c *Conn) wakeTunnel() {
 		c.Again()
 	}
 }
+
+// Preceded tells that n bytes of a's were given to b before both were joined, so that they count.
+func (t *Tunnel) Preceded(n int) { t.ab.copied += int64(n) }
 
 // Bytes is how many bytes each way have been delivered: from a to b, and from b to a.
 // While the kernel moves them it is asked, by a system call.

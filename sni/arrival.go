@@ -86,6 +86,7 @@ func (a *arrival) decide(c *fastpath.Conn, b []byte) {
 	case PassThrough:
 		a.wakeNormally(c)
 		d.passThrough(c, v.Host, a.accept)
+		sparesOf(c.Loop()).release(a) // the passage is c's handler, and nothing of a is out
 	case Terminate:
 		a.wakeNormally(c)
 		a.terminate(c, v)

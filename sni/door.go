@@ -16,10 +16,11 @@ import (
 type Door struct {
 	DoorConfig
 	listener *listener
-	tls      atomic.Pointer[l7.Handshakes] // of hosts without a policy for client certificates
-	shedding atomic.Int32                  // loops that are looking for idle connections
-	accepted *l7.Accepted                  // what all connections have in common that need no look at their first bytes
-	next     atomic.Uint32                 // breaks ties round robin
+	tls      atomic.Pointer[l7.Handshakes]             // of hosts without a policy for client certificates
+	shedding atomic.Int32                              // loops that are looking for idle connections
+	accepted *l7.Accepted                              // what all connections have in common that need no look at their first bytes
+	next     atomic.Uint32                             // breaks ties round robin
+	taker    func(*fastpath.Loop, int, netip.AddrPort) // adopt, bound once
 	Stats    DoorStats
 }
 
@@ -59,6 +60,7 @@ type DoorStats struct {
 // NewDoor makes a door; Listen opens it.
 func NewDoor(c DoorConfig) *Door {
 	d := &Door{DoorConfig: c}
+	d.taker = d.adopt
 	if d.Limits == nil {
 		d.Limits = func() *Limits { return defaultLimits }
 	}
@@ -134,7 +136,7 @@ func (d *Door) place(fd int, remote netip.AddrPort) {
 			best, least = l, load
 		}
 	}
-	best.Give(fd, remote, d.adopt)
+	best.Give(fd, remote, d.taker)
 }
 
 // shed has the loops close idle connections, about n in all. One search at a time is enough.
@@ -173,7 +175,8 @@ func (d *Door) adopt(l *fastpath.Loop, fd int, remote netip.AddrPort) {
 		d.HTTP.Serve(c, d.accepted)
 		return
 	}
-	a := &arrival{door: d, accept: d.accepted}
+	a := sparesOf(l).arrival()
+	a.door, a.accept = d, d.accepted
 	c.SetHandler(a)
 	if policy != nil {
 		a.awaitProxy(c, policy)

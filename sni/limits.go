@@ -14,6 +14,8 @@ const (
 	helloExtensionsMax = 128      // browsers send about 20; each is compared with all before it
 	serverNameBytesMax = 255      // a DNS name with its last dot has 254
 
+	sparesMax = 256 // arrivals, and passages, that a loop keeps for reuse
+
 	proxyV1BytesMax = 107  // the longest line that the protocol allows, with CRLF
 	proxyV2BytesMax = 4096 // with the fixed part, unless Limits says otherwise; the protocol would allow 64 KiB of vectors
 )

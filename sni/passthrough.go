@@ -30,6 +30,7 @@ type passage struct {
 	local   netip.AddrPort      // what the client connected to; invalid: the connection tells
 	began   int64
 
+	tunnel fastpath.Tunnel // once joined
 	tries  int
 	most   int // tries
 	joined bool
@@ -39,7 +40,8 @@ type passage struct {
 // passThrough leads an untouched connection to an endpoint of the host's pass-through cluster.
 func (d *Door) passThrough(c *fastpath.Conn, h *route.Host, a *l7.Accepted) {
 	d.Stats.Passed.Add(1)
-	p := &passage{door: d, cluster: h.Passthrough, client: c, most: passTries, header: h.PassthroughProxy()}
+	p := sparesOf(c.Loop()).passage()
+	p.door, p.cluster, p.client, p.most, p.header = d, h.Passthrough, c, passTries, h.PassthroughProxy()
 	p.begin(a)
 }
 
@@ -53,7 +55,8 @@ func (d *Door) forward(c *fastpath.Conn, a *l7.Accepted) {
 	}
 	s.Stats.Begun.Add(1)
 	s.Stats.Active.Add(1)
-	p := &passage{door: d, cluster: s.Upstream, client: c, most: passTriesMax, header: s.ProxyTo, service: s}
+	p := sparesOf(c.Loop()).passage()
+	p.door, p.cluster, p.client, p.most, p.header, p.service = d, s.Upstream, c, passTriesMax, s.ProxyTo, s
 	switch {
 	case s.NoRetry:
 		p.most = 1
@@ -83,11 +86,19 @@ func (p *passage) dial() {
 		}
 		p.tried[p.tries], p.endpoint = e, e
 		p.tries++
-		backend, err := e.Dial(l, (*passageBackend)(p), p.connectTimeout())
-		if err == nil {
-			p.backend = backend
-			return
+		first := p.client.Buffered() // the hello; a service's client may yet have to be spoken to
+		if p.header != 0 {
+			first = nil // the header comes before it
 		}
+		backend, sent, err := e.Dial(l, (*passageBackend)(p), p.connectTimeout(), first)
+		if err != nil {
+			continue
+		}
+		if p.backend = backend; sent > 0 {
+			p.client.Discard(sent)
+			p.connected(backend, sent)
+		}
+		return
 	}
 	p.door.Stats.PassErrors.Add(1)
 	p.client.Abort()
@@ -114,23 +125,31 @@ type passageBackend passage
 // OnConnect implements fastpath.Connector.
 func (b *passageBackend) OnConnect(c *fastpath.Conn, err *fastpath.Error) {
 	p := (*passage)(b)
-	p.backend = nil
 	if err != nil {
+		p.backend = nil
 		p.endpoint.Failed(c.Loop(), err)
 		p.dial()
 		return
 	}
+	p.introduce(c)
+	p.connected(c, 0)
+}
+
+// connected joins the client with its backend, which was sent so many of the client's bytes already.
+func (p *passage) connected(c *fastpath.Conn, sent int) {
+	p.backend = nil
 	p.endpoint.Connected(c.Loop())
 	p.endpoint.TunnelBegan()
 	p.joined = true
 	p.door.Stats.Tunnels.Add(1)
-	p.introduce(c)
 	s := p.door.HTTP.Router.Settings()
 	idle := s.TunnelIdle
 	if p.service != nil {
 		idle = p.service.Idle
 	}
-	t := fastpath.Join(p.client, c, idle, s.HalfCloseTimeout, p)
+	t := &p.tunnel
+	t.Join(p.client, c, idle, s.HalfCloseTimeout, p)
+	t.Preceded(sent)
 	t.SetSockmap(p.endpoint.Sockmap())
 }
 
@@ -182,7 +201,9 @@ func (p *passage) OnTunnelEnd(t *fastpath.Tunnel, err *fastpath.Error) {
 	p.endpoint.TunnelEnded()
 	p.door.Stats.Tunnels.Add(-1)
 	received, sent := t.Bytes()
+	l := p.client.Loop()
 	p.ended(received, sent, err)
+	l.Spend(p)
 }
 
 // ended counts and logs a connection of a TCP service. The client's connection is closed.

@@ -89,3 +89,51 @@ func TestTunnelsCountForBalancing(t *testing.T) {
 	pass(2)
 	counts(3, 3) // all but one to the one that lost its own
 }
+
+// TestPassagesAreUsedAgain: connections that follow each other share the values that lead them, and what is kept of one
+// that is over holds nothing of it.
+func TestPassagesAreUsedAgain(t *testing.T) {
+	h := open(t, true, func(*Limits) {})
+	b := newPassBackend(t)
+	h.serve(&route.Config{
+		Hosts: []*route.VirtualHost{{Name: "shop.example.com", Passthrough: "shop"}},
+		Clusters: []*route.Cluster{{ID: "shop", Endpoints: []upstream.Address{{Addr: b.Addr().(*net.TCPAddr).AddrPort()}},
+			Settings: upstream.Settings{AllowLoopback: true}}},
+	})
+	hello := string(shopHello11(t))
+	kept := func() (arrivals, passages int) {
+		for _, l := range h.door.Loops {
+			done := make(chan struct{})
+			l.Post(func() {
+				defer close(done)
+				s := sparesOf(l)
+				arrivals, passages = arrivals+len(s.arrivals), passages+len(s.passages)
+				for _, a := range s.arrivals {
+					if *a != (arrival{}) {
+						t.Errorf("an arrival is kept with %+v", *a)
+					}
+				}
+				for _, p := range s.passages {
+					if *p != (passage{}) {
+						t.Errorf("a passage is kept with %+v", *p)
+					}
+				}
+			})
+			<-done
+		}
+		return arrivals, passages
+	}
+	const rounds = 12
+	for range rounds {
+		h.dial("127.0.0.1").send(hello)
+		h.eventually("the tunnel", func() bool { return h.door.Stats.Tunnels.Load() == 1 })
+		h.eventually("the backend's connection", func() bool { return b.open() == 1 })
+		b.closeAll()
+		h.eventually("its end", func() bool { return h.door.Stats.Tunnels.Load() == 0 })
+		h.eventually("all connections' end", func() bool { return h.open() == 0 })
+	}
+	loops := len(h.door.Loops)
+	if a, p := kept(); a == 0 || p == 0 || a > loops || p > loops {
+		t.Errorf("%d connections, one after the other, on %d loops left %d arrivals and %d passages", rounds, loops, a, p)
+	}
+}

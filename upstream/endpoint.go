@@ -87,17 +87,18 @@ func (e *Endpoint) Gone() bool { return e.removed.Load() }
 // Cluster is the cluster that e belongs to, or belonged to.
 func (e *Endpoint) Cluster() *Cluster { return e.cluster }
 
-// Dial starts a raw connection for a tunnel; h.OnConnect follows, and the caller passes on how it went by Connected or
-// Failed. A tunnel that balancers shall count calls TunnelBegan and TunnelEnded. timeout 0: the cluster's.
-func (e *Endpoint) Dial(l *fastpath.Loop, h fastpath.Connector, timeout time.Duration) (*fastpath.Conn, *fastpath.Error) {
+// Dial starts a raw connection for a tunnel, and sends first if that is possible at once (fastpath.Loop.DialSending): sent >
+// 0 means that it is connected. Else h.OnConnect follows. The caller passes on how it went by Connected or Failed; what is
+// answered here as an error is counted already. A tunnel that balancers shall count calls TunnelBegan and TunnelEnded.
+// timeout 0: the cluster's.
+func (e *Endpoint) Dial(l *fastpath.Loop, h fastpath.Connector, timeout time.Duration, first []byte) (c *fastpath.Conn, sent int, err *fastpath.Error) {
 	if timeout <= 0 {
 		timeout = e.cluster.current.Load().ConnectTimeout
 	}
-	c, err := l.Dial(e.addr, timeout, h)
-	if err != nil {
+	if c, sent, err = l.DialSending(e.addr, timeout, h, first); err != nil {
 		e.Failed(l, err)
 	}
-	return c, err
+	return c, sent, err
 }
 
 // Answered tells how an exchange with e went: bad is a status of 500 and more, a cut or a timeout. On loop l.

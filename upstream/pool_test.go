@@ -489,7 +489,7 @@ func TestUnreachable(t *testing.T) {
 		if s, ready, err := e.Open(env.Loops[0], c, OpenOptions{}); s != nil || ready || err != fastpath.ErrRefused {
 			t.Errorf("stream %v, ready %v, error %v", s, ready, err)
 		}
-		if c, err := e.Dial(env.Loops[0], nil, 0); c != nil || err != fastpath.ErrRefused {
+		if c, _, err := e.Dial(env.Loops[0], nil, 0, nil); c != nil || err != fastpath.ErrRefused {
 			t.Errorf("connection %v, error %v", c, err)
 		}
 	})
@@ -525,7 +525,7 @@ func TestDial(t *testing.T) {
 	l, first, second := env.Loops[0], c.current.Load().ready[0], c.current.Load().ready[1]
 	tunnel := &side{caller: get("/"), ready: make(chan struct{})}
 	on(t, l, func() {
-		if _, err := first.Dial(l, tunnel, 0); err != nil {
+		if _, _, err := first.Dial(l, tunnel, 0, nil); err != nil {
 			t.Error(err)
 		}
 	})
