@@ -77,13 +77,13 @@ func startProxyLogging(t testing.TB, accessLog io.Writer, manifests string, flag
 		t.Fatal(err)
 	}
 	p.proxy = made
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := made.start(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if ctx.Err() != nil {
-		t.Fatal("no snapshot within 10 s")
+		t.Fatal("no snapshot within 30 s")
 	}
 	t.Cleanup(made.stop)
 	return p

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"crypto/tls"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -462,4 +466,114 @@ func headers(list ...string) func(*testing.T, *oracleWorld) {
 			}
 		}
 	}
+}
+
+// noToken: a name that is no token is 400 here, whatever is set, and no backend hears of it. nginx drops the field, or passes it on:
+// then it is the backend that refuses it.
+func noToken(passed bool) func(*testing.T, *oracleWorld) {
+	return func(t *testing.T, w *oracleWorld) {
+		for _, field := range []string{"X(Y: 1", "X/Y: 1", "X\"Y: 1", "X\xe9Y: 1"} {
+			ours, theirs := w.send(t, w.ours, []string{"/", field}), w.send(t, w.theirs, []string{"/", field})
+			if ours.status != 400 || ours.body != "400 Bad Request\n" { // the proxy's own page, which no backend sent
+				t.Errorf("%q: %d %q", field, ours.status, ours.body)
+			}
+			if refused := theirs.status == 400 && !strings.Contains(theirs.body, "nginx"); refused != passed || !passed && theirs.status != 200 {
+				t.Errorf("%q: nginx answers %d %q", field, theirs.status, theirs.body)
+			}
+		}
+	}
+}
+
+// sayBack answers in HTTP/1.0, until the close, with the bytes of the request.
+func sayBack(c *net.TCPConn) {
+	heard := new(bytes.Buffer)
+	r, err := http.ReadRequest(bufio.NewReader(io.TeeReader(c, heard)))
+	if err != nil {
+		return
+	}
+	_, _ = io.Copy(io.Discard, r.Body)
+	_, _ = io.WriteString(c, "HTTP/1.0 200 OK\r\nServer: old\r\n\r\n"+heard.String())
+}
+
+// inHTTP10 is what a backend of HTTP/1.0 hears, byte for byte; but that the order of fields means nothing, and that those about
+// the client are another row's.
+func inHTTP10(t *testing.T, w *oracleWorld, address string) (heard string) {
+	c := w.caller(address)
+	defer c.hangUp()
+	for _, text := range []string{
+		"GET /a%20b?c HTTP/1.1\r\nHost: HOST\r\nAccept: a, b\r\nTE: trailers\r\nConnection: TE, keep-alive\r\n\r\n",
+		"POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\n\r\nhello",
+		"POST / HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\n\r\n",
+		"PUT /b HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
+		"POST / HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"GET / HTTP/1.1\r\nHost: HOST\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+		"GET / HTTP/1.0\r\nHost: HOST\r\n\r\n",
+	} {
+		a, err := c.call(strings.ReplaceAll(text, "HOST", w.host))
+		if err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		head, body, _ := strings.Cut(a.body, "\r\n\r\n")
+		lines := slices.DeleteFunc(strings.Split(head, "\r\n"), func(l string) bool { return strings.HasPrefix(l, "X-") })
+		slices.Sort(lines[1:])
+		heard += fmt.Sprintf("%d %q %q\n", a.status, lines, body)
+	}
+	return heard
+}
+
+// bothOrders are the suites that are chosen of two, offered one way and the other.
+func bothOrders(t *testing.T, w *oracleWorld, address string) string {
+	const weak, strong = tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+	return fmt.Sprintf("%x %x", chosenSuite(t, w, address, weak, strong), chosenSuite(t, w, address, strong, weak))
+}
+
+// clientOrder: what nginx leaves to the client, this proxy decides.
+func clientOrder(t *testing.T, w *oracleWorld) {
+	if ours, theirs := w.both(func(address string) string { return bothOrders(t, w, address) }); ours != "c02b c02b" || theirs != "c02b c02c" {
+		t.Errorf("%q, nginx %q", ours, theirs)
+	}
+}
+
+// chosenSuite offers two suites of TLS 1.2 in this order, which crypto/tls has no say for: its ClientHello is changed on its way.
+func chosenSuite(t *testing.T, w *oracleWorld, address string, first, second uint16) uint16 {
+	t.Helper()
+	near, far := net.Pipe()
+	defer near.Close()
+	config := w.config()
+	config.MaxVersion, config.CipherSuites = tls.VersionTLS12, []uint16{first, second}
+	go func() {
+		_ = tls.Client(near, config).Handshake()
+	}()
+	hello := make([]byte, 5, 1024)
+	_, err := io.ReadFull(far, hello)
+	if err == nil {
+		hello = append(hello, make([]byte, binary.BigEndian.Uint16(hello[3:]))...)
+		_, err = io.ReadFull(far, hello[5:])
+	}
+	_ = far.Close()
+	suite := func(a, b uint16) []byte {
+		return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, a), b)
+	}
+	if at := bytes.Index(hello, suite(second, first)); at > 0 {
+		copy(hello[at:], suite(first, second))
+	}
+	if err != nil || bytes.Count(hello, suite(first, second)) != 1 {
+		t.Fatalf("no hello with the suites %x and %x: %v, %x", first, second, err, hello)
+	}
+	c, err := net.DialTimeout("tcp", address, callTimeout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(callTimeout))
+	_, _ = c.Write(hello)
+	answer := make([]byte, 5+4+2+32+1)
+	if _, err := io.ReadFull(c, answer); err != nil || answer[0] != 22 || answer[5] != 2 {
+		t.Fatalf("no ServerHello: %v, %x", err, answer)
+	}
+	rest := make([]byte, int(answer[len(answer)-1])+2)
+	if _, err := io.ReadFull(c, rest); err != nil {
+		t.Fatal(err)
+	}
+	return binary.BigEndian.Uint16(rest[len(rest)-2:])
 }

@@ -69,6 +69,8 @@ func TestOracleFields(t *testing.T) { runOracle(t, oracleFields()) }
 func oracleFields() map[string]oracleRow {
 	const redirects = `proxy_redirect http://in.example/ http://out.example/app/; location / { PASS; }`
 	const tells = "GET"
+	oddLines := []string{"X.y:", "X!a:", "A_b:", "X^y:", "X-A:"}
+	oddNames := [][]string{{"/", "X.Y: 1", "X!a: 2", "A_b: 3", "X-A: 4"}, {"/", "x^y: 1"}, {"/", "X Y: 1"}, {"/", "X\x01Y: 1"}, {"/", "X\x7fY: 1"}, {"/", "X.Y : 1"}, {"/", ": 1"}}
 	id, team := []string{"X-Request-Id:"}, []string{"X-Team"}
 	return map[string]oracleRow{
 		"x-forwarded-prefix": {nginx: `location ~* "^/app(/|$)(.*)" { rewrite "(?i)/app(/|$)(.*)" /$2 break; proxy_set_header X-Forwarded-Prefix "/app"; PASS; } location / { return 404; }`, path: "/app(/|$)(.*)",
@@ -92,6 +94,9 @@ func oracleFields() map[string]oracleRow {
 		"proxy-add-original-uri-header":      {nginx: `location / { proxy_set_header X-Original-URI $request_uri; PASS; }`, keys: said("proxy-add-original-uri-header", "true"), lines: []string{"X-Original-Uri:"}, requests: [][]string{{"/a%20b?c=%2f"}, {"/", "X-Original-URI: /evil"}}},
 		"enable-underscores-in-headers":      {nginx: `underscores_in_headers on; location / { PASS; }`, keys: said("enable-underscores-in-headers", "true"), lines: []string{"A_b:", "A-B:"}, requests: [][]string{{"/", "A_b: 1"}, {"/", "a-b: 2", "a_b: 3"}}},
 		"enable-underscores-in-headers off":  {lines: []string{"A_b:", "A-B:"}, requests: [][]string{{"/", "A_b: 1"}, {"/", "a-b: 2", "a_b: 3"}}},
+		"ignore-invalid-headers":             {nginx: `ignore_invalid_headers off; location / { PASS; }`, keys: said("ignore-invalid-headers", "false"), lines: oddLines, requests: oddNames, check: noToken(true)},
+		"ignore-invalid-headers on":          {nginx: `ignore_invalid_headers on; location / { PASS; }`, keys: said("ignore-invalid-headers", "true"), lines: oddLines, requests: oddNames, check: noToken(false)},
+		"ignore-invalid-headers unsaid":      {lines: oddLines, requests: oddNames},
 		"server-tokens":                      {nginx: `server_tokens on; return 301 https://new.example;`, annotations: said("permanent-redirect", "https://new.example"), keys: said("server-tokens", "true"), requests: targets("/"), check: serverNames("sluice", "nginx/1.22.1")},
 		"server-tokens off":                  {nginx: `server_tokens off; return 301 https://new.example;`, annotations: said("permanent-redirect", "https://new.example"), keys: said("server-tokens", "false"), requests: targets("/"), check: serverNames("", "nginx")},
 		"fields of a connection":             {lines: []string{"Connection:", "Keep-Alive:", "Te:", "Upgrade:", "X-A:"}, requests: [][]string{{"/", "Connection: keep-alive", "X-A: 1"}, {"/", "Connection: close"}}},

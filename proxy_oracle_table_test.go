@@ -85,6 +85,7 @@ func newWorldPorts(t *testing.T) *worldPorts {
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nA\x00b: c\r\nContent-Length: 0\r\n\r\n")
 		}
 	}).port()
+	w.ports["RAW"] = newRawBackend(t, sayBack).port()
 	w.ports["DEAF"] = deafBackend(t, w.ended)
 	w.secure(t)
 	t.Cleanup(func() { close(w.ended) })

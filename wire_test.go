@@ -260,6 +260,7 @@ func wireTable() map[string][]wireCase {
 			"blank before colon": get("A : b\r\n"), "no colon": get("AAA\r\n"), "empty name": get(": b\r\n"), "parentheses": get("X(A): b\r\n"),
 			"blank in name": get("X A: b\r\n"), "non-ASCII": get("X\xc3\xa4: b\r\n"),
 		}),
+		"odd names":  passed(map[string][2]string{"dropped": {get("A.B: c\r\nX!Forwarded!For: 1.2.3.4\r\nD: e\r\n"), got("GET / HTTP/1.1", "D: e\r\n", "\r\n")}}),
 		"underscore": passed(map[string][2]string{"dropped": {get("A_B: c\r\nX_Forwarded_For: 1.2.3.4\r\nD: e\r\n"), got("GET / HTTP/1.1", "D: e\r\n", "\r\n")}}),
 		"request line": append(append(refused("400", map[string]string{
 			"two blanks": "GET  / HTTP/1.1\r\n" + host + "\r\n", "trailing blank": "GET / HTTP/1.1 \r\n" + host + "\r\n", "0.9": "GET /\r\n\r\n",

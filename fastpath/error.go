@@ -16,30 +16,31 @@ func (f Fault) String() string { return [...]string{"proxy", "client", "backend"
 type Kind uint8
 
 const (
-	KindNone         Kind = iota
-	KindMalformed         // bytes that are not what the protocol allows
-	KindUnsupported       // well formed, but a coding that we do not implement (501)
-	KindVersion           // an HTTP version that we do not speak (505)
-	KindMethod            // a method that a proxy of this kind does not serve (405)
-	KindExpectation       // an Expect other than 100-continue (417)
-	KindUpgrade           // a WebSocket version that is not 13 (426)
-	KindURITooLong        // request line over its limit (414)
-	KindHeadTooLarge      // header block over its limit (431 from a client, 502 from a backend)
-	KindBodyTooLarge      // body over its limit (413)
-	KindTimeout           // a deadline passed
-	KindTooSlow           // a peer under its minimum rate
-	KindRefused           // connection refused, unreachable, or not allowed to be dialled
-	KindNoEndpoint        // a cluster without a usable endpoint (503)
-	KindReset             // connection reset
-	KindEOF               // connection ended where more was promised
-	KindOverload          // a bound of ours is reached (503)
-	KindTLS               // handshake or record failure
-	KindCancelled         // the client left (499)
-	KindInternal          // a defect of ours (500)
+	KindNone           Kind = iota
+	KindMalformed           // bytes that are not what the protocol allows
+	KindUnsupported         // well formed, but a coding that we do not implement (501)
+	KindVersion             // an HTTP version that we do not speak (505)
+	KindMethod              // a method that a proxy of this kind does not serve (405)
+	KindExpectation         // an Expect other than 100-continue (417)
+	KindUpgrade             // a WebSocket version that is not 13 (426)
+	KindURITooLong          // request line over its limit (414)
+	KindHeadTooLarge        // header block over its limit (431 from a client, 502 from a backend)
+	KindBodyTooLarge        // body over its limit (413)
+	KindLengthRequired      // a body that only its own end delimits, where its length has to be told first (411)
+	KindTimeout             // a deadline passed
+	KindTooSlow             // a peer under its minimum rate
+	KindRefused             // connection refused, unreachable, or not allowed to be dialled
+	KindNoEndpoint          // a cluster without a usable endpoint (503)
+	KindReset               // connection reset
+	KindEOF                 // connection ended where more was promised
+	KindOverload            // a bound of ours is reached (503)
+	KindTLS                 // handshake or record failure
+	KindCancelled           // the client left (499)
+	KindInternal            // a defect of ours (500)
 )
 
 var kindNames = [...]string{"none", "malformed", "unsupported", "version", "method", "expectation", "upgrade", "uri_too_long",
-	"head_too_large", "body_too_large", "timeout", "too_slow", "refused", "no_endpoint", "reset", "eof", "overload", "tls",
+	"head_too_large", "body_too_large", "length_required", "timeout", "too_slow", "refused", "no_endpoint", "reset", "eof", "overload", "tls",
 	"cancelled", "internal"}
 
 func (k Kind) String() string { return kindNames[k] }

@@ -41,6 +41,7 @@ type forward struct {
 	interim   bool   // an interim head has gone to the client: nothing can be repeated
 	expecting bool   // the backend's time runs
 	copying   bool   // there was no pipe for a splice: bodies are copied
+	http10    bool   // the request goes in HTTP/1.0: its body has a length, and nothing is upgraded
 	retrying  bool   // the exchange is among the cluster's retries
 	pacing    bool   // the response waits until limit-rate lets it go on
 
@@ -83,7 +84,14 @@ func (x *Exchange) forward() {
 		return
 	}
 	x.choose()
-	if x.Req.Upgrade != nil && x.fwd.cluster.HTTP2() && !x.Req.Connect && !x.Req.WebSocket() {
+	http2 := f.cluster.HTTP2()
+	f.http10 = x.Route.Policy.HTTP10 && !http2
+	switch {
+	case x.Req.Upgrade == nil:
+	case f.http10 && x.Req.Connect:
+		x.failed(errUpgradeIn10)
+		return
+	case f.http10, http2 && !x.Req.Connect && !x.Req.WebSocket():
 		x.Req.Upgrade = nil // a wish that a server may ignore (RFC 9110 7.8): curl's for h2c
 	}
 	x.Describe()
@@ -99,7 +107,7 @@ func (x *Exchange) forward() {
 	} else if err := x.admitBody(); err != nil {
 		x.failed(err)
 		return
-	} else if x.Route.Policy.BufferRequest && x.Req.Upgrade == nil && !x.grpc {
+	} else if x.Route.Policy.BufferRequest && x.Req.Upgrade == nil && !x.grpc || x.lacksLength() {
 		x.stage = stageCollect
 		x.collect()
 		return
@@ -118,7 +126,11 @@ func (x *Exchange) admitBody() *fastpath.Error {
 // collect buffers the request's body until it is complete or the buffer is full; then a backend is asked.
 func (x *Exchange) collect() {
 	f := &x.fwd
-	for most := x.Settings.RequestBuffer; len(f.body) < most; {
+	most := x.Settings.RequestBuffer
+	if x.lacksLength() {
+		most++ // one byte more tells a body that fits from one that does not
+	}
+	for len(f.body) < most {
 		b, err := x.client.ReadBody(most - len(f.body))
 		if err == fastpath.ErrWouldBlock {
 			return
@@ -133,8 +145,18 @@ func (x *Exchange) collect() {
 		}
 		f.body = append(f.body, b...)
 	}
+	if x.lacksLength() {
+		if !f.bodyEnd {
+			x.failed(errLengthUnknown)
+			return
+		}
+		x.Req.Framing, x.Req.ContentLength = wire.FramingLength, int64(len(f.body))
+	}
 	x.connect()
 }
+
+// lacksLength tells whether the request's body has to be complete before its head can be written: HTTP/1.0 knows no chunks.
+func (x *Exchange) lacksLength() bool { return x.fwd.http10 && x.Req.Framing == wire.FramingChunked }
 
 // connect picks an endpoint and asks for a session to it. What cannot be had at once comes back by OnStream.
 func (x *Exchange) connect() {
@@ -170,6 +192,7 @@ func (x *Exchange) connect() {
 	timeout = x.within(timeout)
 	s, ready, err := e.Open(x.loop, x, upstream.OpenOptions{
 		Fresh:          f.tries > f.base+1, // an attempt after a failure does not try its luck with another idle session
+		HTTP10:         f.http10,
 		NonIdempotent:  !idempotent(x.Req.Method),
 		ConnectTimeout: timeout,
 		Head:           &x.Settings.ResponseLimits,

@@ -39,6 +39,7 @@ type Policy struct {
 	ReadTimeout    time.Duration // proxy-read-timeout: between two reads from the backend
 	SendTimeout    time.Duration // proxy-send-timeout: between two writes to the backend
 	Timeout        time.Duration // request-timeout: from a request's head to its answer's end; 0: none
+	HTTP10         bool          // proxy-http-version: 1.0: backends of HTTP/1 are asked in HTTP/1.0
 	Tries          int           // proxy-next-upstream-tries: attempts in all; 0: unlimited
 	TriesTimeout   time.Duration // proxy-next-upstream-timeout; 0: none
 	NextUpstream   NextUpstream

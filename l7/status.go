@@ -19,18 +19,19 @@ func statusOf(e *fastpath.Error) int {
 }
 
 var clientStatus = statusTable(http.StatusBadRequest, map[fastpath.Kind]int{
-	fastpath.KindUnsupported:  http.StatusNotImplemented,
-	fastpath.KindVersion:      http.StatusHTTPVersionNotSupported,
-	fastpath.KindMethod:       http.StatusMethodNotAllowed,
-	fastpath.KindExpectation:  http.StatusExpectationFailed,
-	fastpath.KindUpgrade:      http.StatusUpgradeRequired,
-	fastpath.KindURITooLong:   http.StatusRequestURITooLong,
-	fastpath.KindHeadTooLarge: http.StatusRequestHeaderFieldsTooLarge,
-	fastpath.KindBodyTooLarge: http.StatusRequestEntityTooLarge,
-	fastpath.KindTimeout:      http.StatusRequestTimeout,
-	fastpath.KindTooSlow:      http.StatusRequestTimeout,
-	fastpath.KindReset:        statusClientGone,
-	fastpath.KindCancelled:    statusClientGone,
+	fastpath.KindUnsupported:    http.StatusNotImplemented,
+	fastpath.KindVersion:        http.StatusHTTPVersionNotSupported,
+	fastpath.KindMethod:         http.StatusMethodNotAllowed,
+	fastpath.KindExpectation:    http.StatusExpectationFailed,
+	fastpath.KindUpgrade:        http.StatusUpgradeRequired,
+	fastpath.KindURITooLong:     http.StatusRequestURITooLong,
+	fastpath.KindHeadTooLarge:   http.StatusRequestHeaderFieldsTooLarge,
+	fastpath.KindBodyTooLarge:   http.StatusRequestEntityTooLarge,
+	fastpath.KindLengthRequired: http.StatusLengthRequired,
+	fastpath.KindTimeout:        http.StatusRequestTimeout,
+	fastpath.KindTooSlow:        http.StatusRequestTimeout,
+	fastpath.KindReset:          statusClientGone,
+	fastpath.KindCancelled:      statusClientGone,
 })
 
 var backendStatus = statusTable(http.StatusBadGateway, map[fastpath.Kind]int{
@@ -66,6 +67,8 @@ func statusTable(usual int, other map[fastpath.Kind]int) (t [kindCount]int) {
 var (
 	errNoEndpoint    = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindNoEndpoint, Text: "no endpoint is usable"}
 	errBodyTooLarge  = &fastpath.Error{Fault: fastpath.FaultClient, Kind: fastpath.KindBodyTooLarge, Text: "request body over proxy-body-size"}
+	errLengthUnknown = &fastpath.Error{Fault: fastpath.FaultClient, Kind: fastpath.KindLengthRequired, Text: "request body of unknown length over client-body-buffer-size, for a backend of HTTP/1.0"}
+	errUpgradeIn10   = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindUnsupported, Text: "no upgrade: the backend is asked in HTTP/1.0 (proxy-http-version)"}
 	errBodyTimeout   = &fastpath.Error{Fault: fastpath.FaultClient, Kind: fastpath.KindTimeout, Text: "request body did not come in time"}
 	errHeaderTimeout = &fastpath.Error{Fault: fastpath.FaultClient, Kind: fastpath.KindTimeout, Text: "request head did not come in time"}
 	errTooSlow       = &fastpath.Error{Fault: fastpath.FaultClient, Kind: fastpath.KindTooSlow, Text: "request body under the minimum rate"}

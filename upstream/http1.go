@@ -8,6 +8,7 @@ import (
 // stream1 is one request and its answer on an HTTP/1.1 session.
 type stream1 struct {
 	method   wire.Method
+	http10   bool         // the request is of HTTP/1.0, and the session takes no other
 	upgrade  []byte       // the protocol that the request asked for; a view of its arena
 	listed   [][]byte     // what the request's Connection named: no trailer may be one of them
 	trailers bool         // trailers are forwarded: TE: trailers
@@ -41,13 +42,14 @@ func (s *session) Send(r *wire.Request) *fastpath.Error {
 	settings := s.endpoint.cluster.current.Load()
 	last := s.requests+1 >= settings.RequestsMax || settings.idlePerLoop == 0
 	p := localOf(s.loop)
-	b, err := wire.AppendRequest(p.scratch[:0], r, wire.RequestOptions{Close: last, KeepAlive: settings.SayKeepAlive})
+	b, err := wire.AppendRequest(p.scratch[:0], r, wire.RequestOptions{Close: last, KeepAlive: settings.SayKeepAlive, HTTP10: s.http10})
 	if err != nil {
 		return err
 	}
 	s.method, s.upgrade, s.listed, s.trailers = r.Method, r.Upgrade, r.Listed, r.TETrailers
 	s.out, s.outLeft = r.Framing, r.ContentLength
 	s.outEnded = s.out == wire.FramingNone || s.out == wire.FramingLength && s.outLeft == 0
+	s.ending = s.http10
 	s.sent, s.received = s.conn.Sent(), s.conn.Received()
 	s.requests++
 	s.conn.ReadAhead(true)

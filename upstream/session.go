@@ -67,7 +67,7 @@ func (e *Endpoint) Open(l *fastpath.Loop, p Peer, o OpenOptions) (s Stream, read
 		}
 		return s, ready, err
 	}
-	if !o.Fresh {
+	if !o.Fresh && !o.HTTP10 {
 		if s := e.take(l, o.NonIdempotent); s != nil {
 			e.loops[l.ID].reused.inc()
 			s.begin(p, v, &o)
@@ -91,7 +91,7 @@ func (e *Endpoint) openFresh(l *fastpath.Loop, v *view, p Peer, o *OpenOptions) 
 	}
 	fresh := localOf(l).get()
 	fresh.endpoint, fresh.loop, fresh.tls, fresh.idled = e, l, e.tls.Load(), -1
-	fresh.state, fresh.connectBy = sessionDialling, l.Now()+int64(timeout)
+	fresh.state, fresh.connectBy, fresh.http10 = sessionDialling, l.Now()+int64(timeout), o.HTTP10
 	if fresh.conn, fresh.dialled, err = e.dial(l, v, fresh, int64(timeout)); err != nil {
 		localOf(l).put(fresh)
 		if v.countAll {

@@ -10,6 +10,7 @@ import (
 // OpenOptions say what kind of session Endpoint.Open may give.
 type OpenOptions struct {
 	Fresh          bool          // a new connection, never an idle one: an attempt after a failure
+	HTTP10         bool          // the request is sent in HTTP/1.0, on a connection of its own; endpoints of HTTP/2 do not heed it
 	NonIdempotent  bool          // an idle session only where the idle race is all but excluded (docs/hardening.md 3.4)
 	ConnectTimeout time.Duration // 0: the cluster's
 	Head           *wire.Limits  // of a response's head; nil: the defaults

@@ -184,14 +184,15 @@ func IDOf(name []byte) FieldID {
 	return id
 }
 
-// Reserved tells whether a name is, or with "_" read as "-" would be (as CGI-like applications read it), one that the
-// proxy or those behind it act upon: every name with an ID and the families that a proxy sets. Such a name is not
-// dropped on a client's wish (Connection), not taken from one with "_" in it, and not taken from trailers.
+// Reserved tells whether a name is, or with each character that is no letter or digit read as "-" would be (CGI-like
+// applications read them all as one), a name that the proxy or those behind it act upon: every name with an ID and the
+// families that a proxy sets. Such a name is not dropped on a client's wish (Connection), not taken from one with such
+// characters in it, and not taken from trailers.
 func Reserved(name []byte) bool {
 	var dashed [40]byte
 	n := copy(dashed[:], name)
 	for i, c := range dashed[:n] {
-		if c == '_' {
+		if chars[c]&charOdd != 0 {
 			dashed[i] = '-'
 		}
 	}

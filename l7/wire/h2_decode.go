@@ -59,7 +59,7 @@ type H2List struct {
 	flaw   h2Flaw // the first one found
 	length int64  // content-length; -1: none
 	seen   uint8  // a bit for each pseudo-header that there is
-	under  bool   // a name has "_"
+	odd    bool   // a name has charOdd
 	cookie int    // crumbs
 	count  int    // fields, pseudo-headers among them
 	size   int    // … as SETTINGS_MAX_HEADER_LIST_SIZE counts
@@ -145,7 +145,7 @@ func (l *H2List) name(name string) ([]byte, FieldID) {
 		if chars[c]&(charToken|charUpper) != charToken {
 			return nil, FieldOther
 		}
-		l.under = l.under || c == '_'
+		l.odd = l.odd || chars[c]&charOdd != 0
 	}
 	if id := IDOf(b); id != FieldOther {
 		return fieldNameBytes[id], id

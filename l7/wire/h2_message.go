@@ -1,10 +1,6 @@
 package wire
 
-import (
-	"bytes"
-
-	"github.com/sluiceproxy/sluice/fastpath"
-)
+import "github.com/sluiceproxy/sluice/fastpath"
 
 // This file makes of a decoded header list what HTTP/1.1's parsers make of a head: the same typed model, so that all
 // that follows (routing, filters, either serialiser) knows no version.
@@ -148,8 +144,8 @@ func (l *H2List) finishFields(r *Request, a *Arena) {
 	if l.cookie > 1 {
 		l.joinCookies(a)
 	}
-	if l.under {
-		l.fields = dropUnderscores(l.fields, l.lim.Underscores)
+	if l.odd {
+		l.fields = dropOdd(l.fields, l.lim)
 	}
 	if !r.TETrailers {
 		l.fields = Delete(l.fields, FieldTrailer)
@@ -157,11 +153,11 @@ func (l *H2List) finishFields(r *Request, a *Arena) {
 	r.Fields, l.fields = l.fields, r.Fields
 }
 
-// dropUnderscores removes the fields that have "_" in their name: all, or those that read like a Reserved one.
-func dropUnderscores(fields []Field, wanted bool) []Field {
+// dropOdd removes the fields with an odd name that are not kept.
+func dropOdd(fields []Field, lim *Limits) []Field {
 	kept := fields[:0]
 	for i := range fields {
-		if f := &fields[i]; f.ID != FieldOther || bytes.IndexByte(f.Name, '_') < 0 || wanted && !Reserved(f.Name) {
+		if f := &fields[i]; f.ID != FieldOther || lim.keeps(f.Name) {
 			kept = append(kept, *f)
 		}
 	}

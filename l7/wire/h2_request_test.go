@@ -156,6 +156,7 @@ func TestH2Request(t *testing.T) {
 		"unknown length":      {h2Get(), false, "GET / HTTP/1.1\r\nHost: h.test\r\nTransfer-Encoding: chunked\r\n\r\n"},
 		"te, trailer":         {h2Get("te: trailers\ntrailer: x"), false, "GET / HTTP/1.1\r\nHost: h.test\r\nTrailer: x\r\nTransfer-Encoding: chunked\r\nConnection: TE\r\nTE: trailers\r\n\r\n"},
 		"trailer alone":       {h2Get("trailer: x"), true, "GET / HTTP/1.1\r\nHost: h.test\r\n\r\n"},
+		"odd name":            {h2Get("a.b: c\nx!y: z\na: b"), true, "GET / HTTP/1.1\r\nHost: h.test\r\na: b\r\n\r\n"},
 		"underscore":          {h2Get("x_forwarded_for: 1\na_b: c"), true, "GET / HTTP/1.1\r\nHost: h.test\r\n\r\n"},
 		"dots":                {":method: GET\n:scheme: https\n:path: /a/../b%2fc\n:authority: h.test", true, "GET /b/c HTTP/1.1\r\nHost: h.test\r\n\r\n"},
 		"expect":              {h2Get("expect: 100-continue\ncontent-length: 1"), false, "GET / HTTP/1.1\r\nHost: h.test\r\nContent-Length: 1\r\n\r\n"},
@@ -189,6 +190,13 @@ func TestH2Request(t *testing.T) {
 	r, _, _, _ := parseH2(compress(h2Get("x_forwarded_for: 1\na_b: c")), true, &wire.Limits{Underscores: true})
 	if len(r.Fields) != 1 || string(r.Fields[0].Name) != "a_b" {
 		t.Errorf("with Underscores: %s", showFields(r.Fields))
+	}
+	for lim, want := range map[wire.Limits]string{{}: "0 \"x\": \"4\"\n", {Underscores: true}: "0 \"a_b\": \"3\"\n0 \"x\": \"4\"\n",
+		{OddNames: true}: "0 \"a.b\": \"2\"\n0 \"a_b\": \"3\"\n0 \"x\": \"4\"\n"} {
+		r, _, err, _ := parseH2(compress(h2Get("x.forwarded.for: 1\na.b: 2\na_b: 3\nx: 4")), true, &lim)
+		if err != nil || showFields(r.Fields) != want {
+			t.Errorf("%+v: %s, %s, want %s", lim, text(err), showFields(r.Fields), want)
+		}
 	}
 }
 

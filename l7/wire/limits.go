@@ -28,6 +28,7 @@ type Limits struct {
 	Fields      int
 
 	Underscores        bool // keep request fields whose name has "_", but never one that reads like a Reserved name
+	OddNames           bool // … whose name is any token, not of letters, digits and hyphens alone; likewise
 	RejectEncodedSlash bool // refuse %2F and %5C in a path
 }
 
@@ -39,6 +40,22 @@ var (
 
 // HeadMax is the limit of a head's bytes, or its default.
 func (l *Limits) HeadMax() int { return or(l.Head, HeadMax) }
+
+// keeps tells whether a request field of that name, a token, is kept. nginx drops one that has other characters than
+// letters, digits and hyphens unless told otherwise, and a backend that makes variables of names (CGI) reads each of these
+// characters as it reads a hyphen.
+func (l *Limits) keeps(name []byte) bool {
+	odd := false
+	for _, c := range name {
+		if chars[c]&charOdd == 0 {
+			continue
+		}
+		if odd = true; !l.OddNames && (c != '_' || !l.Underscores) {
+			return false
+		}
+	}
+	return !odd || !Reserved(name)
+}
 
 // or gives the limit v, or its default d.
 func or(v, d int) int {

@@ -108,9 +108,9 @@ func (r *Request) parseFields(head []byte, next int, lim *Limits, s *requestStat
 		}
 		name, value, id := head[next:nameEnd:nameEnd], head[start:end:end], FieldOther
 		next = after
-		if class&charUnder == 0 {
+		if class&charOdd == 0 {
 			id = IDOf(name)
-		} else if !lim.Underscores || Reserved(name) {
+		} else if !lim.keeps(name) {
 			continue
 		}
 		if use := fieldUse[id]; use != useKeep {

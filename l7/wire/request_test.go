@@ -351,6 +351,41 @@ func TestUnderscores(t *testing.T) {
 	}
 }
 
+// TestOddNames: names of tokens that nginx calls invalid are dropped, or kept with OddNames, but not those that read like one
+// of the proxy's own; what is no token is refused either way. As in nginx, OddNames keeps underscores too.
+func TestOddNames(t *testing.T) {
+	const input = "X.A: 1\r\nX!b: 2\r\nX_C: 3\r\nX.Forwarded.For: 4\r\nx~forwarded-host: 5\r\nContent.Length: 6\r\nSSL`Client_Cert: 7\r\nX-D: 8\r\n"
+	for lim, want := range map[wire.Limits]string{
+		{}:                                  "0 \"X-D\": \"8\"\n",
+		{Underscores: true}:                 "0 \"X_C\": \"3\"\n0 \"X-D\": \"8\"\n",
+		{OddNames: true}:                    "0 \"X.A\": \"1\"\n0 \"X!b\": \"2\"\n0 \"X_C\": \"3\"\n0 \"X-D\": \"8\"\n",
+		{OddNames: true, Underscores: true}: "0 \"X.A\": \"1\"\n0 \"X!b\": \"2\"\n0 \"X_C\": \"3\"\n0 \"X-D\": \"8\"\n",
+	} {
+		r, _, err := parseRequest([]byte(get("/", input)), &lim)
+		if err != nil || showFields(r.Fields) != want || r.Framing != wire.FramingNone {
+			t.Errorf("%+v: %s, %s, want %s", lim, text(err), showFields(r.Fields), want)
+		}
+		for c := range 256 {
+			name := "X" + string([]byte{byte(c)}) + "Y"
+			r, _, err := parseRequest([]byte(get("/", name+": 1\r\n")), &lim)
+			switch {
+			case c == ':':
+			case !wire.IsToken([]byte(name)):
+				if err == nil {
+					t.Errorf("%+v: %q was taken", lim, name)
+				}
+			case err != nil:
+				t.Errorf("%+v: %q: %s", lim, name, text(err))
+			default:
+				plain := c == '-' || c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
+				if kept := plain || lim.OddNames || c == '_' && lim.Underscores; kept != (len(r.Fields) == 1) {
+					t.Errorf("%+v: %q: %s", lim, name, showFields(r.Fields))
+				}
+			}
+		}
+	}
+}
+
 func TestRejectEncodedSlash(t *testing.T) {
 	lim := &wire.Limits{RejectEncodedSlash: true}
 	for target, want := range map[string]*fastpath.Error{"/a%2fb": wire.ErrEncodedSlash, "/a%5Cb": wire.ErrEncodedSlash, "/a%20b?%2f": nil, "/a%252f": nil} {

@@ -12,6 +12,7 @@ import (
 type RequestOptions struct {
 	Close     bool // send Connection: close; an upgrade keeps its Connection: Upgrade instead
 	KeepAlive bool // send Connection: keep-alive, which says nothing that HTTP/1.1 does not, but some backends ask for it
+	HTTP10    bool // an HTTP/1.0 request: Close holds, trailers are not offered, chunks and an upgrade are ErrSerialise
 }
 
 // ResponseOptions are what a server-side connection adds to an answer.
@@ -37,22 +38,29 @@ func AppendRequest(dst []byte, r *Request, o RequestOptions) ([]byte, *fastpath.
 	if r.Upgrade != nil && protocolName(r.Upgrade) == nil {
 		return dst, ErrSerialise
 	}
+	trailers, minor := r.TETrailers, 1
+	if o.HTTP10 {
+		if r.Framing == FramingChunked || r.Upgrade != nil {
+			return dst, ErrSerialise
+		}
+		trailers, minor, o.Close = false, 0, true
+	}
 	out := slices.Grow(dst, len(method)+len(r.Target)+len(r.Authority)+len(r.Upgrade)+fieldsSize(r.Fields)+requestFixed)
 	out = append(out, method...)
 	out = append(out, ' ')
 	out = append(out, r.Target...)
-	out = append(out, " HTTP/1.1\r\nHost: "...)
+	out = append(out, requestVersions[minor]...)
 	out = append(out, r.Authority...)
 	out = append(out, "\r\n"...)
-	out, ok := appendFields(out, r.Fields, r.TETrailers)
+	out, ok := appendFields(out, r.Fields, trailers)
 	if ok {
 		out, ok = appendFraming(out, r.Framing, r.ContentLength)
 	}
 	if !ok || r.Framing == FramingClose {
 		return dst, ErrSerialise
 	}
-	if o.Close || o.KeepAlive || r.TETrailers || r.Upgrade != nil {
-		out = appendRequestOptions(out, r, o)
+	if o.Close || o.KeepAlive || trailers || r.Upgrade != nil {
+		out = appendRequestOptions(out, r.Upgrade, trailers, o)
 	}
 	return append(out, "\r\n"...), nil
 }
@@ -87,6 +95,9 @@ func AppendResponse(dst []byte, r *Response, o ResponseOptions) ([]byte, *fastpa
 	}
 	return append(out, "\r\n"...), nil
 }
+
+// requestVersions are what stands between a request's target and its Host, by HTTP/1's minor version.
+var requestVersions = [2]string{" HTTP/1.0\r\nHost: ", " HTTP/1.1\r\nHost: "}
 
 // Bytes of a head that do not depend on the message: blanks, version, Host, the longest framing and connection control.
 const (
@@ -248,28 +259,28 @@ func appendResponseFraming(dst []byte, r *Response) ([]byte, bool) {
 }
 
 // appendRequestOptions appends TE, Upgrade and the Connection field that names them (RFC 9110 7.6.1).
-func appendRequestOptions(dst []byte, r *Request, o RequestOptions) []byte {
+func appendRequestOptions(dst, upgrade []byte, trailers bool, o RequestOptions) []byte {
 	switch {
-	case r.Upgrade != nil && r.TETrailers:
+	case upgrade != nil && trailers:
 		dst = append(dst, "Connection: Upgrade, TE\r\n"...)
-	case r.Upgrade != nil:
+	case upgrade != nil:
 		dst = append(dst, "Connection: Upgrade\r\n"...)
-	case o.Close && r.TETrailers:
+	case o.Close && trailers:
 		dst = append(dst, "Connection: close, TE\r\n"...)
 	case o.Close:
 		dst = append(dst, "Connection: close\r\n"...)
-	case o.KeepAlive && r.TETrailers:
+	case o.KeepAlive && trailers:
 		dst = append(dst, "Connection: keep-alive, TE\r\n"...)
 	case o.KeepAlive:
 		dst = append(dst, "Connection: keep-alive\r\n"...)
 	default:
 		dst = append(dst, "Connection: TE\r\n"...)
 	}
-	if r.TETrailers {
+	if trailers {
 		dst = append(dst, "TE: trailers\r\n"...)
 	}
-	if r.Upgrade != nil {
-		dst = appendUpgrade(dst, r.Upgrade)
+	if upgrade != nil {
+		dst = appendUpgrade(dst, upgrade)
 	}
 	return dst
 }

@@ -78,6 +78,33 @@ func TestAppendRequest(t *testing.T) {
 	}
 }
 
+// TestAppendRequest10: of HTTP/1.0 there is nothing that only HTTP/1.1 knows.
+func TestAppendRequest10(t *testing.T) {
+	const line = "GET /a?b HTTP/1.0\r\nHost: h:80\r\nAccept: */*\r\nX-A: 1\r\n"
+	for name, c := range map[string]struct {
+		change func(*wire.Request)
+		want   string
+	}{
+		"as it is": {func(*wire.Request) {}, line + "Connection: close\r\n\r\n"},
+		"length":   {func(r *wire.Request) { r.Framing, r.ContentLength = wire.FramingLength, 5 }, line + "Content-Length: 5\r\nConnection: close\r\n\r\n"},
+		"trailers": {func(r *wire.Request) {
+			r.TETrailers = true
+			r.Fields = append(r.Fields, wire.NewField(wire.FieldTrailer, []byte("X-T")))
+		}, line + "Connection: close\r\n\r\n"},
+		"chunked": {func(r *wire.Request) { r.Framing = wire.FramingChunked }, ""},
+		"upgrade": {func(r *wire.Request) { r.Upgrade = []byte("websocket") }, ""},
+	} {
+		for _, keepAlive := range []bool{false, true} {
+			r := usualRequest()
+			c.change(r)
+			out, err := wire.AppendRequest(nil, r, wire.RequestOptions{HTTP10: true, KeepAlive: keepAlive})
+			if string(out) != c.want || (err == nil) != (c.want != "") {
+				t.Errorf("%s: %q, %s; want %q", name, out, text(err), c.want)
+			}
+		}
+	}
+}
+
 func TestAppendResponse(t *testing.T) {
 	live := wire.ResponseOptions{KeepAlive: true, ClientMinor: 1}
 	const ok = "HTTP/1.1 200 OK\r\nX-A: 1\r\n"

@@ -8,7 +8,7 @@ import (
 // What a byte may be in a message. One table look-up answers for one byte; the two word tricks below answer for eight.
 const (
 	charToken   uint8 = 1 << iota // RFC 9110 tchar
-	charUnder                     // "_": a token character that needs a second look
+	charOdd                       // a token character that nginx calls invalid in a field's name: no letter, digit or hyphen
 	charReg                       // allowed in a host name as we take it: unreserved of RFC 3986
 	charUpper                     // an upper-case letter
 	charPath                      // RFC 3986 pchar without "%", and "/": stands for itself in a path
@@ -37,7 +37,7 @@ func charTable() (t [256]uint8) {
 		}
 	}
 	set("!#$%&'*+-.^_`|~", charToken)
-	set("_", charUnder)
+	set("!#$%&'*+.^_`|~", charOdd)
 	set("-._~", charReg)
 	set("-._~!$&'()*+,;=:@/", charPath)
 	set("\"<>^`{|}", charEscape)

@@ -29,7 +29,7 @@ func TestIDOf(t *testing.T) {
 }
 
 func TestReserved(t *testing.T) {
-	for name, want := range map[string]bool{"Host": true, "x_forwarded_for": true, "X-Forwarded_Anything": true, "SSL_CLIENT_CERT": true, "content_length": true,
+	for name, want := range map[string]bool{"Host": true, "x_forwarded_for": true, "x.forwarded!for": true, "Forwarded.": false, "x.request.id": true, "X-Forwarded_Anything": true, "SSL_CLIENT_CERT": true, "content_length": true,
 		"X-Original-URL": true, "X-Forward": false, "Accept-Language": false, "": false, "X_" + strings.Repeat("a", 100): false,
 		"X_Forwarded_" + strings.Repeat("a", 100): true} {
 		if got := wire.Reserved([]byte(name)); got != want {

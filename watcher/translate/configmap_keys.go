@@ -51,6 +51,15 @@ var clientKeys = []configKey{
 		note:  "Never a field that reads like one of the proxy's own once `_` is `-`.",
 		text:  "Passes request fields on whose name holds an underscore.",
 		parse: boolean(func(c *configuration) *bool { return &c.settings.Limits.Underscores })},
+	{key: "ignore-invalid-headers", preset: "true", verdict: differs,
+		note: "Never a field that reads like one of the proxy's own once each such character is `-`; and a name that is no token of RFC 9110 answers 400, whatever is set: " +
+			"a lenient parser is how requests are smuggled.",
+		text: "Drops request fields whose name has other characters than letters, digits and hyphens; `false` passes them on, those with an underscore too.",
+		parse: func(c *configuration, value string) error {
+			ignored, err := parseBool(value)
+			c.settings.Limits.OddNames = err == nil && !ignored
+			return err
+		}},
 	{key: "sluice-encoded-slash", preset: "accept", verdict: own,
 		text: "`reject`: paths with %2F or %5C answer 400; `accept`: they are routed decoded and forwarded as they came.",
 		parse: choice(map[string]bool{"accept": false, "reject": true},
@@ -208,6 +217,12 @@ var backendKeys = []configKey{
 			if err == nil {
 				c.defaults.policy.BufferRequest = on
 			}
+			return err
+		}},
+	{key: "proxy-http-version", preset: "1.1", verdict: differs, note: "See the annotation.",
+		text: "The version of HTTP in which backends are asked that do not speak HTTP/2: 1.1 or 1.0.",
+		parse: func(c *configuration, value string) (err error) {
+			c.defaults.policy.HTTP10, err = parseHTTPVersion(value, c.defaults.policy.HTTP10)
 			return err
 		}},
 	{key: "proxy-next-upstream", preset: "error timeout", verdict: differs, note: "See the annotation.",

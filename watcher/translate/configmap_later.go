@@ -92,11 +92,9 @@ var needlessKeys = []configKey{
 
 // Keys that will not be built.
 var refusedKeys = []configKey{
-	{key: "ignore-invalid-headers", verdict: refused, idle: []string{"true"}, note: "malformed fields answer 400, whatever is set: a lenient parser is how requests are smuggled", text: "Drops malformed fields."},
 	{key: "allow-snippet-annotations", verdict: refused, idle: []string{"false"}, note: "there is no nginx behind it", text: "Allows snippets."},
 	{key: "limit-conn-zone-variable", verdict: refused, idle: []string{"$binary_remote_addr", "$remote_addr"},
 		note: "clients are counted by their address", text: "What limits count by."},
-	{key: "proxy-http-version", verdict: refused, idle: []string{"1.1"}, note: "backends are spoken to in HTTP/1.1", text: "The HTTP version towards backends."},
 	{key: "main-snippet", verdict: refused, note: "there is no nginx behind it", text: "nginx configuration."},
 	{key: "http-snippet", verdict: refused, note: "there is no nginx behind it", text: "nginx configuration."},
 	{key: "server-snippet", verdict: refused, note: "there is no nginx behind it", text: "nginx configuration."},

@@ -103,6 +103,7 @@ var origins = []struct {
 	{"proxy-read-timeout", func(d *dialect, s *l7.Settings) string { return either(d.policy.ReadTimeout, s.ReadTimeout) }},
 	{"proxy-send-timeout", func(d *dialect, s *l7.Settings) string { return either(d.policy.SendTimeout, s.WriteTimeout) }},
 	{"proxy-request-buffering", func(d *dialect, _ *l7.Settings) string { return onOrOff(d.policy.BufferRequest) }},
+	{"proxy-http-version", func(d *dialect, _ *l7.Settings) string { return httpVersionText(d.policy.HTTP10) }},
 	{"proxy-next-upstream", func(d *dialect, _ *l7.Settings) string { return nextUpstreamText(d.policy.NextUpstream) }},
 	{"proxy-next-upstream-tries", func(d *dialect, _ *l7.Settings) string { return fmt.Sprint(d.policy.Tries) }},
 	{"proxy-next-upstream-timeout", func(d *dialect, _ *l7.Settings) string { return d.policy.TriesTimeout.String() }},
@@ -148,6 +149,13 @@ func onOrOff(on bool) string {
 		return "on"
 	}
 	return "off"
+}
+
+func httpVersionText(http10 bool) string {
+	if http10 {
+		return "1.0"
+	}
+	return "1.1"
 }
 
 func nextUpstreamText(n l7.NextUpstream) string {

@@ -49,6 +49,18 @@ var proxyAnnotations = []annotation{
 		},
 	},
 	{
+		key: "proxy-http-version", scope: scopeLocation, risk: riskLow, verdict: differs,
+		text: "1.1 (default, ConfigMap) or 1.0: the version of HTTP in which backends are asked that do not speak HTTP/2. With 1.0 each request has a " +
+			"connection of its own, which its answer's end may close, and nothing is upgraded: a WebSocket's handshake is a plain GET to the backend.",
+		note: "With 1.0 Connection: close is sent, whatever connection-proxy-header says. A body of unknown length (chunked, HTTP/2) gets a Content-Length, " +
+			"also with proxy-request-buffering: off, for which it has to fit in client-body-buffer-size: beyond it 411; ingress-nginx writes it to disk. " +
+			"A WebSocket of HTTP/2 answers 501. Authentication services, mirrors and health checks are asked in HTTP/1.1.",
+		parse: func(d *dialect, value string) (err error) {
+			d.policy.HTTP10, err = parseHTTPVersion(value, d.policy.HTTP10)
+			return err
+		},
+	},
+	{
 		key: "proxy-next-upstream", scope: scopeLocation, risk: riskMedium, verdict: differs,
 		text: "After which failures another endpoint is asked: error, timeout, invalid_header, http_500, http_502, http_503, " +
 			"http_504, http_403, http_404, http_429, non_idempotent, off. Default \"error timeout\" (ConfigMap).",
@@ -83,6 +95,17 @@ var proxyAnnotations = []annotation{
 			return err
 		},
 	},
+}
+
+// parseHTTPVersion reads proxy-http-version; old holds after an error.
+func parseHTTPVersion(value string, old bool) (http10 bool, err error) {
+	switch value {
+	case "1.0":
+		return true, nil
+	case "1.1":
+		return false, nil
+	}
+	return old, fmt.Errorf("%q is not one of 1.0, 1.1", value)
 }
 
 func timeoutAnnotation(field func(*l7.Policy) *time.Duration) func(*dialect, string) error {

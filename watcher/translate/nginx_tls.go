@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -35,9 +36,16 @@ var tlsAnnotations = []annotation{
 		},
 	},
 	{
-		key: "ssl-prefer-server-ciphers", scope: scopeHost, risk: riskLow, verdict: refused, idle: []string{"true"},
-		note: "the server's order holds, whatever is set: it takes what the machine is fast at, and all suites are sound",
-		text: "Whose order of ciphers holds.",
+		key: "ssl-prefer-server-ciphers", scope: scopeHost, risk: riskLow, verdict: differs,
+		text: "true: of the suites that both know the server's order decides, not the client's. Without the annotation it is so too, as in ingress-nginx.",
+		note: "`false` is a Problem, and the server's order holds: it is crypto/tls's, AES-GCM first where both have it in hardware, else ChaCha20; all suites are sound.",
+		parse: func(_ *dialect, value string) error {
+			prefer, err := parseBool(value)
+			if err == nil && !prefer {
+				return errors.New("the client's order cannot be had: the server's order of sound suites holds for all clients; leave the annotation out")
+			}
+			return err
+		},
 	},
 	{
 		key: "passthrough-proxy-protocol", own: true, scope: scopeHost, risk: riskLow, verdict: own,
