@@ -12,6 +12,10 @@ var errBackendCut = &fastpath.Error{Fault: fastpath.FaultBackend, Kind: fastpath
 // retry repeats the request on another endpoint if the rules of docs/hardening.md 3.4 allow it, else answers the error.
 // Nothing of a response has gone to the client yet.
 func (x *Exchange) retry(err *fastpath.Error) {
+	if err.Fault == fastpath.FaultBackend && x.overdue() { // who was told the deadline (grpc-timeout) may give up just before our timer does
+		x.failed(errOverdue)
+		return
+	}
 	f := &x.fwd
 	unsent := f.stream == nil && err.Retry || f.stream != nil && !f.stream.Sent()
 	allowed := unsent && x.wants(err) && x.triesLeft() && !f.lost

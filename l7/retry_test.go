@@ -548,3 +548,28 @@ func TestDeadEndpoint(t *testing.T) {
 		t.Errorf("%d of 800 requests failed", n)
 	}
 }
+
+// TestOverdueFailure: a backend that gives up when the request's time is over, a moment before the proxy's own timer, is a
+// timeout as well: 504, and no other endpoint is asked.
+func TestOverdueFailure(t *testing.T) {
+	var asked *Exchange
+	r := newRig(t, func(r *rig) {
+		r.route.Policy.Timeout = time.Hour
+		r.pick = func(x *Exchange) *Route {
+			asked = x
+			return r.route
+		}
+	})
+	b := r.backend(func(p *peer) {
+		if p.request() != nil {
+			r.on(func() { asked.started -= int64(2 * time.Hour) })
+			p.reset()
+		}
+	})
+	cl := r.dial()
+	cl.get("/")
+	cl.status("GET", 504)
+	if n := b.accepted.Load(); n != 1 {
+		t.Errorf("%d connections to the backend", n)
+	}
+}
