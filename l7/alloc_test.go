@@ -143,7 +143,7 @@ func TestExchangeAllocatesNothing(t *testing.T) {
 			runtime.ReadMemStats(&before)
 			r.must(a.ask(1000))
 			runtime.ReadMemStats(&after)
-			if n := after.Mallocs - before.Mallocs; n > 20 { // the Date of each second, and strays of the runtime
+			if n := after.Mallocs - before.Mallocs; n > 100 { // the Date of each second, copies that a mirror held up at a time, and strays of the runtime; one a request would be 1,000
 				t.Errorf("%d allocations in 1,000 requests", n)
 			}
 		})
