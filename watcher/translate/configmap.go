@@ -152,7 +152,7 @@ func (t *Translator) readConfigMap(list []*corev1.ConfigMap) (renewed bool) {
 		t.config = c
 		return true
 	}
-	renewed = !reflect.DeepEqual(c.defaults, old.defaults)
+	renewed = !reflect.DeepEqual(c.defaults, old.defaults) || c.settings.ConnectTimeout != old.settings.ConnectTimeout // clusters have it
 	if reflect.DeepEqual(c.settings, old.settings) {
 		c.settings = old.settings
 	}

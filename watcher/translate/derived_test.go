@@ -1,7 +1,9 @@
 package translate
 
 import (
+	"strconv"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -40,5 +42,19 @@ func TestDerivedHostsFollowTheConfigMap(t *testing.T) {
 	o.ConfigMaps = configMap("307")
 	if got := code(find()); code(first) != 301 || got != 307 {
 		t.Errorf("status %d, then %d", code(first), got)
+	}
+}
+
+// TestConnectTimeoutFollowsTheConfigMap: clusters have the ConfigMap's proxy-connect-timeout, the one that it has now.
+func TestConnectTimeoutFollowsTheConfigMap(t *testing.T) {
+	ing := &networkingv1.Ingress{ObjectMeta: meta("one", "web")}
+	ing.Spec.DefaultBackend = &networkingv1.IngressBackend{Service: &networkingv1.IngressServiceBackend{Name: "web", Port: networkingv1.ServiceBackendPort{Number: 80}}}
+	tr := New(Options{ConfigMap: "one/config", WatchIngressWithoutClass: true})
+	for _, want := range []time.Duration{time.Second, 7 * time.Second, 7 * time.Second, 2 * time.Second} {
+		m := &corev1.ConfigMap{ObjectMeta: meta("one", "config"), Data: map[string]string{"proxy-connect-timeout": strconv.Itoa(int(want / time.Second))}}
+		c, _ := tr.Translate(&Objects{Ingresses: []*networkingv1.Ingress{ing}, ConfigMaps: []*corev1.ConfigMap{m}})
+		if len(c.Clusters) != 1 || c.Clusters[0].Settings.ConnectTimeout != want {
+			t.Errorf("%+v, want one cluster with %v", c.Clusters, want)
+		}
 	}
 }
