@@ -244,3 +244,18 @@ func datagramSocket(v6 bool) (int32, syscall.Errno) {
 	}
 	return int32(r), 0
 }
+
+// GiveWay tells the kernel whether the caller's thread waits, once it is woken, until who has the processor sleeps or has had
+// its share (SCHED_BATCH of sched(7)), or may take the processor from it (SCHED_OTHER). What the thread gets in all stays the
+// same. The caller is locked to its thread. False: the kernel refuses, or somebody chose another policy; nothing has changed.
+func GiveWay(on bool) bool {
+	attr, err := unix.SchedGetAttr(0, 0)
+	if err != nil || attr.Policy != unix.SCHED_NORMAL && attr.Policy != unix.SCHED_BATCH {
+		return false
+	}
+	attr.Policy = unix.SCHED_NORMAL
+	if on {
+		attr.Policy = unix.SCHED_BATCH
+	}
+	return unix.SchedSetAttr(0, attr, 0) == nil
+}

@@ -57,12 +57,18 @@ func (a *Acceptor) remove(ln *listener) {
 
 // stay takes the connections of all doors until it is quiet, however long that lasts. On netpoll's poller, whose own wait is
 // an ordinary system call: each makes Go's monitor look every 20 µs for a while, so it should not be come back to while there
-// is work (docs/decisions/0084-the-acceptor-stays.md).
+// is work (docs/decisions/0084-the-acceptor-stays.md). Its thread gives way to those it works for, so that it finds several
+// connections when its turn comes (docs/decisions/0095-the-acceptor-gives-way.md).
 func (a *Acceptor) stay() {
 	if a.ep == 0 || !a.waiting.CompareAndSwap(false, true) {
 		return
 	}
 	defer a.waiting.Store(false)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if fastpath.GiveWay(true) {
+		defer fastpath.GiveWay(false) // the next goroutine of this thread may be a loop
+	}
 	var events [8]unix.EpollEvent
 	last := time.Now()
 	for yielded := last; ; {
