@@ -584,3 +584,24 @@ func churn(t testing.TB, j *joined, rng *rand.Rand) {
 		t.Error("a tunnel does not end")
 	}
 }
+
+// TestTunnelPreceded: what was given to b before both were joined counts, while the tunnel lasts and when it has ended.
+func TestTunnelPreceded(t *testing.T) {
+	l := startLoop(t)
+	j := join(t, l, time.Minute, time.Minute, 0)
+	on(t, l, func() { j.tunnel.Preceded(517) })
+	want := payload(0, 1000)
+	if _, err := j.a.Write(want); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(j.b, got); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "behind what preceded", got, want)
+	j.bytes(1517, 0)
+	j.a.Close()
+	j.b.Close()
+	j.end(nil)
+	j.bytes(1517, 0)
+}
