@@ -58,14 +58,18 @@ type Loop struct {
 	shaking    []*handshake // handshakes that have something to do, in the order of their turns
 	coroutines []*coroutine // idle ones
 
-	mu       sync.Mutex
-	posted   []post
-	spare    []post
-	queued   atomic.Bool // posted is not empty
-	asleep   atomic.Bool // in epoll_wait, or about to be
-	stopping bool
-	poison   bool  // tests: overwrite the shared buffers after every turn
-	given    int32 // the descriptor that Give is handing over; -1: none, or Adopt has it
+	mu        sync.Mutex
+	posted    []post
+	spare     []post
+	queued    atomic.Bool // posted is not empty
+	asleep    atomic.Bool // in epoll_wait, or about to be
+	newcomers [2][]post   // what GiveWatched brought, and the list to be used next
+	came      atomic.Bool // there are newcomers
+	stopping  bool
+	poison    bool  // tests: overwrite the shared buffers after every turn
+	watched   int32 // the last generation that GiveWatched used; below 0, so that they are no others' (register)
+	givenGen  int32 // the generation of given
+	given     int32 // the descriptor that Give is handing over; -1: none, or Adopt has it
 
 	sockmap      *ebpf.Sockmap // what joins tunnels in the kernel; nil: nothing
 	sockmapUse   SockmapUse
@@ -83,6 +87,7 @@ type post struct {
 	adopt  func(l *Loop, fd int, remote netip.AddrPort) // f is nil
 	fd     int32
 	remote netip.AddrPort
+	gen    int32 // under which epoll watches fd already; 0: it does not
 }
 
 // Spent is an owner's value that is of no use any more, such as a connection's handler, and may be used again once nobody
@@ -189,10 +194,12 @@ func (l *Loop) round(ms int) {
 	}
 	l.Stats.Turns.Store(l.Stats.Turns.Load() + 1)
 	l.Stats.Events.Store(l.Stats.Events.Load() + uint64(n))
+	l.takeNewcomers() // events may be of them
 	l.announce(l.events[:n])
 	for i := 0; i < n; i += flushBatch {
 		l.lead(l.events[i:min(i+flushBatch, n)])
 	}
+	l.takeNewcomers()
 	if l.queued.Load() {
 		l.runPosted()
 	}
@@ -253,7 +260,7 @@ func (l *Loop) sleep() int {
 		return 0
 	}
 	l.asleep.Store(true)
-	if l.queued.Load() {
+	if l.queued.Load() || l.came.Load() {
 		return 0
 	}
 	ms := l.wheel.wait(l.now)
@@ -272,6 +279,11 @@ func (l *Loop) post(p post) {
 	defer l.mu.Unlock() // after the wake-up: the number of wakeFD may be another descriptor's once the loop has ended
 	l.posted = append(l.posted, p)
 	l.queued.Store(true)
+	l.wake()
+}
+
+// wake is called with the lock held.
+func (l *Loop) wake() {
 	if l.asleep.CompareAndSwap(true, false) {
 		one := [8]byte{1}
 		_, _ = unix.Write(l.wakeFD, one[:])
@@ -296,6 +308,24 @@ func (l *Loop) runPosted() {
 	l.spare = ps
 }
 
+// takeNewcomers has the connections adopted that GiveWatched brought.
+func (l *Loop) takeNewcomers() {
+	if !l.came.Load() {
+		return
+	}
+	l.mu.Lock()
+	ps := l.newcomers[0]
+	l.newcomers[0] = l.newcomers[1][:0]
+	l.came.Store(false)
+	l.mu.Unlock()
+	for i := range ps {
+		l.take(ps[i])
+		ps[i] = post{}
+		l.endTurn()
+	}
+	l.newcomers[1] = ps
+}
+
 // Stop ends Run after the present turn and closes every connection. From any goroutine.
 func (l *Loop) Stop() { l.Post(func() { l.stopping = true }) }
 
@@ -308,9 +338,10 @@ func (l *Loop) closeAll() {
 	l.trimCoroutines(0)
 	l.pipes.close()
 	l.calls.close()
-	_ = unix.Close(l.ep)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	_ = unix.Close(l.ep)
+	l.ep = -1
 	l.asleep.Store(false)
 	_ = unix.Close(l.wakeFD)
 }
@@ -347,6 +378,9 @@ func (l *Loop) dispatch(e *unix.EpollEvent) {
 
 // at is the connection that an event is about; nil: it was closed earlier in this batch.
 func (l *Loop) at(e *unix.EpollEvent) *Conn {
+	if int(e.Fd) >= len(l.conns) { // given to the loop, and not taken
+		return nil
+	}
 	if c := l.conns[e.Fd]; c != nil && c.gen == e.Pad {
 		return c
 	}
@@ -558,8 +592,14 @@ const epollInput = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
 // Adopt makes the descriptor fd, a connected non-blocking stream socket, the loop's. On the loop only. At its end the
 // loop closes it.
 func (l *Loop) Adopt(fd int, remote netip.AddrPort, h Handler) (*Conn, error) {
+	var gen int32
 	if l.given == int32(fd) {
-		l.given = -1
+		l.given, gen = -1, l.givenGen
+	}
+	if gen != 0 { // epoll watches it already
+		c := l.enter(int32(fd), h, 0, gen)
+		c.remote = remote
+		return c, nil
 	}
 	c, err := l.register(int32(fd), h, 0)
 	if err != nil {
@@ -571,6 +611,19 @@ func (l *Loop) Adopt(fd int, remote netip.AddrPort, h Handler) (*Conn, error) {
 }
 
 func (l *Loop) register(fd int32, h Handler, flags connFlags) (*Conn, error) {
+	l.gen = (l.gen + 1) & 0x7fffffff
+	ev := unix.EpollEvent{Events: epollInput, Fd: fd, Pad: l.gen}
+	if flags&flagOut != 0 {
+		ev.Events |= unix.EPOLLOUT
+	}
+	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, int(fd), &ev); err != nil {
+		return nil, fmt.Errorf("epoll_ctl: %w", err)
+	}
+	return l.enter(fd, h, flags, l.gen), nil
+}
+
+// enter makes the value of a connection that epoll watches under the generation gen.
+func (l *Loop) enter(fd int32, h Handler, flags connFlags, gen int32) *Conn {
 	if int(fd) >= len(l.conns) {
 		l.conns = append(l.conns, make([]*Conn, int(fd)+64-len(l.conns))...)
 	}
@@ -581,18 +634,10 @@ func (l *Loop) register(fd int32, h Handler, flags connFlags) (*Conn, error) {
 	} else {
 		c = new(Conn)
 	}
-	l.gen = (l.gen + 1) & 0x7fffffff
-	*c = Conn{loop: l, handler: h, fd: fd, gen: l.gen, flags: flags}
-	ev := unix.EpollEvent{Events: epollInput, Fd: fd, Pad: c.gen}
-	if flags&flagOut != 0 {
-		ev.Events |= unix.EPOLLOUT
-	}
-	if err := unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, int(fd), &ev); err != nil {
-		return nil, fmt.Errorf("epoll_ctl: %w", err)
-	}
+	*c = Conn{loop: l, handler: h, fd: fd, gen: gen, flags: flags}
 	l.conns[fd] = c
 	l.Stats.Conns.Add(1)
-	return c, nil
+	return c
 }
 
 // drop closes c and releases what it holds. The value is reused only after the turn, when nobody can hold it.
@@ -671,10 +716,46 @@ func (l *Loop) Give(fd int, remote netip.AddrPort, adopt func(l *Loop, fd int, r
 	l.post(post{adopt: adopt, fd: int32(fd), remote: remote})
 }
 
+// GiveWatched is Give for a connection with which nothing is to be done before it shows something. It wakes nobody: epoll
+// watches the connection from now on, and the loop adopts it with its first event, or whenever it is awake. Who gives so has
+// to Nudge the loop after a while, for the sake of those that show nothing (docs/decisions/0091-no-wake-for-a-silent-newcomer.md).
+func (l *Loop) GiveWatched(fd int, remote netip.AddrPort, adopt func(l *Loop, fd int, remote netip.AddrPort)) {
+	l.Stats.Pending.Add(1)
+	if !l.giveWatched(post{adopt: adopt, fd: int32(fd), remote: remote}) {
+		l.post(post{adopt: adopt, fd: int32(fd), remote: remote}) // Adopt tells what is wrong
+	}
+}
+
+// giveWatched holds the lock from before epoll is told of the descriptor: whoever sees its event finds the post, too.
+func (l *Loop) giveWatched(p post) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.watched--; l.watched >= 0 { // all were used
+		l.watched = -1
+	}
+	p.gen = l.watched
+	l.came.Store(true)
+	if unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, int(p.fd), &unix.EpollEvent{Events: epollInput, Fd: p.fd, Pad: p.gen}) != nil {
+		return false
+	}
+	l.newcomers[0] = append(l.newcomers[0], p)
+	return true
+}
+
+// Nudge wakes the loop if newcomers wait for it. From any goroutine.
+func (l *Loop) Nudge() {
+	if !l.came.Load() {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wake()
+}
+
 // take has what Give brought adopted.
 func (l *Loop) take(p post) {
 	l.Stats.Pending.Add(-1)
-	l.given = p.fd
+	l.given, l.givenGen = p.fd, p.gen
 	defer l.taken(int(p.fd))
 	p.adopt(l, int(p.fd), p.remote)
 }

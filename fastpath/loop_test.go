@@ -1,11 +1,14 @@
 package fastpath
 
 import (
+	"io"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestPostWakesTheLoop: no wake-up is lost, whatever the loop does at that moment. Every post is waited for, so a lost one
@@ -227,4 +230,91 @@ func TestTimeIsWallTime(t *testing.T) {
 			t.Error("0 must never be a time")
 		}
 	})
+}
+
+// TestGiveWatched: who has shown nothing wakes no loop, is adopted by a nudge, and with the first event otherwise; no byte
+// is missed, whenever it came.
+func TestGiveWatched(t *testing.T) {
+	l := startLoop(t)
+	on(t, l, func() {})
+	remote := netip.MustParseAddrPort("192.0.2.1:80")
+	var adopted atomic.Int64
+	adopt := func(l *Loop, fd int, remote netip.AddrPort) {
+		if _, err := l.Adopt(fd, remote, &echo{}); err != nil {
+			t.Errorf("Adopt: %v", err)
+		}
+		adopted.Add(1)
+	}
+	time.Sleep(2 * rawWaitMax) // the loop is not busy any more
+	before := l.Stats.Turns.Load()
+	fd, silent := tcpPair(t)
+	l.GiveWatched(fd, remote, adopt)
+	time.Sleep(50 * time.Millisecond)
+	if n := l.Stats.Turns.Load() - before; n != 0 || adopted.Load() != 0 || l.Stats.Pending.Load() != 1 {
+		t.Errorf("a silent connection: %d turns, %d adopted, %d pending", n, adopted.Load(), l.Stats.Pending.Load())
+	}
+	l.Nudge()
+	eventually(t, "the silent one's adoption", func() bool { return adopted.Load() == 1 && l.Stats.Pending.Load() == 0 })
+	echoOnce(t, silent, 1000)
+	for i := range 200 {
+		fd, peer := tcpPair(t)
+		if i%2 == 0 { // its bytes are there before epoll is told
+			if _, err := peer.Write([]byte("early")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.GiveWatched(fd, remote, adopt)
+		if i%2 == 1 {
+			if _, err := peer.Write([]byte("early")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = peer.SetReadDeadline(time.Now().Add(patience))
+		got := make([]byte, 5)
+		if _, err := io.ReadFull(peer, got); err != nil || string(got) != "early" {
+			t.Fatalf("connection %d: %q, %v", i, got, err)
+		}
+		peer.Close()
+	}
+	silent.Close()
+	eventually(t, "all ends", func() bool { return l.Stats.Conns.Load() == 0 && adopted.Load() == 201 })
+}
+
+// TestGiveWatchedNotTaken: an event of a connection that its adoption closed, of a number that the loop has never had, is
+// nobody's.
+func TestGiveWatchedNotTaken(t *testing.T) {
+	quietly(t)
+	l := startLoop(t)
+	fd, peer := tcpPair(t)
+	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeFD(int32(fd))
+	if _, err := peer.Write([]byte("early")); err != nil {
+		t.Fatal(err)
+	}
+	l.GiveWatched(high, netip.AddrPort{}, func(*Loop, int, netip.AddrPort) { panic("a door's defect") })
+	if _, err := io.Copy(io.Discard, peer); err != nil && !isReset(err) {
+		t.Errorf("the peer saw %v, not an end", err)
+	}
+	echoedBy, other := adopt(t, l, &echo{})
+	_ = echoedBy
+	echoOnce(t, other, 100) // the loop goes on
+	if n := l.Stats.Panics.Swap(0); n != 1 {
+		t.Errorf("%d panics", n)
+	}
+}
+
+// TestGiveWatchedToAnEndedLoop: the number of its epoll instance may be another descriptor's.
+func TestGiveWatchedToAnEndedLoop(t *testing.T) {
+	l := newTestLoop(t)
+	l.closeAll()
+	fd, _ := tcpPair(t)
+	l.GiveWatched(fd, netip.AddrPort{}, nil)
+	l.Nudge()
+	if l.ep != -1 || len(l.posted) != 1 || l.posted[0].gen != 0 {
+		t.Errorf("epoll %d, posted %+v", l.ep, l.posted)
+	}
+	closeFD(int32(fd))
 }

@@ -60,9 +60,14 @@ func (a *Acceptor) remove(ln *listener) {
 // is work (docs/decisions/0084-the-acceptor-stays.md). Its thread gives way to those it works for, so that it finds several
 // connections when its turn comes (docs/decisions/0095-the-acceptor-gives-way.md).
 func (a *Acceptor) stay() {
-	if a.ep == 0 || !a.waiting.CompareAndSwap(false, true) {
+	if a.ep == 0 {
+		a.nudge()
 		return
 	}
+	if !a.waiting.CompareAndSwap(false, true) {
+		return
+	}
+	defer a.nudge() // after the next line: who was told that somebody waits has given his own before
 	defer a.waiting.Store(false)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -71,6 +76,7 @@ func (a *Acceptor) stay() {
 	}
 	var events [8]unix.EpollEvent
 	last := time.Now()
+	nudged := last
 	for yielded := last; ; {
 		n := fastpath.EpollWaitBriefly(a.ep, events[:], acceptWait)
 		now := time.Now()
@@ -79,6 +85,10 @@ func (a *Acceptor) stay() {
 			a.take(events[:n])
 		} else if now.Sub(last) >= acceptQuiet {
 			return
+		}
+		if now.Sub(nudged) >= acceptQuiet {
+			nudged = now
+			a.nudge()
 		}
 		if now.Sub(yielded) >= acceptYield {
 			yielded = now
@@ -94,5 +104,14 @@ func (a *Acceptor) take(events []unix.EpollEvent) {
 		if ln := a.ports[events[i].Fd]; ln != nil {
 			ln.take()
 		}
+	}
+}
+
+// nudge has the loops adopt connections that have shown nothing, so that their time runs.
+func (a *Acceptor) nudge() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, ln := range a.ports {
+		ln.door.nudge()
 	}
 }

@@ -136,7 +136,17 @@ func (d *Door) place(fd int, remote netip.AddrPort) {
 			best, least = l, load
 		}
 	}
-	best.Give(fd, remote, d.taker)
+	if d.Service != nil { // its backend is dialled at once
+		best.Give(fd, remote, d.taker)
+		return
+	}
+	best.GiveWatched(fd, remote, d.taker) // the acceptor nudges
+}
+
+func (d *Door) nudge() {
+	for _, l := range d.Loops {
+		l.Nudge()
+	}
 }
 
 // shed has the loops close idle connections, about n in all. One search at a time is enough.

@@ -109,5 +109,6 @@ func (ln *listener) stop(ctx context.Context) error {
 	ln.door.Acceptor.remove(ln)
 	for ln.take() && ctx.Err() == nil {
 	}
+	ln.door.nudge()
 	return ln.events.Shutdown(ctx)
 }
