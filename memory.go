@@ -14,7 +14,7 @@ import (
 const (
 	// ballastBytes is memory that is never touched, so it is never resident: the collector counts it as live, and runs
 	// once in that many bytes of garbage, not once in the few megabytes that a proxy holds.
-	ballastBytes = 32 << 20
+	ballastBytes = 8 << 20
 
 	memoryTick = 100 * time.Millisecond // how often garbage is looked at
 	quietBytes = 256 << 10              // less new garbage than this in a tick is quiet
