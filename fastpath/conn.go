@@ -58,8 +58,6 @@ const (
 	flagJoined   // in the sockmap: a short read says nothing about what waits
 	flagGather   // output waits for the end of the batch of events
 	flagAhead    // input may be received before the owner's turn
-	flagTail     // EPOLLRDHUP was seen, and no urgent byte before it: a read that comes back short has taken all there is
-	flagLast     // such a read was made: what comes next is the end
 	flagMuted    // epoll does not watch for input: the kernel moves it elsewhere
 )
 
@@ -221,19 +219,10 @@ func (c *Conn) recv(dst []byte) (int, *Error) {
 	if c.aheadLeft > 0 {
 		return c.takeAhead(dst), nil
 	}
-	if c.flags&flagLast != 0 {
-		if len(dst) == 0 {
-			return 0, nil
-		}
-		return 0, c.foundEnd()
-	}
 	n, e := recv(c.fd, dst, 0)
 	switch {
 	case e == 0 && n > 0:
 		c.received += uint64(n)
-		if n < len(dst) && c.flags&(flagBroken|flagTail|flagJoined) == flagTail {
-			c.flags |= flagLast
-		}
 		if n < len(dst) && c.flags&(flagBroken|flagHup|flagJoined) == 0 { // a FIN or error that comes later is a new event
 			c.flags &^= flagReadable
 		}

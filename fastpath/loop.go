@@ -408,9 +408,6 @@ func (l *Loop) turn(c *Conn, ev uint32) {
 	}
 	if ev&unix.EPOLLRDHUP != 0 {
 		c.flags |= flagHup
-		if ev&unix.EPOLLPRI == 0 {
-			c.flags |= flagTail
-		}
 	}
 	if ev&(unix.EPOLLIN|unix.EPOLLRDHUP) != 0 {
 		c.flags |= flagReadable
@@ -585,9 +582,7 @@ func (l *Loop) again(c *Conn) {
 // wakeInput: the eventfd's count only grows, and would take centuries to be full.
 const wakeInput = unix.EPOLLIN | unix.EPOLLET&0xffffffff
 
-// epollInput has EPOLLPRI only because of flagTail: a read stops short before an urgent byte, whatever follows it
-// (docs/decisions/0092-an-end-that-is-known.md).
-const epollInput = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff
+const epollInput = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff
 
 // Adopt makes the descriptor fd, a connected non-blocking stream socket, the loop's. On the loop only. At its end the
 // loop closes it.
