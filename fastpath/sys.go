@@ -249,13 +249,15 @@ func datagramSocket(v6 bool) (int32, syscall.Errno) {
 // its share (SCHED_BATCH of sched(7)), or may take the processor from it (SCHED_OTHER). What the thread gets in all stays the
 // same. The caller is locked to its thread. False: the kernel refuses, or somebody chose another policy; nothing has changed.
 func GiveWay(on bool) bool {
-	attr, err := unix.SchedGetAttr(0, 0)
-	if err != nil || attr.Policy != unix.SCHED_NORMAL && attr.Policy != unix.SCHED_BATCH {
+	policy, _, e := syscall.RawSyscall(unix.SYS_SCHED_GETSCHEDULER, 0, 0, 0)
+	if e != 0 || policy != unix.SCHED_NORMAL && policy != unix.SCHED_BATCH {
 		return false
 	}
-	attr.Policy = unix.SCHED_NORMAL
+	policy = unix.SCHED_NORMAL
 	if on {
-		attr.Policy = unix.SCHED_BATCH
+		policy = unix.SCHED_BATCH
 	}
-	return unix.SchedSetAttr(0, attr, 0) == nil
+	var priority int32 // both policies have 0
+	_, _, e = syscall.RawSyscall(unix.SYS_SCHED_SETSCHEDULER, 0, policy, uintptr(unsafe.Pointer(&priority)))
+	return e == 0
 }
