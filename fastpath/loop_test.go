@@ -298,8 +298,7 @@ func TestGiveWatchedNotTaken(t *testing.T) {
 	if _, err := io.Copy(io.Discard, peer); err != nil && !isReset(err) {
 		t.Errorf("the peer saw %v, not an end", err)
 	}
-	echoedBy, other := adopt(t, l, &echo{})
-	_ = echoedBy
+	_, other := adopt(t, l, &echo{})
 	echoOnce(t, other, 100) // the loop goes on
 	if n := l.Stats.Panics.Swap(0); n != 1 {
 		t.Errorf("%d panics", n)
