@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -35,14 +37,16 @@ const tunnelsHelp = `bench tunnels compares ways of moving the bytes of TLS pass
 
 // tunnelWork is a measurement of a round.
 type tunnelWork struct {
-	name string
-	size int // of a message; 0: bulk
-	down bool
+	name    string
+	size    int // of a message; 0: bulk; below 0: connections with one message each way
+	down    bool
+	clients int // of connections
 }
 
 var tunnelWorks = []tunnelWork{
 	{name: "ping-pong 1 B", size: 1}, {name: "ping-pong 512 B", size: 512}, {name: "ping-pong 16 KiB", size: 16 << 10},
-	{name: "bulk up"}, {name: "bulk down", down: true}, {name: "connections", size: -1},
+	{name: "bulk up"}, {name: "bulk down", down: true},
+	{name: "connections", size: -1, clients: passClients}, {name: "connections of one client", size: -1, clients: 1},
 }
 
 // tunnelFigures are one candidate's of one work: CPU in µs a round trip or connection, or ms a GB.
@@ -230,12 +234,12 @@ func (b *tunnelBench) measure(pid int, w tunnelWork) (f tunnelFigures, err error
 			return f, err
 		}
 	}
-	return b.count(pid, w, step)
+	return b.count(pid, w, 1, step)
 }
 
-// connections opens tunnels, one message each way, and ends them.
+// connections opens tunnels, one message each way, and ends them; each client does so again and again.
 func (b *tunnelBench) connections(pid int, w tunnelWork) (tunnelFigures, error) {
-	return b.count(pid, w, func() (int, error) {
+	step := func() (int, error) {
 		conn, err := b.dial('p')
 		if err != nil {
 			return 0, err
@@ -250,11 +254,15 @@ func (b *tunnelBench) connections(pid int, w tunnelWork) (tunnelFigures, error) 
 			err = nil
 		}
 		return 1, err
-	})
+	}
+	if _, _, err := repeat(w.clients, b.span/2, step); err != nil { // warm
+		return tunnelFigures{}, err
+	}
+	return b.count(pid, w, w.clients, step)
 }
 
-// count repeats a step for the time of a measurement.
-func (b *tunnelBench) count(pid int, w tunnelWork, step func() (int, error)) (f tunnelFigures, err error) {
+// count has clients repeat a step for the time of a measurement.
+func (b *tunnelBench) count(pid int, w tunnelWork, clients int, step func() (int, error)) (f tunnelFigures, err error) {
 	cpu, err := readUsage(pid)
 	if err != nil {
 		return f, err
@@ -263,17 +271,10 @@ func (b *tunnelBench) count(pid int, w tunnelWork, step func() (int, error)) (f 
 	if err != nil {
 		return f, err
 	}
-	var times []time.Duration
-	n, begin := 0, time.Now()
-	for last := begin; last.Sub(begin) < b.span; {
-		k, err := step()
-		if err != nil {
-			return f, err
-		}
-		now := time.Now()
-		n += k
-		times = append(times, now.Sub(last))
-		last = now
+	begin := time.Now()
+	n, times, err := repeat(clients, b.span, step)
+	if err != nil {
+		return f, err
 	}
 	took := time.Since(begin)
 	after, err := readUsage(pid)
@@ -293,9 +294,37 @@ func (b *tunnelBench) count(pid int, w tunnelWork, step func() (int, error)) (f 
 		f.Rate = units / took.Seconds()
 		f.Process, f.Machine = used.Seconds()*1e3/units, (busy-machine).Seconds()*1e3/units
 	}
-	slices.Sort(times)
 	f.P50, f.P99 = times[len(times)/2].Seconds()*1e6, times[len(times)*99/100].Seconds()*1e6
 	return f, nil
+}
+
+// repeat has so many clients take steps, one after the other, for a time: the sum of what the steps answered, and how long each
+// took, sorted.
+func repeat(clients int, span time.Duration, step func() (int, error)) (sum int, times []time.Duration, err error) {
+	sums, taken, errs := make([]int, clients), make([][]time.Duration, clients), make([]error, clients)
+	var all sync.WaitGroup
+	for i, begin := 0, time.Now(); i < clients; i++ {
+		all.Go(func() {
+			for last := begin; last.Sub(begin) < span; {
+				n, err := step()
+				if err != nil {
+					errs[i] = err
+					return
+				}
+				now := time.Now()
+				sums[i] += n
+				taken[i] = append(taken[i], now.Sub(last))
+				last = now
+			}
+		})
+	}
+	all.Wait()
+	for _, n := range sums {
+		sum += n
+	}
+	times = slices.Concat(taken...)
+	slices.Sort(times)
+	return sum, times, errors.Join(errs...)
 }
 
 // machineBusy is the CPU time that all of the machine's processors have spent, kernel threads and interrupts included.

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"errors"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func TestTunnelResultsAddUp(t *testing.T) {
@@ -40,6 +44,29 @@ func TestTunnelChoice(t *testing.T) {
 		if _, err := b.choose(relays, c[0], c[1]); err == nil {
 			t.Errorf("%q was taken", c)
 		}
+	}
+}
+
+// TestTunnelRepeat: every client takes steps for the whole time, all of them count, and an error is not lost.
+func TestTunnelRepeat(t *testing.T) {
+	var under, most atomic.Int32
+	step := func() (int, error) {
+		for now := under.Add(1); ; {
+			if m := most.Load(); now <= m || most.CompareAndSwap(m, now) {
+				break
+			}
+		}
+		time.Sleep(5 * time.Millisecond)
+		under.Add(-1)
+		return 3, nil
+	}
+	n, times, err := repeat(4, 50*time.Millisecond, step)
+	if err != nil || n != 3*len(times) || len(times) < 4 || most.Load() != 4 || !slices.IsSorted(times) || times[0] < 5*time.Millisecond {
+		t.Errorf("%d, %v, %v, %d at a time", n, times, err, most.Load())
+	}
+	fault := errors.New("no")
+	if _, _, err := repeat(2, time.Hour, func() (int, error) { return 0, fault }); !errors.Is(err, fault) {
+		t.Errorf("%v", err)
 	}
 }
 
