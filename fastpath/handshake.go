@@ -10,12 +10,11 @@ import (
 	"io"
 	"iter"
 	"net"
-	"time"
 )
 
 // handshake is a TLS handshake under way: crypto/tls runs on a coroutine, which the loop resumes when there is input for
 // it and which comes back when it wants more. So a handshake switches no thread, takes no lock, and what it computes in
-// one go is the time of one step: about what a signature and a key exchange cost. The loop gives all handshakes together
+// one go is the time of one step: about what a key exchange costs, or a signature. The loop gives all handshakes together
 // handshakeTurn a round, and serves its other connections in between. What would take a step much longer, signatures by
 // slow keys, is computed off the loop (OffLoop) (docs/decisions/0009-handshakes-are-coroutines.md).
 type handshake struct {
@@ -78,18 +77,29 @@ func (hs *handshake) queue() {
 // runHandshakes resumes handshakes that have something to do, one after the other, until their time of this round is up.
 func (l *Loop) runHandshakes() {
 	n := 0
-	for began := time.Now(); n < len(l.shaking); {
+	for l.shookAt = Now(); n < len(l.shaking); {
 		hs := l.shaking[n]
 		l.shaking[n] = nil
 		n++
 		hs.queued = false
 		hs.step()
 		l.reclaim()
-		if time.Since(began) >= handshakeTurn {
+		if l.shaken() {
 			break
 		}
 	}
 	l.shaking = l.shaking[:copy(l.shaking, l.shaking[n:])]
+}
+
+// shaken tells whether the handshakes' time of this round is up.
+func (l *Loop) shaken() bool { return Now()-l.shookAt >= int64(handshakeTurn) }
+
+// giveTurn ends the step there, if the time is up. On the coroutine, between two things that crypto/tls computes.
+func (hs *handshake) giveTurn() {
+	if !hs.shut && hs.t.loop.shaken() {
+		hs.queue()
+		hs.co.wait()
+	}
 }
 
 // step resumes the handshake once.
@@ -304,12 +314,14 @@ func (l *Loop) trimCoroutines(most int) {
 
 // OffLoop is cert, or a copy whose private key signs off the loop if it is slow: everything but P-256 and Ed25519, which
 // take some tens of microseconds. conn is the connection of the handshake's tls.ClientHelloInfo; the copy serves that
-// handshake only.
+// handshake only. The keys are exchanged already, so others may have their turn before the signature.
 func OffLoop(conn net.Conn, cert *tls.Certificate) *tls.Certificate {
 	m, ours := conn.(*memoryConn)
 	if cert == nil || !ours {
 		return cert
 	}
+	hs := (*tlsState)(m).hs
+	hs.giveTurn()
 	switch k := cert.PrivateKey.(type) {
 	case ed25519.PrivateKey:
 		return cert
@@ -323,7 +335,7 @@ func OffLoop(conn net.Conn, cert *tls.Certificate) *tls.Certificate {
 		return cert
 	}
 	other := *cert
-	other.PrivateKey = &slowSigner{signer, (*tlsState)(m).hs}
+	other.PrivateKey = &slowSigner{signer, hs}
 	return &other
 }
 

@@ -56,6 +56,7 @@ type Loop struct {
 	tickets tickets
 
 	shaking    []*handshake // handshakes that have something to do, in the order of their turns
+	shookAt    int64        // when those of this round began
 	coroutines []*coroutine // idle ones
 
 	mu        sync.Mutex

@@ -354,6 +354,48 @@ func TestTLSHandshakesShareTheLoop(t *testing.T) {
 	}
 }
 
+// TestTLSTurnBeforeTheSignature: a handshake whose key exchange has used up the time gives others their turn before it signs,
+// and may find its connection closed when its own comes again.
+func TestTLSTurnBeforeTheSignature(t *testing.T) {
+	for _, closes := range []bool{false, true} {
+		l := startLoop(t)
+		w := NewWork(1)
+		var c *Conn // on the loop
+		turns := uint64(0) // between the choice of the certificate and the signature
+		cert, _ := identity()
+		cfg := serverConfig(tls.VersionTLS13)
+		cfg.Certificates = nil
+		cfg.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			time.Sleep(handshakeTurn)
+			if closes {
+				l.Post(func() { c.Close() })
+			}
+			before := l.Stats.Turns.Load()
+			chosen := OffLoop(h.Conn, &cert)
+			turns = l.Stats.Turns.Load() - before
+			return chosen, nil
+		}
+		fd, peer := tcpPair(t)
+		h, done := shaken()
+		shaking := startTLS(t, l, fd, h, cfg, true, w)
+		on(t, l, func() { c = shaking })
+		client := make(chan error, 1)
+		go func() { client <- tls.Client(peer, clientConfig(tls.VersionTLS13)).Handshake() }()
+		if err := receive(t, "the client", client); (err != nil) != closes {
+			t.Errorf("closed: %v: the client has %v", closes, err)
+		}
+		eventually(t, "the handshake's end", func() bool { return w.Running(WorkHandshake) == 0 })
+		on(t, l, func() {
+			if turns == 0 {
+				t.Errorf("closed: %v: nobody had a turn between key exchange and signature", closes)
+			}
+		})
+		if closes && len(done) > 0 {
+			t.Error("OnHandshake after Close")
+		}
+	}
+}
+
 // clientHello is a client's first flight.
 func clientHello(t *testing.T) []byte {
 	ours, theirs := net.Pipe()
