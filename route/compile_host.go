@@ -2,6 +2,7 @@ package route
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sluiceproxy/sluice/fastpath"
@@ -18,6 +19,57 @@ type hostWork struct {
 
 // compileHosts takes over the hosts that have not changed, and compiles the others.
 func (k *compiler) compileHosts() {
+	if changed, ok := k.changedInPlace(); ok {
+		k.exchangeHosts(changed)
+	} else {
+		k.arrangeHosts()
+	}
+	if k.next.catchAll = k.next.exact.get(hashOf(""), ""); k.next.catchAll == nil {
+		k.next.catchAll = &Host{source: &VirtualHost{}, trie: k.tries.build("", nil), miss: k.next.miss}
+	}
+}
+
+// changedInPlace finds which hosts changed, if no other has to be looked at: all names stand where they stood before, and
+// nothing came or went that hosts share. Most changes of one Ingress are of this kind.
+func (k *compiler) changedInPlace() (changed []int, ok bool) {
+	was, now := k.previous.config.Hosts, k.config.Hosts
+	if len(now) != len(was) || len(k.previous.hosts) != len(was) || len(k.added)+len(k.removed) > 0 || k.next.miss != k.previous.miss {
+		return nil, false
+	}
+	for i, v := range now {
+		if v == was[i] {
+			continue
+		}
+		if v == nil || v.Name != was[i].Name {
+			return nil, false
+		}
+		changed = append(changed, i)
+	}
+	return changed, true
+}
+
+// exchangeHosts compiles the hosts that changed in place, and leaves all others where they are.
+func (k *compiler) exchangeHosts(changed []int) {
+	k.next.exact, k.next.wildcard = k.previous.exact.clone(), k.previous.wildcard.clone()
+	k.next.hosts = slices.Clone(k.previous.hosts)
+	for _, i := range changed {
+		v := k.config.Hosts[i]
+		h := k.newHost(v)
+		h.hash = k.previous.hosts[i].hash
+		if isWildcard(v.Name) {
+			k.next.wildcard.replace(h.hash, h.key(v.Name[len("*."):]), h)
+		} else {
+			k.next.exact.replace(h.hash, h.key(v.Name), h)
+		}
+		k.next.hosts[i] = h
+	}
+	for _, h := range k.next.hosts {
+		k.next.problems = append(k.next.problems, h.problems...)
+	}
+}
+
+// arrangeHosts puts all hosts together, whatever became of their order.
+func (k *compiler) arrangeHosts() {
 	wildcards := 0
 	for _, v := range k.config.Hosts {
 		if v != nil && isWildcard(v.Name) {
@@ -31,9 +83,6 @@ func (k *compiler) compileHosts() {
 		if v != nil {
 			k.compileHost(v)
 		}
-	}
-	if k.next.catchAll = k.next.exact.get(hashOf(""), ""); k.next.catchAll == nil {
-		k.next.catchAll = &Host{source: &VirtualHost{}, trie: k.tries.build("", nil), miss: k.next.miss}
 	}
 }
 
@@ -55,13 +104,18 @@ func (k *compiler) compileHost(v *VirtualHost) {
 		h = k.newHost(v)
 		h.hash = hashOf(name)
 	}
-	inTrie := h.trie.text[:h.trie.root] // the same name, but beside the first nodes
-	if first := now.put(h.hash, inTrie[len(inTrie)-len(name):], h); first != nil {
+	if first := now.put(h.hash, h.key(name), h); first != nil {
 		k.problem(v.Owner, hostField(v), "is there twice; that of %s counts", first.source.Owner.text())
 		return
 	}
 	k.next.hosts = append(k.next.hosts, h)
 	k.next.problems = append(k.next.problems, h.problems...)
+}
+
+// key is a host's name in a table: the same text, but beside the first nodes of its trie.
+func (h *Host) key(name string) string {
+	inTrie := h.trie.text[:h.trie.root]
+	return inTrie[len(inTrie)-len(name):]
 }
 
 // hostBefore finds the Host of v in the Snapshot before if it stands where it is expected, as most do.

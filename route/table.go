@@ -3,6 +3,7 @@ package route
 import (
 	"hash/maphash"
 	"math/bits"
+	"slices"
 )
 
 // seed is one for the process, so that a hash may be kept beside its key from one snapshot to the next.
@@ -46,6 +47,22 @@ func (t *table[V]) put(hash uint64, key string, value *V) (already *V) {
 		}
 		if s.hash == hash && s.key == key {
 			return s.value
+		}
+	}
+}
+
+// clone answers a table of the same values, for a maker to replace some.
+func (t *table[V]) clone() table[V] {
+	return table[V]{slots: slices.Clone(t.slots), shift: t.shift, count: t.count}
+}
+
+// replace puts another value where the table has the name; it must have it.
+func (t *table[V]) replace(hash uint64, key string, value *V) {
+	mask := uint64(len(t.slots) - 1)
+	for i := hash >> t.shift; ; i++ {
+		if s := &t.slots[i&mask]; s.hash == hash && s.key == key && s.value != nil {
+			s.key, s.value = key, value
+			return
 		}
 	}
 }
