@@ -26,7 +26,7 @@ type Controller struct {
 	current   *State                  // that was applied last
 	state     atomic.Pointer[State]   // the same, for others
 	config    *route.Config           // … what it was translated to
-	taken     []*networkingv1.Ingress // … and its Ingresses that are ours
+	taken     []*networkingv1.Ingress // … and its Ingresses that are ours, for a Reporter
 	process   atomic.Pointer[translate.Process]
 	own       atomic.Pointer[[]route.Problem] // of the source and of translate, with their places
 	announced map[route.Problem]bool          // problems that the log has told
@@ -201,7 +201,10 @@ func (k *Controller) put(s *State, began time.Time) {
 		next, _ := route.Compile(&config, k.Store.Load(), k.Env) // its problems are in Store.Problems
 		k.Store.Swap(next)
 	}
-	k.current, k.config, k.taken = s, &config, k.translator.Taken()
+	k.current, k.config = s, &config
+	if _, told := k.Source.(Reporter); told {
+		k.taken = k.translator.Taken()
+	}
 	k.state.Store(s)
 	k.process.Store(k.translator.Process())
 	own := append(slices.Clone(s.Problems), located(problems, s)...)

@@ -6,6 +6,9 @@ import (
 	"log/slog"
 	"path/filepath"
 	"time"
+
+	"github.com/sluiceproxy/sluice/route"
+	"github.com/sluiceproxy/sluice/watcher/translate"
 )
 
 // fileSource reads manifests from directories and watches them. Only the goroutine of Run or Load touches it.
@@ -19,13 +22,17 @@ type fileSource struct {
 	told   map[string]bool // kinds and folders that the log has said we ignore
 	now    func() time.Time
 	rescan chan struct{}
+
+	tally tally
+	last  translate.Objects // of the last state
 }
 
 func openFiles(s Spec, log *slog.Logger) (Source, error) {
 	if len(s.Paths)+len(s.Files) == 0 {
 		return nil, errors.New("no directory of manifests is named")
 	}
-	f := &fileSource{log: log, told: map[string]bool{}, now: time.Now, rescan: make(chan struct{}, 1)}
+	f := &fileSource{log: log, told: map[string]bool{}, now: time.Now, rescan: make(chan struct{}, 1),
+		tally: tally{times: map[route.Object]int{}, twice: map[route.Object]bool{}}}
 	named := map[string]bool{}
 	for _, path := range s.Paths {
 		absolute, err := filepath.Abs(path)

@@ -36,6 +36,8 @@ type file struct {
 	good   *manifest // the last version without a fault; without any yet, what is good of the present one
 	sound  bool      // good is a whole version
 	faults []fault   // of the present version
+
+	counted *manifest // the version that the source's tally counts
 }
 
 // stamp is what tells that a file is another one, or has other content. ctime changes with every write, whatever copies
@@ -101,6 +103,7 @@ func (f *fileSource) scanDirectory(d *directory, how scanMode) (changed, settled
 	for name, m := range d.files {
 		if present[name] == nil {
 			changed = changed || m.read
+			f.tally.exchange(m, nil)
 		}
 	}
 	d.files = present

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/sluiceproxy/sluice/route"
 )
@@ -548,4 +551,134 @@ func TestFileManyChanges(t *testing.T) {
 		}
 	}
 	f.until("the last change", has("default/a"+last))
+}
+
+// TestFileTwiceComesAndGoes compares what a source tells after each of many changes with what a new one tells: which object
+// counts, and what is said about the others, does not depend on what was there before.
+func TestFileTwiceComesAndGoes(t *testing.T) {
+	dirs := []string{t.TempDir(), t.TempDir()}
+	spec := Spec{Scheme: "file", Paths: dirs}
+	kept, err := Open(spec, slog.New(slog.DiscardHandler))
+	must(t, err)
+	const seed, steps, nameCount = 7, 200, 4
+	chance := rand.New(rand.NewPCG(seed, seed))
+	twice := 0
+	for step := range steps {
+		path := filepath.Join(dirs[chance.IntN(2)], fmt.Sprintf("%d.yaml", chance.IntN(3)))
+		switch chance.IntN(5) {
+		case 0:
+			if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+		case 1:
+			writeFile(t, path, ingress("a", "/broken")+"---\n{")
+		default:
+			var text []string
+			for range chance.IntN(4) {
+				text = append(text, ingress(string(rune('a'+chance.IntN(nameCount))), fmt.Sprint("/", step)))
+			}
+			writeFile(t, path, strings.Join(text, "---\n"))
+		}
+		s, err := kept.Load()
+		must(t, err)
+		// The good version that a broken file leaves in force is the kept source's alone: the oracle reads what it holds.
+		want, problems, where := gathered(kept.(*fileSource))
+		if !slices.Equal(s.Objects.Ingresses, want) || !slices.Equal(s.Problems, problems) {
+			t.Fatalf("step %d: %s, want %v", step, describe(s), problems)
+		}
+		for n := range nameCount {
+			id := route.Object{Kind: "Ingress", Namespace: "default", Name: string(rune('a' + n))}
+			if got := s.Where(id); got != where[id] {
+				t.Fatalf("step %d: %v is at %q, want %q", step, id, got, where[id])
+			}
+		}
+		for _, p := range s.Problems {
+			if strings.Contains(p.Reason, "is there twice") {
+				twice++
+			}
+		}
+	}
+	if twice == 0 {
+		t.Error("no object was ever there twice")
+	}
+}
+
+// gathered is state without anything remembered.
+func gathered(f *fileSource) (list []*networkingv1.Ingress, problems []route.Problem, where map[route.Object]string) {
+	where = map[route.Object]string{}
+	for _, d := range f.roots {
+		for _, name := range d.names {
+			m := d.files[name]
+			for _, f := range m.faults {
+				problems = append(problems, faultProblem(m, f))
+			}
+			if m.good == nil {
+				continue
+			}
+			for _, o := range m.good.objects {
+				here := problemFile(m.shown, o.document)
+				if first, there := where[o.id()]; there {
+					problems = append(problems, route.Problem{Object: o.id(), File: here,
+						Reason: "is there twice: the one in " + first + " counts, remove one of them"})
+					continue
+				}
+				where[o.id()] = here
+				list = append(list, o.Object.(*networkingv1.Ingress))
+			}
+		}
+	}
+	return list, problems, where
+}
+
+// TestFileWhereOfAnOlderState asks a State about its objects after others came, from several goroutines.
+func TestFileWhereOfAnOlderState(t *testing.T) {
+	f := running(t)
+	f.write("a.yaml", ingress("a", "/1")+"---\n"+ingress("b", "/1"))
+	older := f.until("the start", has("default/a/1", "default/b/1"))
+	f.write("a.yaml", ingress("b", "/2"))
+	newer := f.until("a goes", has("default/b/2"))
+	file := filepath.Join(f.dir, "a.yaml")
+	a, b := route.Object{Kind: "Ingress", Namespace: "default", Name: "a"}, route.Object{Kind: "Ingress", Namespace: "default", Name: "b"}
+	var asking sync.WaitGroup
+	for range 4 {
+		asking.Go(func() {
+			got := [...]string{older.Where(a), older.Where(b), newer.Where(a), newer.Where(b)}
+			if want := [...]string{file + ", document 1", file + ", document 2", "", file + ", document 1"}; got != want {
+				t.Errorf("the objects are at %q, want %q", got, want)
+			}
+		})
+	}
+	asking.Wait()
+}
+
+// TestFileStateCostsLittle bounds what a change of one file costs beside many objects of others.
+func TestFileStateCostsLittle(t *testing.T) {
+	dir := t.TempDir()
+	const many = 2000
+	list := make([]string, many)
+	for i := range list {
+		list[i] = ingress(fmt.Sprintf("many-%d", i), "/")
+	}
+	writeFile(t, filepath.Join(dir, "many.yaml"), strings.Join(list, "---\n"))
+	writeFile(t, filepath.Join(dir, "one.yaml"), ingress("one", "/"))
+	opened, err := Open(Spec{Scheme: "file", Paths: []string{dir}}, slog.New(slog.DiscardHandler))
+	must(t, err)
+	_, err = opened.Load()
+	must(t, err)
+	source := opened.(*fileSource)
+	one := source.roots[0].files["one.yaml"]
+	versions := [2]*manifest{one.good, decodeManifest("one.yaml", []byte(ingress("one", "/2")), nil)}
+	var s *State
+	n := 0
+	allocations := testing.AllocsPerRun(100, func() {
+		n++
+		one.good = versions[n%2]
+		s = source.state()
+	})
+	if len(s.Objects.Ingresses) != many+1 || cap(s.Objects.Ingresses) > many+many/10 {
+		t.Errorf("%d Ingresses, room for %d", len(s.Objects.Ingresses), cap(s.Objects.Ingresses))
+	}
+	if allocations > 16 {
+		t.Errorf("a state made %v allocations", allocations)
+	}
 }

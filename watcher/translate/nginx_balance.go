@@ -153,8 +153,8 @@ func (t *Translator) clusterBalance(c *cluster, s *upstream.Settings) []route.Pr
 // chooser is the oldest Ingress that names the cluster and for which has holds; nil: there is none.
 func (c *cluster) chooser(has func(*dialect) bool) *fragment {
 	var first *fragment
-	for _, u := range c.uses {
-		if f := u.fragment; f != nil && has(&f.dialect) && (first == nil || older(f, first) < 0) {
+	for i := range c.uses {
+		if f := c.uses[i].fragment; f != nil && has(&f.dialect) && (first == nil || older(f, first) < 0) {
 			first = f
 		}
 	}
@@ -163,12 +163,13 @@ func (c *cluster) chooser(has func(*dialect) bool) *fragment {
 
 // late are the Problems of Ingresses that name the cluster and ask for something else than the chooser did.
 func (c *cluster) late(chooser *fragment, other func(*dialect) (key string, differs bool)) (problems []route.Problem) {
-	for _, u := range c.uses {
-		if u.fragment == nil || u.fragment == chooser {
+	for i := range c.uses {
+		f := c.uses[i].fragment
+		if f == nil || f == chooser {
 			continue
 		}
-		if key, differs := other(&u.fragment.dialect); differs {
-			problems = append(problems, problem(u.fragment.owner, annotationField(key),
+		if key, differs := other(&f.dialect); differs {
+			problems = append(problems, problem(f.owner, annotationField(key),
 				"is ignored for Service %s: Ingress %s/%s names it too, comes first and chose another", c.service, chooser.ing.Namespace, chooser.ing.Name))
 		}
 	}

@@ -94,7 +94,8 @@ func (t *Translator) Process() *Process {
 
 // Taken are the Ingresses of the last Translate that are ours to serve, in no order. Those that an annotation forbids to
 // serve are not among them.
-func (t *Translator) Taken() (list []*networkingv1.Ingress) {
+func (t *Translator) Taken() []*networkingv1.Ingress {
+	list := make([]*networkingv1.Ingress, 0, len(t.fragments))
 	for _, f := range t.fragments {
 		if f.mine && !f.dropped {
 			list = append(list, f.ing)
