@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/sluiceproxy/sluice/route"
 	"github.com/sluiceproxy/sluice/watcher/translate"
 )
 
@@ -31,8 +30,7 @@ func openFiles(s Spec, log *slog.Logger) (Source, error) {
 	if len(s.Paths)+len(s.Files) == 0 {
 		return nil, errors.New("no directory of manifests is named")
 	}
-	f := &fileSource{log: log, told: map[string]bool{}, now: time.Now, rescan: make(chan struct{}, 1),
-		tally: tally{times: map[route.Object]int{}, twice: map[route.Object]bool{}}}
+	f := &fileSource{log: log, told: map[string]bool{}, now: time.Now, rescan: make(chan struct{}, 1)}
 	named := map[string]bool{}
 	for _, path := range s.Paths {
 		absolute, err := filepath.Abs(path)

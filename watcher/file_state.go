@@ -27,7 +27,7 @@ type place struct {
 func (p place) String() string { return problemFile(p.file.shown, p.document) }
 
 // tally counts how often the objects of all files are there, from State to State: few files change from one to the next,
-// and few objects, if any, are there more than once.
+// and few objects, if any, are there more than once. The zero value is ready.
 type tally struct {
 	times map[route.Object]int
 	twice map[route.Object]bool // those that are there more than once
@@ -53,6 +53,9 @@ func (t *tally) exchange(m *file, now *manifest) {
 }
 
 func (t *tally) add(id route.Object, n int) {
+	if t.times == nil {
+		t.times, t.twice = map[route.Object]int{}, map[route.Object]bool{}
+	}
 	n += t.times[id]
 	if n > 0 {
 		t.times[id] = n
