@@ -33,6 +33,50 @@ func TestReuse(t *testing.T) {
 	}
 }
 
+// When hosts change where they stand, only they are compiled, of whatever kind of name; the others, and their Problems, are
+// those of before, and so is the Snapshot before. A catch-all that comes into being is another matter.
+func TestReuseInPlace(t *testing.T) {
+	e := newTestEnv()
+	names := []string{"", "*.b.example", "a.example", "twice.example"} // in a Config's order
+	ask := []string{"unknown.example", "x.b.example", "a.example", "twice.example"}
+	list := make([]*VirtualHost, len(names))
+	for i, name := range names {
+		list[i] = host(name, rules("Prefix", "/")...)
+	}
+	list[3].Rules = rules("Exact", "/p", "Exact", "/p") // a Problem
+	first, problems := Compile(config(list...), nil, e.Env)
+	if len(problems) != 1 {
+		t.Fatalf("%q", texts(problems))
+	}
+	for i := range 3 {
+		next := slices.Clone(list)
+		next[i] = host(names[i], rules("Prefix", "/", "Exact", "/new")...)
+		c := config(next...)
+		c.Clusters = first.config.Clusters
+		k := &compiler{config: c, previous: first, next: &Snapshot{miss: first.miss}}
+		if changed, ok := k.changedInPlace(); !ok || !slices.Equal(changed, []int{i}) {
+			t.Errorf("%q: %v, %v", names[i], changed, ok)
+		}
+		second, problems := Compile(c, first, e.Env)
+		if len(problems) != 1 {
+			t.Errorf("%q: %q", names[i], texts(problems))
+		}
+		for n, name := range ask {
+			before, now := first.Host([]byte(name)), second.Host([]byte(name))
+			if (before == now) != (n != i) {
+				t.Errorf("%q changed, %s is the same Host: %v", names[i], name, before == now)
+			}
+			if got := led(now.Match([]byte("/new"))); n == i && got != "1" || led(before.Match([]byte("/new"))) == "1" {
+				t.Errorf("%q changed, %s leads to %q", names[i], name, got)
+			}
+		}
+	}
+	none := compiled(t, &Config{Hosts: list[2:3], Clusters: first.config.Clusters}, first, e)
+	if h := none.Host([]byte("unknown.example")); led(h.Match([]byte("/"))) == "0" {
+		t.Error("the catch-all that went still leads somewhere")
+	}
+}
+
 // A host is compiled anew when a cluster that it names comes or goes, though the host itself did not change.
 func TestClusterComesAndGoes(t *testing.T) {
 	e := newTestEnv()
