@@ -360,7 +360,7 @@ func TestTLSTurnBeforeTheSignature(t *testing.T) {
 	for _, closes := range []bool{false, true} {
 		l := startLoop(t)
 		w := NewWork(1)
-		var c *Conn // on the loop
+		var c *Conn        // on the loop
 		turns := uint64(0) // between the choice of the certificate and the signature
 		cert, _ := identity()
 		cfg := serverConfig(tls.VersionTLS13)
