@@ -22,6 +22,7 @@ var (
 	oracleHost   = regexp.MustCompile("^(" + hostText + ")(?::([0-9]{0,5}))?$")
 	oracleForm   = regexp.MustCompile(`^(?i:https?)://([^/?]*)(/[^?]*)?(\?.*)?$`)
 	oracleKey    = regexp.MustCompile("^[A-Za-z0-9+/]{22}==$")
+	oraclePlain  = regexp.MustCompile("^[A-Za-z0-9-]+$")
 	oracleToken  = regexp.MustCompile("^" + tokenText + "$")
 	oracleEscape = regexp.MustCompile("%..?|%$")
 	oracleProto  = regexp.MustCompile("^(" + tokenText + "?)(?:/" + tokenText + ")?$")
@@ -55,7 +56,7 @@ func oracleRequest(b string) (model, rest string, ok bool) {
 			return "", "", false
 		}
 		value := strings.TrimRight(f[2], " \t")
-		if !strings.Contains(f[1], "_") {
+		if oraclePlain.MatchString(f[1]) { // ignore-invalid-headers
 			h[strings.ToLower(f[1])] = append(h[strings.ToLower(f[1])], value)
 			fields = append(fields, [2]string{f[1], value})
 		}
