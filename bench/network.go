@@ -39,6 +39,8 @@ func newNetwork(ctx context.Context) (network, error) {
 		{"-n", n.namespace, "addr", "add", cidr(networkProxy), "dev", far},
 		{"-n", n.namespace, "link", "set", far, "up"},
 		{"-n", n.namespace, "link", "set", "lo", "up"},
+		// As on loopback: or ports in TIME_WAIT run out, and whoever connects then looks for one at length.
+		{"netns", "exec", n.namespace, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/tcp_tw_reuse"},
 		{"addr", "add", cidr(networkOrigin), "dev", n.device},
 	}
 	for i := range sources {
