@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"math"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -27,6 +28,17 @@ const (
 	// touched again. Pauses between such give-backs double from the first to the longest; a time without garbage ends that.
 	pauseFirst, pauseMax = 400 * time.Millisecond, 3200 * time.Millisecond
 	soonAfter            = 4 * time.Second
+
+	// Up to that much is given back at once, and nothing interrupts that: whoever stops the world meanwhile, such as a compile
+	// that begins, stops all loops with it until the end, which is a millisecond for each MiB or so. More is given back
+	// by the runtime, in pieces of 64 KiB and at its own pace (docs/decisions/0097-memory-goes-back-in-pieces.md).
+	atOnceBytes = 32 << 20
+
+	// More than that waits for a longer quiet time. It is what a large configuration leaves that was compiled: giving it back
+	// takes seconds, and the next change, which needs it again, may be near.
+	muchBytes, muchQuiet = 64 << 20, 3 * time.Second
+
+	stuckAfter = 2 * time.Second // without progress for that long, the runtime has no more to give
 )
 
 // heap is what the runtime says about memory, in bytes.
@@ -35,19 +47,72 @@ type heap struct {
 	allocated           uint64 // ever
 }
 
+// spare is what can be given back.
+func (h heap) spare() uint64 { return h.objects - min(h.objects, h.live) + h.free }
+
 // giver decides when memory is given back.
 type giver struct {
 	allocated uint64
-	last      time.Time     // when it was last
+	busy      time.Time     // when it was last not quiet
+	last      time.Time     // when memory was last given back
 	pause     time.Duration // from then to the next
 	littered  bool          // since then, there was something worth giving back
+
+	giving bool      // what is free is on its way to the system, in pieces
+	free   uint64    // the least that was seen on the way
+	shrank time.Time // when that was
+	kept   uint64    // what the runtime would not give
 }
 
-// due tells, once a tick, whether memory is to be given back now.
-func (g *giver) due(now time.Time, h heap) bool {
+// A step is what is to be done with memory at a tick.
+type step uint8
+
+const (
+	nothing  step = iota
+	atOnce        // all is given back
+	inPieces      // the runtime begins to give back what is free
+	rest          // it has done so, or there is work again
+)
+
+// next tells, once a tick, what is to be done.
+func (g *giver) next(now time.Time, h heap) step {
 	fresh := h.allocated - g.allocated
 	g.allocated = h.allocated
-	if fresh >= quietBytes || h.objects+h.free <= h.live+max(h.live/livePart, ticksKept*fresh) {
+	g.kept = min(g.kept, h.free)
+	if fresh >= quietBytes {
+		g.busy = now
+	}
+	switch {
+	case g.giving && g.given(now, h, fresh):
+		g.giving = false
+		return rest
+	case g.giving || !g.due(now, h, fresh):
+		return nothing
+	case h.spare() <= atOnceBytes:
+		return atOnce
+	}
+	g.giving, g.free, g.shrank = true, math.MaxUint64, now
+	return inPieces
+}
+
+// given tells whether giving back has come to its end.
+func (g *giver) given(now time.Time, h heap, fresh uint64) bool {
+	if h.free < g.free {
+		g.free, g.shrank = h.free, now
+	}
+	stuck := now.Sub(g.shrank) >= stuckAfter
+	if stuck {
+		g.kept = h.free
+	}
+	return stuck || fresh >= quietBytes || h.free <= atOnceBytes/2
+}
+
+// due tells whether memory is to be collected and given back now.
+func (g *giver) due(now time.Time, h heap, fresh uint64) bool {
+	if fresh >= quietBytes || h.spare() <= g.kept+max(h.live/livePart, ticksKept*fresh) {
+		return false
+	}
+	if h.spare() > muchBytes && now.Sub(g.busy) < muchQuiet {
 		return false
 	}
 	if !g.littered {
@@ -72,8 +137,9 @@ func keepMemory(ctx context.Context) {
 	ticker := time.NewTicker(memoryTick)
 	defer ticker.Stop()
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/gc/heap/live:bytes"},
-		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/gogc:percent"}}
 	var g giver
+	var percent int // GOGC before what is free was on its way
 	for {
 		var now time.Time
 		select {
@@ -82,9 +148,24 @@ func keepMemory(ctx context.Context) {
 		case now = <-ticker.C:
 		}
 		metrics.Read(sample)
-		if g.due(now, heap{objects: sample[0].Value.Uint64(), live: sample[1].Value.Uint64(), free: sample[2].Value.Uint64(),
+		switch g.next(now, heap{objects: sample[0].Value.Uint64(), live: sample[1].Value.Uint64(), free: sample[2].Value.Uint64(),
 			allocated: sample[3].Value.Uint64()}) {
+		case atOnce:
 			debug.FreeOSMemory() // collects first
+		case inPieces:
+			percent = int(sample[4].Value.Uint64())
+			giveBack(percent)
+		case rest:
+			debug.SetGCPercent(percent)
 		}
+	}
+}
+
+// giveBack collects, and has the runtime give back what is free until GOGC is percent again.
+func giveBack(percent int) {
+	runtime.GC()
+	runtime.GC() // now what the runtime keeps goes by what is alive, and no longer by what the first one found
+	if percent > 0 {
+		debug.SetGCPercent(max(percent-percent/10-10, 1)) // it keeps a tenth more than its goal: a goal that is a tenth lower
 	}
 }

@@ -225,9 +225,9 @@ func latencyProxy(t *testing.T, more string) (c *child, dir, https string) {
 	return c, dir, fmt.Sprint("127.0.0.1:", port)
 }
 
-// setKeys writes the ConfigMap, which differs for each n: everything is translated and compiled anew.
+// setKeys writes the ConfigMap, which differs for each n in what all Ingresses take from it: everything is translated and compiled anew.
 func setKeys(t *testing.T, dir string, n int) {
-	text := configMapOf("keep-alive-requests", "1000000", "proxy-read-timeout", fmt.Sprint(1000+n))
+	text := configMapOf("keep-alive-requests", "1000000", "hsts-max-age", fmt.Sprint(1000+n))
 	next := filepath.Join(dir, ".next")
 	if err := os.WriteFile(next, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
