@@ -144,6 +144,9 @@ func keepMemory(ctx context.Context) {
 		var now time.Time
 		select {
 		case <-ctx.Done():
+			if g.giving {
+				debug.SetGCPercent(percent)
+			}
 			return
 		case now = <-ticker.C:
 		}
