@@ -182,7 +182,7 @@ func nginxProcess(t *testing.T, main, http string, listens string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	c := exec.Command(path, "-e", filepath.Join(dir, "error.log"), "-c", file, "-p", dir)
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // on that only, nginx's master takes its workers along
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
