@@ -24,19 +24,17 @@ const (
 	// free, has to be worth that: this part of what lives, and as many ticks' new garbage.
 	livePart, ticksKept = 32, 16
 
-	// What is given back in vain, because more garbage comes soon, costs a collection and the page faults of what is
-	// touched again. Pauses between such give-backs double from the first to the longest; a time without garbage ends that.
-	pauseFirst, pauseMax = 400 * time.Millisecond, 3200 * time.Millisecond
-	soonAfter            = 4 * time.Second
-
 	// Up to that much is given back at once, and nothing interrupts that: whoever stops the world meanwhile, such as a compile
 	// that begins, stops all loops with it until the end, which is a millisecond for each MiB or so. More is given back
 	// by the runtime, in pieces of 64 KiB and at its own pace (docs/decisions/0097-memory-goes-back-in-pieces.md).
 	atOnceBytes = 32 << 20
 
-	// More than that waits for a longer quiet time. It is what a large configuration leaves that was compiled: giving it back
-	// takes seconds, and the next change, which needs it again, may be near.
-	muchBytes, muchQuiet = 64 << 20, 3 * time.Second
+	// A first quiet tick will do for what is cheap: little to give back, little that lives and so is looked at, and not for
+	// the second time within so long. All else waits for a calm, since the next change, which needs the memory again, may be
+	// near.
+	cheapBytes = 64 << 20
+	soonAfter  = time.Second
+	calmAfter  = 3 * time.Second
 
 	stuckAfter = 2 * time.Second // without progress for that long, the runtime has no more to give
 )
@@ -53,10 +51,8 @@ func (h heap) spare() uint64 { return h.objects - min(h.objects, h.live) + h.fre
 // giver decides when memory is given back.
 type giver struct {
 	allocated uint64
-	busy      time.Time     // when it was last not quiet
-	last      time.Time     // when memory was last given back
-	pause     time.Duration // from then to the next
-	littered  bool          // since then, there was something worth giving back
+	busy      time.Time // when it was last not quiet
+	last      time.Time // when memory was last given back
 
 	giving bool      // what is free is on its way to the system, in pieces
 	free   uint64    // the least that was seen on the way
@@ -112,21 +108,11 @@ func (g *giver) due(now time.Time, h heap, fresh uint64) bool {
 	if fresh >= quietBytes || h.spare() <= g.kept+max(h.live/livePart, ticksKept*fresh) {
 		return false
 	}
-	if h.spare() > muchBytes && now.Sub(g.busy) < muchQuiet {
+	cheap := h.spare() <= atOnceBytes && h.live <= cheapBytes && now.Sub(g.last) >= soonAfter
+	if !cheap && now.Sub(g.busy) < calmAfter {
 		return false
 	}
-	if !g.littered {
-		g.littered = true
-		if now.Sub(g.last) < soonAfter {
-			g.pause = min(max(2*g.pause, pauseFirst), pauseMax)
-		} else {
-			g.pause = 0
-		}
-	}
-	if now.Sub(g.last) < g.pause {
-		return false
-	}
-	g.last, g.littered = now, false
+	g.last = now
 	return true
 }
 

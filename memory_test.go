@@ -53,8 +53,9 @@ func newHeapModel() *heapModel {
 
 func TestMemoryGoesBackInTheFirstQuietMoment(t *testing.T) {
 	m := newHeapModel()
-	for burst := range 3 { // each long after the one before
-		m.tick(64 << 20)
+	m.live = cheapBytes
+	for burst := range 3 {
+		m.tick(atOnceBytes)
 		if len(m.given) != burst {
 			t.Fatalf("burst %d: memory was given back while there was work", burst)
 		}
@@ -62,7 +63,7 @@ func TestMemoryGoesBackInTheFirstQuietMoment(t *testing.T) {
 		if len(m.given) != burst+1 {
 			t.Fatalf("burst %d: nothing was given back in the first quiet moment", burst)
 		}
-		m.during(2*soonAfter, 0, 0)
+		m.during(soonAfter, 0, 0)
 		if len(m.given) != burst+1 {
 			t.Fatalf("burst %d: there was nothing to give back, and yet it was: %v", burst, m.given)
 		}
@@ -72,42 +73,37 @@ func TestMemoryGoesBackInTheFirstQuietMoment(t *testing.T) {
 // TestMemoryIsNotGivenBackInVain: garbage that comes five times a second is not worth as many collections.
 func TestMemoryIsNotGivenBackInVain(t *testing.T) {
 	m := newHeapModel()
-	m.live = 16 << 20
+	m.live = cheapBytes / 4
 	const long = time.Minute
-	m.during(long, 2, 512<<10)
-	if most := int(long/pauseMax) + 5; len(m.given) > most || len(m.given) < int(long/pauseMax)/2 {
+	m.during(long, 2, 1<<20)
+	if most := int(long/soonAfter) + 1; len(m.given) > most || len(m.given) < most/2 {
 		t.Errorf("memory was given back %d times in %v, want at most %d: %v", len(m.given), long, most, m.given)
 	}
-	for i := 2; i < len(m.given); i++ {
-		if before, pause := m.given[i-1]-m.given[i-2], m.given[i]-m.given[i-1]; pause < before-2*memoryTick && before < pauseMax {
-			t.Errorf("pauses do not grow: %v after %v", pause, before)
-		}
-	}
-	m.during(pauseMax+memoryTick, 0, 0)
-	if m.garbage != 0 {
-		t.Errorf("%d MiB are still there %v after the last garbage", m.garbage>>20, pauseMax)
-	}
-	m.during(soonAfter, 0, 0)
-	before := len(m.given)
-	m.tick(64 << 20)
-	m.tick(0)
-	if len(m.given) != before+1 {
-		t.Error("after a long quiet time, the first quiet moment gives nothing back")
+	if m.during(calmAfter, 0, 0); m.garbage != 0 {
+		t.Errorf("%d MiB are still there %v after the last garbage", m.garbage>>20, calmAfter)
 	}
 }
 
-// TestMuchWaits: what a large compile leaves is not given back while the next one may be near.
-func TestMuchWaits(t *testing.T) {
-	m := newHeapModel()
-	for range 5 {
-		m.tick(muchBytes + 1)
-		m.during(muchQuiet-memoryTick, 0, 0)
-	}
-	if len(m.given) > 0 {
-		t.Fatalf("it was given back between two compiles: %v", m.given)
-	}
-	if m.tick(0); len(m.given) != 1 {
-		t.Errorf("it was not given back after %v", muchQuiet)
+// TestDearMemoryWaits: where much lives, or much was left, nothing is given back while the next change may be near.
+func TestDearMemoryWaits(t *testing.T) {
+	for name, c := range map[string]struct{ live, garbage uint64 }{
+		"much to look at":   {cheapBytes + 1, atOnceBytes / 4},
+		"much to give back": {cheapBytes, atOnceBytes + 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newHeapModel()
+			m.live = c.live
+			for range 3 {
+				m.tick(c.garbage)
+				m.during(calmAfter-memoryTick, 0, 0)
+			}
+			if len(m.given) > 0 {
+				t.Fatalf("it was given back between two changes: %v", m.given)
+			}
+			if m.tick(0); len(m.given) != 1 {
+				t.Errorf("it was not given back after %v", calmAfter)
+			}
+		})
 	}
 }
 
@@ -138,7 +134,7 @@ func TestGivingBackEnds(t *testing.T) {
 			m := newHeapModel()
 			m.pace = c.pace
 			m.tick(64 << 20)
-			m.tick(0)
+			m.during(calmAfter, 0, 0)
 			if !m.giving {
 				t.Fatal("nothing is given back")
 			}
