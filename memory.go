@@ -24,15 +24,10 @@ const (
 	// free, has to be worth that: this part of what lives, and as many ticks' new garbage.
 	livePart, ticksKept = 32, 16
 
-	// Up to that much is given back at once, and nothing interrupts that: whoever stops the world meanwhile, such as a compile
-	// that begins, stops all loops with it until the end, which is a millisecond for each MiB or so. More is given back
-	// by the runtime, in pieces of 64 KiB and at its own pace (docs/decisions/0097-memory-goes-back-in-pieces.md).
-	atOnceBytes = 32 << 20
-
-	// A first quiet tick will do for what is cheap: little to give back, little that lives and so is looked at, and not for
-	// the second time within so long. All else waits for a calm, since the next change, which needs the memory again, may be
-	// near.
-	cheapBytes = 64 << 20
+	// A heap of that much, garbage included, is looked at and given back in a few milliseconds: a first quiet tick will do,
+	// if there was none within so long. All else waits for a calm, since the next change, which needs the memory again,
+	// may be near.
+	smallBytes = 64 << 20
 	soonAfter  = time.Second
 	calmAfter  = 3 * time.Second
 
@@ -45,8 +40,11 @@ type heap struct {
 	allocated           uint64 // ever
 }
 
-// spare is what can be given back.
-func (h heap) spare() uint64 { return h.objects - min(h.objects, h.live) + h.free }
+// small tells whether all that is free can be given back at once. Nothing interrupts that: whoever stops the world meanwhile,
+// such as a compile that begins, stops all loops with it until the end, which is a millisecond for each MiB or so. And
+// nobody knows before a collection how much of a heap is alive. A larger heap is given back by the runtime, in pieces of
+// 64 KiB and at its own pace (docs/decisions/0097-memory-goes-back-in-pieces.md).
+func (h heap) small() bool { return h.objects+h.free <= smallBytes }
 
 // giver decides when memory is given back.
 type giver struct {
@@ -84,7 +82,7 @@ func (g *giver) next(now time.Time, h heap) step {
 		return rest
 	case g.giving || !g.due(now, h, fresh):
 		return nothing
-	case h.spare() <= atOnceBytes:
+	case h.small():
 		return atOnce
 	}
 	g.giving, g.free, g.shrank = true, math.MaxUint64, now
@@ -100,15 +98,15 @@ func (g *giver) given(now time.Time, h heap, fresh uint64) bool {
 	if stuck {
 		g.kept = h.free
 	}
-	return stuck || fresh >= quietBytes || h.free <= atOnceBytes/2
+	return stuck || fresh >= quietBytes || h.small() || h.free <= h.live/livePart
 }
 
 // due tells whether memory is to be collected and given back now.
 func (g *giver) due(now time.Time, h heap, fresh uint64) bool {
-	if fresh >= quietBytes || h.spare() <= g.kept+max(h.live/livePart, ticksKept*fresh) {
+	if fresh >= quietBytes || h.objects+h.free <= h.live+g.kept+max(h.live/livePart, ticksKept*fresh) {
 		return false
 	}
-	cheap := h.spare() <= atOnceBytes && h.live <= cheapBytes && now.Sub(g.last) >= soonAfter
+	cheap := h.small() && now.Sub(g.last) >= soonAfter
 	if !cheap && now.Sub(g.busy) < calmAfter {
 		return false
 	}
