@@ -152,9 +152,13 @@ func (p *proxy) newController() (*watcher.Controller, error) {
 	}
 	backends := &upstream.Env{Loops: p.loops, Work: p.work, AllowCIDRs: p.allowBackends, Log: p.log, OwnPorts: p.ownPorts}
 	return watcher.NewController(watcher.ControllerConfig{
-		Source:     p.source,
-		Translator: func() watcher.Translator { return p.newTranslator() },
-		Store:      p.store,
+		Source: p.source,
+		Translator: func(yield func()) watcher.Translator {
+			o := translateOptions(&p.options)
+			o.Yield = yield
+			return translate.New(o)
+		},
+		Store: p.store,
 		Env: route.Env{
 			NewCluster:  func(id string, s upstream.Settings) *upstream.Cluster { return upstream.NewCluster(id, backends, s) },
 			Loops:       len(p.loops),

@@ -89,6 +89,13 @@ func (w *Work) Do(f func()) {
 	f()
 }
 
+// Rest gives the caller's permit back, waits for d, and takes one again.
+func (w *Work) Rest(d time.Duration) {
+	w.leave()
+	time.Sleep(d)
+	w.enter()
+}
+
 // Share computes f(0) … f(n-1) for a caller that holds a permit: on its goroutine, and beside it under the other permits.
 // These it takes anew for each piece and behind everybody who waits already, so a piece should take less than a millisecond.
 // It returns when all are done. A panic in f is the caller's.

@@ -24,6 +24,9 @@ type Env struct {
 	// the other.
 	Share func(n int, f func(i int))
 
+	// Yield is called between pieces of work, some ten microseconds each, on Compile's goroutine; nil: runtime.Gosched.
+	Yield func()
+
 	control func(*upstream.Cluster) clusterControl // tests listen to clusters here
 }
 
@@ -72,6 +75,9 @@ func newCompiler(c *Config, previous *Snapshot, env Env) *compiler {
 	if env.Now == nil {
 		env.Now = time.Now
 	}
+	if env.Yield == nil {
+		env.Yield = runtime.Gosched
+	}
 	if env.Share == nil {
 		env.Share = func(n int, f func(int)) {
 			for i := range n {
@@ -108,7 +114,7 @@ func (k *compiler) problem(o Object, field, format string, args ...any) {
 func (k *compiler) worked(units int) {
 	if k.work += units; k.work >= yieldEvery {
 		k.work = 0
-		runtime.Gosched()
+		k.env.Yield()
 	}
 }
 

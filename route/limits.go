@@ -18,5 +18,5 @@ const (
 	clusterLinger = 90 * time.Second
 	lingerMax     = 10_000 // clusters that do; more are closed at once
 
-	yieldEvery = 256 // rules compiled, or clusters changed, between two runtime.Gosched
+	yieldEvery = 16 // rules compiled, or clusters changed, between two calls of Env.Yield or runtime.Gosched
 )

@@ -121,7 +121,7 @@ func manySecret(tb testing.TB, namespace, name string) *corev1.Secret {
 func office() *Controller {
 	backends, work := &upstream.Env{}, fastpath.NewWork(2)
 	return NewController(ControllerConfig{
-		Translator: func() Translator { return translate.New(translate.Options{}) },
+		Translator: func(yield func()) Translator { return translate.New(translate.Options{Yield: yield}) },
 		Store:      route.NewStore(),
 		Env: route.Env{Loops: 2, NewCluster: func(id string, s upstream.Settings) *upstream.Cluster {
 			return upstream.NewCluster(id, backends, s)

@@ -19,6 +19,7 @@ import (
 type Controller struct {
 	ControllerConfig
 	translator Translator
+	pace       pacer
 
 	pending   atomic.Pointer[State]
 	wake      chan struct{}
@@ -35,9 +36,9 @@ type Controller struct {
 // ControllerConfig is what a Controller works with.
 type ControllerConfig struct {
 	Source     Source
-	Translator func() Translator // makes one; again only after a panic has made the last one useless
+	Translator func(yield func()) Translator // makes one that calls yield now and then; again only after a panic has made the last one useless
 	Store      *route.Store
-	Env        route.Env
+	Env        route.Env // without Yield
 	Work       Permits
 	Journal    Journal // nil: nobody listens
 	Ports      Ports   // nil: no TCP and UDP services
@@ -52,7 +53,10 @@ type Translator interface {
 }
 
 // Permits bounds how much is computed beside the traffic; fastpath.Work does.
-type Permits interface{ Do(func()) }
+type Permits interface {
+	Do(func())
+	Rest(time.Duration) // within Do: waits, and meanwhile the permit is another's
+}
 
 // Ports opens and closes the ports of TCP and UDP services as snapshots ask.
 type Ports interface {
@@ -72,11 +76,13 @@ type Journal interface {
 func NewController(c ControllerConfig) *Controller {
 	k := &Controller{
 		ControllerConfig: c,
-		translator:       c.Translator(),
 		wake:             make(chan struct{}, 1),
 		ready:            make(chan struct{}),
 		announced:        map[route.Problem]bool{},
 	}
+	k.pace = pacer{rest: func(d time.Duration) { k.Work.Rest(d) }, now: time.Now}
+	k.Env.Yield = k.pace.yield
+	k.translator = c.Translator(k.pace.yield)
 	k.process.Store(translate.DefaultProcess())
 	k.own.Store(&[]route.Problem{})
 	return k
@@ -178,7 +184,7 @@ func (k *Controller) guarded(s *State, began time.Time) (applied bool) {
 		if p := recover(); p != nil {
 			k.Log.Error("applying the configuration panicked: what was served before is served on; please report this",
 				"panic", p, "stack", string(debug.Stack()))
-			k.translator, k.config = k.Translator(), nil // what they remember may be half of something
+			k.translator, k.config = k.Translator(k.pace.yield), nil // what they remember may be half of something
 		}
 	}()
 	k.put(s, began)
@@ -187,6 +193,7 @@ func (k *Controller) guarded(s *State, began time.Time) (applied bool) {
 
 // put translates a state and brings the store up to it: by its endpoints alone if nothing else is new.
 func (k *Controller) put(s *State, began time.Time) {
+	k.pace.begin(!k.isReady())
 	sequence := route.NextSequence() // what ApplyEndpoints was told before belongs to older states
 	translated, problems := k.translator.Translate(&s.Objects)
 	config := *translated

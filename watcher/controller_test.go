@@ -68,6 +68,8 @@ func (g gate) Do(f func()) {
 	f()
 }
 
+func (g gate) Rest(time.Duration) {}
+
 // journal keeps what a Controller reports.
 type journal struct {
 	mu              sync.Mutex
@@ -112,7 +114,7 @@ func newDesk(t *testing.T, answers map[int]answer) *desk {
 		journal: &journal{change: make(chan struct{}, 100)}}
 	d.Controller = NewController(ControllerConfig{
 		Source: fakeSource{d.states},
-		Translator: func() Translator {
+		Translator: func(func()) Translator {
 			d.translators++
 			return &fakeTranslator{answers: answers}
 		},

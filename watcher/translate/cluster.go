@@ -77,6 +77,7 @@ func (t *Translator) dropUses(list []use) {
 func (t *Translator) rebuildClusters() {
 	changed := slices.Sorted(maps.Keys(t.dirtyClusters))
 	changed = slices.DeleteFunc(changed, func(id string) bool {
+		t.options.Yield()
 		c := t.clusters[id]
 		if len(c.uses) == 0 {
 			t.dropCluster(c)

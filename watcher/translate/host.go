@@ -97,6 +97,7 @@ func remember(set map[string]bool, name string) map[string]bool {
 
 // rebuildHost tells whether the host is another one now.
 func (t *Translator) rebuildHost(name string) (changed bool) {
+	t.options.Yield()
 	h := t.hosts[name]
 	t.dropUses(h.uses)
 	h.uses = nil

@@ -38,6 +38,8 @@ type Options struct {
 	DisableCatchAll          bool   // --disable-catch-all: an Ingress of nothing but a default backend is not taken
 	DisableSVCExternalName   bool   // --disable-svc-external-name
 	HTTPSPort                int    // --https-port, which use-port-in-redirects names; 0: none
+
+	Yield func() // is called between pieces of work, some ten microseconds each; nil: nobody is
 }
 
 // Defaults of Options.
@@ -56,6 +58,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.AnnotationsPrefix == "" {
 		o.AnnotationsPrefix = annotationsPrefixDefault
+	}
+	if o.Yield == nil {
+		o.Yield = func() {}
 	}
 	return o
 }

@@ -114,6 +114,7 @@ func (t *Translator) readIngresses(list []*networkingv1.Ingress, renewed bool) {
 		changed = slices.Collect(maps.Keys(t.ingresses.by))
 	}
 	for _, k := range changed {
+		t.options.Yield()
 		if f := t.fragments[k]; f != nil {
 			t.detach(f)
 		}
@@ -193,10 +194,12 @@ func (t *Translator) forgetFragments() {
 		t.ledger.set(f, nil)
 	}
 	for name, h := range t.hosts {
+		t.options.Yield()
 		h.parts = nil
 		t.dirtyHosts[name] = true
 	}
 	for id, c := range t.clusters {
+		t.options.Yield()
 		c.uses = slices.DeleteFunc(c.uses, func(u use) bool { return u.fragment != nil })
 		t.dirtyClusters[id] = true
 	}
