@@ -41,10 +41,11 @@ func (p *pacer) yield() {
 	}
 	if p.worked += work; p.worked < paceFree || p.left <= 0 {
 		runtime.Gosched()
-	} else {
-		pause := min(paceRest*work, p.left)
-		p.left -= pause
-		p.rest(pause)
+		p.began = p.now()
+		return
 	}
+	from := p.began.Add(work)
+	p.rest(min(paceRest*work, p.left))
 	p.began = p.now()
+	p.left -= p.began.Sub(from) // who sleeps wakes late
 }
