@@ -9,6 +9,7 @@ import (
 const (
 	paceWork = 200 * time.Microsecond // of work without a pause
 	paceRest = 4                      // a pause is so many times as long as the work before it
+	paceLong = 20 * time.Millisecond  // … and at most that long: what computed long without a yield is over
 	paceFree = 20 * time.Millisecond  // of work before the first pause: what one changed object makes
 	paceMax  = 2 * time.Second        // all pauses of a change together
 )
@@ -45,7 +46,7 @@ func (p *pacer) yield() {
 		return
 	}
 	from := p.began.Add(work)
-	p.rest(min(paceRest*work, p.left))
+	p.rest(min(paceRest*work, paceLong, p.left))
 	p.began = p.now()
 	p.left -= p.began.Sub(from) // who sleeps wakes late
 }

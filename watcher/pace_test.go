@@ -31,7 +31,7 @@ func TestPace(t *testing.T) {
 	if n := int(100*ms/paceWork) + 1; len(pauses) != n || slices.Min(pauses) != paceRest*paceWork || slices.Max(pauses) != paceRest*paceWork {
 		t.Errorf("100 ms beyond what is free rest %d times for %v to %v, not %d times for %v", len(pauses), slices.Min(pauses), slices.Max(pauses), n, paceRest*paceWork)
 	}
-	if p := pacedWork(false, 30*ms, 60*ms); !slices.Equal(p, []time.Duration{120 * ms, 120 * ms}) {
+	if p := pacedWork(false, 30*ms, 60*ms); !slices.Equal(p, []time.Duration{paceLong, paceLong}) {
 		t.Errorf("pieces of 30 ms are followed by %v", p)
 	}
 	total := time.Duration(0)
