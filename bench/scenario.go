@@ -60,7 +60,7 @@ var scenarios = []scenario{
 		cost: atMost(0.80, 0.65).caddy(0.2), rate: atLeast(1.1, 1.1), measure: keepAlive(512, pathSmall)},
 	{name: "tls-c64", about: "TLS 1.3 keep-alive, 64 connections, 128 B, ECDSA P-256", unit: unitRequest,
 		cost: atMost(0.72, 0.62).caddy(0.25), rate: atLeast(1.1, 1.1), measure: keepAliveTLS(64, pathSmall)},
-	{name: "rate", about: "plain, 64 connections, 128 B, at a fixed rate of at most half of what each proxy can do (open loop)",
+	{name: "rate", about: "plain, 64 connections, 128 B, at a fixed rate of at most half of what each proxy can do (open loop; rounds are 5 times as long)",
 		unit: unitRequest, p99: atMost(1.0, 1.0), prepare: findRate, measure: atRate},
 	{name: "h2-10x10", about: "HTTP/2 over TLS, 10 connections of 10 streams, 128 B", unit: unitRequest,
 		cost: atMost(0.55, 0.65).caddy(0.15), measure: keepHTTP2(load{conns: 10, streams: 10, path: pathSmall})},
