@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func TestWorkPermitsBoundWhatComputes(t *testing.T) {
@@ -33,6 +34,37 @@ func TestWorkPermitsBoundWhatComputes(t *testing.T) {
 		t.Errorf("%d computed at once under %d permits", n, permits)
 	}
 	if len(w.permits) != permits {
+		t.Errorf("%d permits are left", len(w.permits))
+	}
+}
+
+// TestWorkRest: who rests lends its only permit, and computes on when it has one again.
+func TestWorkRest(t *testing.T) {
+	w := NewWork(1)
+	holds, lent := make(chan struct{}), make(chan struct{})
+	go func() {
+		<-holds
+		w.Do(func() { close(lent) })
+	}()
+	w.Do(func() {
+		close(holds)
+		for deadline := time.Now().Add(10 * time.Second); ; {
+			w.Rest(time.Millisecond)
+			if len(w.permits) != 0 {
+				t.Error("who computes after a rest has no permit")
+			}
+			select {
+			case <-lent:
+				return
+			default:
+			}
+			if time.Now().After(deadline) {
+				t.Error("nobody else got the permit")
+				return
+			}
+		}
+	})
+	if len(w.permits) != 1 {
 		t.Errorf("%d permits are left", len(w.permits))
 	}
 }
