@@ -125,7 +125,7 @@ func (c *Conn) Blocked() bool { return c.flags&flagBlocked != 0 }
 
 // Waiting tells whether Fill may find something: on the socket, or in the record layer.
 func (c *Conn) Waiting() bool {
-	return c.flags&flagReadable != 0 || c.tls != nil && (!c.tls.drained || len(c.tls.view) > 0)
+	return c.flags&flagReadable != 0 || c.tls != nil && !c.tls.drained
 }
 
 // EOF tells whether the peer's end was read.

@@ -1,11 +1,13 @@
 package fastpath
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/tls"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"iter"
@@ -28,6 +30,9 @@ type handshake struct {
 	awaiting bool   // a signature is being computed off the loop
 	done     bool
 	err      error
+
+	secrets [2][]byte // of the client's direction and the server's, once crypto/tls has them
+	tickets int       // that were sent: a record each, sealed by the second of them
 }
 
 // StartTLS begins a handshake as server or as client (then cfg says whom to expect); the connection's handler, a
@@ -41,7 +46,7 @@ func (c *Conn) StartTLS(cfg *tls.Config, server bool, w *Work) *Error {
 	hs := &handshake{t: t, work: w}
 	t.hs = hs
 	if server {
-		t.conn = tls.Server((*memoryConn)(t), cfg)
+		t.conn = tls.Server((*memoryConn)(t), hs.listening(cfg))
 	} else {
 		t.conn = tls.Client((*memoryConn)(t), cfg)
 	}
@@ -176,6 +181,10 @@ func (t *tlsState) finish() {
 	c, hs := t.c.c, t.hs
 	defer c.loop.recovered(c)
 	t.hs, t.handshaking, t.err = nil, false, hs.err
+	if hs.err == nil {
+		state := t.conn.ConnectionState()
+		t.protocol, t.session = state.NegotiatedProtocol, hs.session(&state)
+	}
 	if len(hs.feed) > 0 {
 		t.own, t.view = hs.feed, hs.feed
 		hs.feed = nil
@@ -189,6 +198,9 @@ func (t *tlsState) finish() {
 		err = ErrTLS
 	}
 	c.handler.(Handshaker).OnHandshake(c, err)
+	if t.session != nil {
+		t.conn = nil
+	}
 	if err == nil && t.c.live() {
 		c.settle() // what was written meanwhile
 		c.Again()
@@ -235,7 +247,8 @@ func (hs *handshake) read(b []byte) (int, error) {
 	case len(hs.feed) == 0:
 		return 0, io.EOF
 	}
-	n := copy(b, hs.feed)
+	// Never beyond a record, so that crypto/tls holds nothing of those that follow the handshake.
+	n := copy(b, hs.feed[:min(len(hs.feed), hs.t.given.toBorder())])
 	hs.t.given.follow(hs.feed[:n])
 	hs.feed = hs.feed[:copy(hs.feed, hs.feed[n:])]
 	return n, nil
@@ -252,6 +265,56 @@ func (hs *handshake) write(b []byte) (int, error) {
 	}
 	t.pending = append(t.loop.buffers.grow(t.pending, len(b)), b...)
 	return len(b), nil
+}
+
+// ---- the session's keys
+
+// listening is cfg with an ear for the secrets of TLS 1.3 (the key log is where crypto/tls tells them), and for the tickets that
+// are sealed by them. Tickets stay cfg's, whose keys they are.
+func (hs *handshake) listening(cfg *tls.Config) *tls.Config {
+	own := cfg.Clone()
+	own.KeyLogWriter = (*keyLog)(hs)
+	own.WrapSession = func(state tls.ConnectionState, s *tls.SessionState) ([]byte, error) {
+		ticket, err := cfg.EncryptTicket(state, s)
+		if hs.tickets++; len(ticket) > ticketMax {
+			hs.secrets = [2][]byte{} // in how many records it leaves is crypto/tls's affair, and so is the session
+		}
+		return ticket, err
+	}
+	own.UnwrapSession = cfg.DecryptTicket
+	return own
+}
+
+// ticketMax leaves room for the rest of a ticket's message in its record.
+const ticketMax = recordTextMax - 1024
+
+// keyLog is the io.Writer for a handshake's secrets, on the coroutine.
+type keyLog handshake
+
+// Write takes a line of the key log: label, client random, secret.
+func (k *keyLog) Write(line []byte) (int, error) {
+	f := bytes.Fields(line)
+	if len(f) != 3 {
+		return len(line), nil
+	}
+	for i, label := range [...]string{"CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0"} {
+		if string(f[0]) == label {
+			secret, err := hex.DecodeString(string(f[2]))
+			if err != nil {
+				return 0, err
+			}
+			k.secrets[i] = secret
+		}
+	}
+	return len(line), nil
+}
+
+// session is what the handshake has led to; nil: it stays crypto/tls's.
+func (hs *handshake) session(state *tls.ConnectionState) *session {
+	if state.Version != tls.VersionTLS13 || !hs.t.given.atBorder() {
+		return nil
+	}
+	return newSession(state.CipherSuite, hs.secrets[0], hs.secrets[1], hs.tickets)
 }
 
 // ---- coroutines

@@ -3,6 +3,7 @@ package fastpath
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -85,7 +86,8 @@ func (s *sink) OnHandshake(*Conn, *Error) {}
 
 // echo sends back what it reads, as fast as the peer takes it, and ends when the peer has ended.
 type echo struct {
-	shaken chan *Error // if not nil: told of the handshake's end
+	state  *tls.ConnectionState // what the handshake led to
+	shaken chan *Error          // if not nil: told of the handshake's end
 	ended  *Error
 }
 
@@ -94,6 +96,7 @@ func (e *echo) OnWritable(c *Conn) { e.pump(c) }
 func (e *echo) OnDeadline(*Conn)   {}
 
 func (e *echo) OnHandshake(c *Conn, err *Error) {
+	e.state = c.TLS()
 	if e.shaken != nil {
 		e.shaken <- err
 	}

@@ -34,13 +34,15 @@ type Loop struct {
 	wallAt int64            // loop time
 	clock  func() time.Time // tells the time of day
 
-	ahead   []byte    // places for input that is received before its connection's turn, one for each event of a batch
-	read    []byte    // the shared read buffer
-	reader  *Conn     // whose unread input may be a view of read
-	records []byte    // the shared buffer for TLS records from sockets
-	opener  *tlsState // whose unread records may be a view of records
-	lowats  []ref     // connections with SO_RCVLOWAT raised
-	sealed  []byte    // the shared buffer for TLS records to sockets: those of one connection, or of all that are about to send
+	ahead   []byte           // places for input that is received before its connection's turn, one for each event of a batch
+	read    []byte           // the shared read buffer
+	reader  *Conn            // whose unread input may be a view of read
+	records []byte           // the shared buffer for TLS records from sockets
+	opener  *tlsState        // whose unread records may be a view of records
+	warm    []*session       // those with ciphers
+	nonce   [nonceBytes]byte // the present record's
+	lowats  []ref            // connections with SO_RCVLOWAT raised
+	sealed  []byte           // the shared buffer for TLS records to sockets: those of one connection, or of all that are about to send
 	buffers buffers
 	retired [][]byte // buffers that go back to stock when the turn ends
 	pipes   pipes
@@ -118,8 +120,9 @@ type LoopStats struct {
 	Panics  atomic.Uint64
 	Batches atomic.Uint64 // system calls that made several receives or sends; 0: there is no ring
 	Batched atomic.Uint64 // … how many
-	_       [16]byte
-	Pending atomic.Int64 // connections given to the loop that it has not adopted yet
+	_       [8]byte
+	LetGo   atomic.Uint64 // bytes of ciphers that lived and were let go of
+	Pending atomic.Int64  // connections given to the loop that it has not adopted yet
 	Sockmap SockmapStats
 }
 
@@ -192,6 +195,7 @@ func (l *Loop) round(ms int) {
 	l.asleep.Store(false)
 	if l.now-l.wallAt >= int64(wallEvery) {
 		l.readClock()
+		l.restSessions()
 	}
 	l.Stats.Turns.Store(l.Stats.Turns.Load() + 1)
 	l.Stats.Events.Store(l.Stats.Events.Load() + uint64(n))
@@ -265,6 +269,9 @@ func (l *Loop) sleep() int {
 		return 0
 	}
 	ms := l.wheel.wait(l.now)
+	if len(l.warm) > 0 && (ms < 0 || ms > int(wallEvery.Milliseconds())) {
+		ms = int(wallEvery.Milliseconds())
+	}
 	if len(l.lowats) > 0 && (ms < 0 || ms > int(rcvLowatReset.Milliseconds())) {
 		ms = int(rcvLowatReset.Milliseconds())
 	}

@@ -10,20 +10,25 @@ import (
 	"time"
 )
 
-// tlsState is a connection's TLS layer: crypto/tls over a memory connection that the loop feeds. The handshake is a
-// coroutine of the loop's (handshake.go); afterwards the loop drives the tls.Conn itself.
+// tlsState is a connection's TLS layer. Its handshake is crypto/tls's, over a memory connection that the loop feeds, as a
+// coroutine of the loop's (handshake.go). Afterwards a client's session of TLS 1.3 is ours (session.go), and of every other
+// the loop drives the tls.Conn.
 type tlsState struct {
 	c           ref // a handshake may outlive the connection: the value may be another connection's by then
 	loop        *Loop
 	remote      netip.AddrPort
-	conn        *tls.Conn
+	conn        *tls.Conn  // nil once there is a session
+	session     *session   // nil: conn's
+	protocol    string     // what ALPN chose
 	hs          *handshake // nil once the loop drives conn
 	handshaking bool       // hs != nil
 
-	view    []byte // records that conn has not taken: a view of loop.records while loop.opener == t, else of own
+	view    []byte // records that were not taken: a view of loop.records while loop.opener == t, else of own
 	own     []byte
+	opened  int     // session: bytes at the begin of view that are plain text, …
+	closed  int     // … and how many after them are the rest of their record
 	pending []byte  // records that the socket has not taken; nothing is sealed while they wait
-	drained bool    // conn has nothing left to give without more records
+	drained bool    // there is nothing left to give without more records
 	given   records // … as far as what it was given tells
 	rawEOF  bool    // conn saw the end of the TCP stream, not only close_notify
 	sealing bool    // records that conn writes go to loop.sealed
@@ -43,25 +48,34 @@ func (t *tlsState) release() {
 	if t.hs != nil {
 		t.hs.abandon()
 	}
+	if t.session != nil {
+		t.session.rest(c.loop)
+	}
 	if c.loop.opener == t {
 		c.loop.opener = nil
 	}
-	if t.own != nil {
-		c.loop.buffers.put(t.own)
-	}
+	t.forget()
 	if t.pending != nil {
 		c.loop.buffers.put(t.pending)
 	}
-	t.view, t.own, t.pending = nil, nil, nil
+	t.view, t.pending = nil, nil
 }
 
-// TLS is the connection's state after its handshake; nil on a plain connection. It allocates: once per connection.
+// TLS is the connection's state, for OnHandshake: later it may be nil, as it is on a plain connection. It allocates.
 func (c *Conn) TLS() *tls.ConnectionState {
-	if c.tls == nil || c.tls.handshaking {
+	if c.tls == nil || c.tls.handshaking || c.tls.conn == nil {
 		return nil
 	}
 	s := c.tls.conn.ConnectionState()
 	return &s
+}
+
+// Protocol is what ALPN chose; "": nothing, or there is no TLS.
+func (c *Conn) Protocol() string {
+	if c.tls == nil {
+		return ""
+	}
+	return c.tls.protocol
 }
 
 // Plain tells that no TLS layer stands between Fill and the socket.
@@ -86,7 +100,7 @@ func (t *tlsState) fill(max int) *Error {
 	}
 	for {
 		if !t.drained {
-			if err := t.open1(max); err != ErrWouldBlock {
+			if err := t.take(max); err != ErrWouldBlock {
 				return err
 			}
 		}
@@ -96,17 +110,38 @@ func (t *tlsState) fill(max int) *Error {
 			}
 			return ErrTruncated
 		}
-		l := c.loop
-		l.lendRecords(t)
-		n, err := c.recv(l.records)
-		if err == ErrEOF {
+		err := t.receive()
+		if err == ErrEOF && t.session == nil {
 			t.drained = false // let the record layer judge what a bare end means
 			continue
+		}
+		if err == ErrEOF {
+			return ErrTruncated
 		}
 		if err != nil {
 			return err
 		}
-		t.view, t.drained = l.records[:n], false
+	}
+}
+
+// receive takes records from the socket, behind the part of one that has come already.
+func (t *tlsState) receive() *Error {
+	l := t.loop
+	l.lendRecords(t)
+	had := copy(l.records, t.view)
+	t.forget()
+	n, err := t.c.c.recv(l.records[had:])
+	if t.view = l.records[:had+n]; n > 0 {
+		t.drained = false
+	}
+	return err
+}
+
+// forget gives the buffer back that view is of.
+func (t *tlsState) forget() {
+	if t.own != nil {
+		t.loop.buffers.put(t.own)
+		t.own = nil
 	}
 }
 
@@ -120,12 +155,15 @@ func (t *tlsState) spent() bool {
 	return t.fills > fillsPerRound
 }
 
-// open1 takes plain text from the record layer.
-func (t *tlsState) open1(max int) *Error {
+// take takes plain text from the record layer.
+func (t *tlsState) take(max int) *Error {
 	c := t.c.c
 	dst, err := c.room(max)
 	if err != nil {
 		return err
+	}
+	if t.session != nil {
+		return t.takeOpened(dst)
 	}
 	n, e := t.conn.Read(dst)
 	if n > 0 {
@@ -146,9 +184,93 @@ func (t *tlsState) open1(max int) *Error {
 	case t.rawEOF:
 		return ErrTruncated
 	}
-	c.err = ErrTLS // an alert is on its way; nothing more is said on this connection
+	return t.fail() // an alert is on its way
+}
+
+// fail: nothing more is said on this connection but what is pending.
+func (t *tlsState) fail() *Error {
+	t.c.c.err = ErrTLS
 	t.sendPending()
 	return ErrTLS
+}
+
+// takeOpened takes plain text of the session's present record, or of the next one that has any.
+func (t *tlsState) takeOpened(dst []byte) *Error {
+	if t.opened == 0 {
+		if err := t.openNext(); err != nil {
+			return err
+		}
+	}
+	n := copy(dst, t.view[:t.opened])
+	t.c.c.grew(n)
+	t.view, t.opened = t.view[n:], t.opened-n
+	if t.opened == 0 {
+		t.view, t.closed = t.view[t.closed:], 0
+		if whole, a := recordAt(t.view); whole == 0 && a == alertNone {
+			t.drained = true
+		}
+		if len(t.view) == 0 {
+			t.forget()
+		}
+	}
+	return nil
+}
+
+// openNext opens records in place until one has plain text.
+func (t *tlsState) openNext() *Error {
+	c, l, s := t.c.c, t.loop, t.session
+	for !s.ended {
+		whole, a := recordAt(t.view)
+		if a != alertNone {
+			return t.refuse(a)
+		}
+		if whole == 0 {
+			if t.drained = true; c.flags&flagEOF != 0 {
+				return ErrTruncated
+			}
+			return ErrWouldBlock
+		}
+		kind, text, a := s.open(l, t.view[:whole])
+		if a != alertNone {
+			return t.refuse(a)
+		}
+		if kind == recordData && len(text) > 0 {
+			s.idle = 0
+			t.view, t.opened, t.closed = t.view[recordHeadBytes:], len(text), whole-recordHeadBytes-len(text)
+			return nil
+		}
+		asked, over, a := s.control(kind, text)
+		switch {
+		case a != alertNone:
+			return t.refuse(a)
+		case over:
+			return t.fail()
+		case asked && !t.notified:
+			t.queue(s.sealKeyUpdate(l, nil))
+		}
+		t.view = t.view[whole:]
+	}
+	c.flags |= flagEOF
+	c.flags &^= flagReadable
+	return ErrEOF
+}
+
+// refuse ends the connection with an alert.
+func (t *tlsState) refuse(a alert) *Error {
+	if !t.notified {
+		t.queue(t.session.sealAlert(t.loop, nil, alertFatal, a))
+	}
+	return t.fail()
+}
+
+// queue has records sent that answer what was read.
+func (t *tlsState) queue(b []byte) {
+	c, l := t.c.c, t.loop
+	t.pending = append(l.buffers.grow(t.pending, len(b)), b...)
+	if c.flags&flagDirty == 0 {
+		c.flags |= flagDirty
+		l.dirty = append(l.dirty, ref{c, c.gen})
+	}
 }
 
 // records follows the borders of TLS records through a stream (RFC 8446 5.1).
@@ -187,6 +309,14 @@ func (r *records) follow(b []byte) {
 
 func (r *records) atBorder() bool { return r.left == 0 && r.head == 0 }
 
+// toBorder is how many bytes the present record, or its head, is short of.
+func (r *records) toBorder() int {
+	if r.left > 0 {
+		return r.left
+	}
+	return recordHeadBytes - r.head
+}
+
 // flush seals what is staged, then b, and sends the records by one call.
 func (t *tlsState) flush(b []byte) {
 	c := t.c.c
@@ -215,7 +345,7 @@ func (t *tlsState) flush(b []byte) {
 	}
 	if c.flags&flagWriteEnd != 0 && !t.notified {
 		t.notified = true
-		_ = t.conn.CloseWrite() // an error: there is no session to end
+		t.sealEnd()
 	}
 	t.sealing = false
 	if len(l.sealed) > from {
@@ -292,10 +422,24 @@ func (t *tlsState) keep(b []byte) {
 	t.view, t.own, t.drained = own, own, false
 }
 
+// seal appends b to loop.sealed as records.
 func (t *tlsState) seal(b []byte) {
+	if t.session != nil {
+		t.loop.sealed = t.session.seal(t.loop, t.loop.sealed, b)
+		return
+	}
 	if _, err := t.conn.Write(b); err != nil {
 		t.c.c.fail()
 	}
+}
+
+// sealEnd appends close_notify.
+func (t *tlsState) sealEnd() {
+	if t.session != nil {
+		t.loop.sealed = t.session.sealAlert(t.loop, t.loop.sealed, alertWarning, alertCloseNotify)
+		return
+	}
+	_ = t.conn.CloseWrite() // an error: there is no session to end
 }
 
 func (t *tlsState) sendPending() {
@@ -341,9 +485,8 @@ func (m *memoryConn) Read(b []byte) (int, error) {
 	n := copy(b, t.view)
 	t.given.follow(t.view[:n])
 	t.view = t.view[n:]
-	if len(t.view) == 0 && t.own != nil {
-		t.c.c.loop.buffers.put(t.own)
-		t.own = nil
+	if len(t.view) == 0 {
+		t.forget()
 	}
 	return n, nil
 }
@@ -362,11 +505,7 @@ func (m *memoryConn) Write(b []byte) (int, error) {
 	if c.flags&flagShut != 0 {
 		return len(b), nil // answers to a KeyUpdate after our end: nobody reads them
 	}
-	t.pending = append(l.buffers.grow(t.pending, len(b)), b...)
-	if c.flags&flagDirty == 0 {
-		c.flags |= flagDirty
-		l.dirty = append(l.dirty, ref{c, c.gen})
-	}
+	t.queue(b)
 	return len(b), nil
 }
 

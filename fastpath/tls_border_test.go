@@ -30,7 +30,7 @@ func newBorderPeer(t *testing.T) *borderPeer {
 		defer close(shaken)
 		p.r = newRawTLS(t, peer)
 	}()
-	rounds(t, p.l, "our handshake", func() bool { return p.c.TLS() != nil })
+	rounds(t, p.l, "our handshake", func() bool { return established(p.c) })
 	receive(t, "the peer's handshake", shaken)
 	if p.r == nil { // newRawTLS has said why
 		if t.Skipped() {

@@ -128,6 +128,9 @@ func tcpOf(peer net.Conn) *net.TCPConn {
 	return peer.(*net.TCPConn)
 }
 
+// established tells that the handshake is over, and well.
+func established(c *Conn) bool { return c.tls != nil && !c.tls.handshaking && c.tls.err == nil }
+
 // secured is a TLS connection after its handshake: ours, theirs.
 func secured(t testing.TB, l *Loop, s side, h Handler, kernelBytes int) (*Conn, *tls.Conn) {
 	t.Helper()
@@ -137,7 +140,7 @@ func secured(t testing.TB, l *Loop, s side, h Handler, kernelBytes int) (*Conn, 
 	if err := tc.Handshake(); err != nil {
 		t.Fatalf("the peer's handshake: %v", err)
 	}
-	onEventually(t, l, "our handshake's end", func() bool { return c.TLS() != nil })
+	onEventually(t, l, "our handshake's end", func() bool { return established(c) })
 	return c, tc
 }
 

@@ -18,14 +18,6 @@ import (
 	"time"
 )
 
-// Content and message types of TLS 1.3 (RFC 8446, B.1 and B.3).
-const (
-	recordAlert      = 21
-	recordHandshake  = 22
-	recordData       = 23
-	messageKeyUpdate = 24
-)
-
 // rawTLS is a TLS 1.3 client that writes its records itself once crypto/tls has made the handshake: crypto/tls never asks
 // for a KeyUpdate, and hostile peers do.
 type rawTLS struct {
@@ -103,8 +95,8 @@ func newRawTLS(t testing.TB, nc net.Conn) *rawTLS {
 }
 
 // record seals b as one record.
-func (r *rawTLS) record(kind byte, b []byte) []byte {
-	inner := append(append([]byte(nil), b...), kind)
+func (r *rawTLS) record(kind recordKind, b []byte) []byte {
+	inner := append(append([]byte(nil), b...), byte(kind))
 	head := []byte{23, 3, 3, 0, 0}
 	binary.BigEndian.PutUint16(head[3:], uint16(len(inner)+r.out.aead.Overhead()))
 	return r.out.aead.Seal(head, r.out.nonce(), inner, head)
@@ -122,7 +114,7 @@ func (r *rawTLS) keyUpdate(asked bool) []byte {
 }
 
 // readRecord opens the next record and follows the peer's key changes.
-func (r *rawTLS) readRecord() (kind byte, b []byte, err error) {
+func (r *rawTLS) readRecord() (kind recordKind, b []byte, err error) {
 	head := make([]byte, 5)
 	if _, err := io.ReadFull(r.Conn, head); err != nil {
 		return 0, nil, err
@@ -135,7 +127,7 @@ func (r *rawTLS) readRecord() (kind byte, b []byte, err error) {
 	if err != nil || len(inner) == 0 {
 		return 0, nil, fmt.Errorf("record %d: %v", r.in.seq-1, err)
 	}
-	kind, b = inner[len(inner)-1], inner[:len(inner)-1]
+	kind, b = recordKind(inner[len(inner)-1]), inner[:len(inner)-1]
 	if kind == recordHandshake && b[0] == messageKeyUpdate {
 		r.updates++
 		r.in.next()
@@ -222,7 +214,7 @@ func TestTLSKeyUpdateAfterOurEnd(t *testing.T) {
 	h := &sink{}
 	c := startTLS(t, l, fd, h, serverConfig(tls.VersionTLS13), true, NewWork(1))
 	r := newRawTLS(t, peer)
-	onEventually(t, l, "the session", func() bool { return c.TLS() != nil })
+	onEventually(t, l, "the session", func() bool { return established(c) })
 	on(t, l, c.CloseWrite)
 	for i := range 3 {
 		_, _ = peer.Write(append(r.keyUpdate(true), r.record(recordData, payload(i*100, 100))...))

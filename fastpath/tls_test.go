@@ -21,7 +21,7 @@ func TestTLSEcho(t *testing.T) {
 			echoOnce(t, peer, n)
 		}
 		on(t, l, func() {
-			if c.Plain() || c.TLS().Version != s.version || c.HandshakeError() != nil {
+			if c.Plain() || h.state.Version != s.version || c.HandshakeError() != nil {
 				t.Errorf("plain %v, %v", c.Plain(), c.HandshakeError())
 			}
 			if c.Received() < 1<<20 || c.Sent() < 1<<20 {
@@ -327,18 +327,19 @@ func TestTLSResumption(t *testing.T) {
 					fd, peer := tcpPair(t)
 					var c *Conn
 					var tc *tls.Conn
+					h := &echo{}
 					if server {
-						c, tc = startTLS(t, l, fd, &echo{}, srv, true, w), tls.Client(peer, cli)
+						c, tc = startTLS(t, l, fd, h, srv, true, w), tls.Client(peer, cli)
 					} else {
-						c, tc = startTLS(t, l, fd, &echo{}, cli, false, w), tls.Server(peer, srv)
+						c, tc = startTLS(t, l, fd, h, cli, false, w), tls.Server(peer, srv)
 					}
 					echoOnce(t, tc, 1000)
 					if got, want := tc.ConnectionState().DidResume, i > 0; got != want {
 						t.Errorf("connection %d: resumed %v", i, got)
 					}
 					on(t, l, func() {
-						if c.TLS().DidResume != (i > 0) {
-							t.Errorf("connection %d: our end says resumed %v", i, c.TLS().DidResume)
+						if h.state.DidResume != (i > 0) {
+							t.Errorf("connection %d: our end says resumed %v", i, h.state.DidResume)
 						}
 						c.SetDeadline(l.now + int64(time.Hour))
 					})

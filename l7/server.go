@@ -27,7 +27,7 @@ type Server struct {
 
 // Serve leads an accepted connection whose TLS handshake, if it has one, is over. On c's loop.
 func (s *Server) Serve(c *fastpath.Conn, a *Accepted) {
-	if t := c.TLS(); t != nil && t.NegotiatedProtocol == ProtocolHTTP2 {
+	if c.Protocol() == ProtocolHTTP2 {
 		s.Stats.ConnOpened(c.Loop().ID)
 		s.serveHTTP2(c, a)
 		return

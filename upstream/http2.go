@@ -263,7 +263,7 @@ func (s *session2) OnHandshake(c *fastpath.Conn, err *fastpath.Error) {
 		s.refused(ErrHandshake, reason)
 		return
 	}
-	if p := c.TLS().NegotiatedProtocol; p != protocolHTTP2 && p != "" { // old libraries do not choose at all
+	if p := c.Protocol(); p != protocolHTTP2 && p != "" { // old libraries do not choose at all
 		s.refused(ErrALPN, ErrALPN.Text)
 		return
 	}

@@ -1,0 +1,293 @@
+package fastpath
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/tls"
+	"encoding/binary"
+	"hash"
+	"slices"
+
+	"golang.org/x/crypto/chacha20poly1305"
+)
+
+// session is an established TLS 1.3 session of a client: its record layer (RFC 8446, 5). crypto/tls makes the handshake; what it
+// holds afterwards for a connection, some three KiB, it holds as long as the connection lives. A session holds the secrets of
+// its two directions, and their ciphers only while it is used (docs/decisions/0099-records-of-our-own.md).
+type session struct {
+	suite   *recordSuite
+	in, out traffic
+	idle    int  // records since the last one with plain text
+	ended   bool // close_notify came
+	used    bool // since ciphers were last let go of
+	warm    int  // place in the loop's list of sessions with ciphers, from 1; 0: not there
+}
+
+// traffic is one direction's keys (RFC 8446, 7.3).
+type traffic struct {
+	secret [sha512.Size384]byte // the traffic secret, as long as the suite's hash
+	iv     [nonceBytes]byte
+	seq    uint64      // the next record's number
+	aead   cipher.AEAD // nil: made anew when it is needed
+}
+
+// recordKind is the type of what a record contains (RFC 8446, 5.1).
+type recordKind byte
+
+const (
+	recordAlert     recordKind = 21
+	recordHandshake recordKind = 22
+	recordData      recordKind = 23
+)
+
+// alert is a TLS alert's description (RFC 8446, 6).
+type alert byte
+
+const (
+	alertNone              alert = 255 // nothing is wrong
+	alertCloseNotify       alert = 0
+	alertUnexpectedMessage alert = 10
+	alertBadRecordMAC      alert = 20
+	alertRecordOverflow    alert = 22
+	alertIllegalParameter  alert = 47
+	alertProtocolVersion   alert = 70
+	alertUserCanceled      alert = 90
+
+	alertWarning, alertFatal = 1, 2
+)
+
+const (
+	recordTextMax    = 16 << 10            // plain text of a record
+	recordSealedMax  = recordTextMax + 256 // what follows its head
+	recordsIdleMax   = 16                  // records in a row without plain text
+	recordsOfKey     = 1 << 23             // records that one key seals: AES-GCM may be used for 2^24.5 (RFC 8446, 5.5)
+	nonceBytes       = 12
+	tagBytes         = 16
+	messageKeyUpdate = 24
+	keyUpdateBytes   = 5
+)
+
+// recordSuite is what a cipher suite is made of.
+type recordSuite struct {
+	hash              func() hash.Hash
+	hashBytes, keyLen int
+	aead              func(key []byte) (cipher.AEAD, error)
+}
+
+var recordSuites = map[uint16]*recordSuite{
+	tls.TLS_AES_128_GCM_SHA256:       {sha256.New, sha256.Size, 16, newGCM},
+	tls.TLS_AES_256_GCM_SHA384:       {sha512.New384, sha512.Size384, 32, newGCM},
+	tls.TLS_CHACHA20_POLY1305_SHA256: {sha256.New, sha256.Size, chacha20poly1305.KeySize, chacha20poly1305.New},
+}
+
+func newGCM(key []byte) (cipher.AEAD, error) {
+	b, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(b)
+}
+
+// expand is HKDF-Expand-Label with an empty context (RFC 8446, 7.1).
+func (s *recordSuite) expand(secret []byte, label string, n int) []byte {
+	label = "tls13 " + label
+	info := append(binary.BigEndian.AppendUint16(nil, uint16(n)), byte(len(label)))
+	info = append(append(info, label...), 0)
+	b, err := hkdf.Expand(s.hash, secret, string(info), n)
+	if err != nil {
+		panic(err) // n is larger than any label's: no input leads there
+	}
+	return b
+}
+
+// newSession is the session between the traffic secrets of a client and its server, who has sealed as many records as it has
+// sent tickets. nil: nothing that is known here.
+func newSession(suite uint16, client, server []byte, tickets int) *session {
+	s := &session{suite: recordSuites[suite]}
+	if s.suite == nil || len(client) != s.suite.hashBytes || len(server) != s.suite.hashBytes {
+		return nil
+	}
+	s.in.begin(s.suite, client)
+	s.out.begin(s.suite, server)
+	s.out.seq = uint64(tickets)
+	return s
+}
+
+// begin makes secret the direction's.
+func (d *traffic) begin(s *recordSuite, secret []byte) {
+	copy(d.secret[:], secret)
+	copy(d.iv[:], s.expand(secret, "iv", nonceBytes))
+	d.seq, d.aead = 0, nil
+}
+
+// update goes on to the next secret (RFC 8446, 7.2).
+func (d *traffic) update(s *recordSuite) {
+	d.begin(s, s.expand(d.secret[:s.hashBytes], "traffic upd", s.hashBytes))
+}
+
+// cipher is the direction's, made anew if there is none.
+func (d *traffic) cipher(s *recordSuite) cipher.AEAD {
+	if d.aead == nil {
+		aead, err := s.aead(s.expand(d.secret[:s.hashBytes], "key", s.keyLen))
+		if err != nil {
+			panic(err) // the key's length is the suite's
+		}
+		d.aead = aead
+	}
+	return d.aead
+}
+
+// nonce writes the next record's into b (RFC 8446, 5.3).
+func (d *traffic) nonce(b *[nonceBytes]byte) []byte {
+	*b = d.iv
+	at := b[nonceBytes-8:]
+	binary.BigEndian.PutUint64(at, binary.BigEndian.Uint64(at)^d.seq)
+	d.seq++
+	return b[:]
+}
+
+// ---- opening
+
+// recordAt is the length of the record that b begins with; 0: it is not complete. Of a head that cannot be one's, the alert.
+func recordAt(b []byte) (n int, a alert) {
+	if len(b) < recordHeadBytes {
+		return 0, alertNone
+	}
+	size := int(b[3])<<8 | int(b[4])
+	switch {
+	case recordKind(b[0]) != recordData: // all are sealed from here on, and say so
+		return 0, alertUnexpectedMessage
+	case b[1] != 3 || b[2] != 3:
+		return 0, alertProtocolVersion
+	case size > recordSealedMax:
+		return 0, alertRecordOverflow
+	case len(b) < recordHeadBytes+size:
+		return 0, alertNone
+	}
+	return recordHeadBytes + size, alertNone
+}
+
+// open opens the record b in place. text is a view of b.
+func (s *session) open(l *Loop, b []byte) (kind recordKind, text []byte, a alert) {
+	s.use(l)
+	text, err := s.in.cipher(s.suite).Open(b[recordHeadBytes:recordHeadBytes], s.in.nonce(&l.nonce), b[recordHeadBytes:], b[:recordHeadBytes])
+	if err != nil {
+		return 0, nil, alertBadRecordMAC
+	}
+	for len(text) > 0 && text[len(text)-1] == 0 { // padding
+		text = text[:len(text)-1]
+	}
+	if len(text) == 0 {
+		return 0, nil, alertUnexpectedMessage
+	}
+	kind, text = recordKind(text[len(text)-1]), text[:len(text)-1]
+	if len(text) > recordTextMax {
+		return 0, nil, alertRecordOverflow
+	}
+	return kind, text, alertNone
+}
+
+// control does what a record without plain text asks for. asked: a KeyUpdate of ours is to be the answer. over: the peer has ended
+// the session, by an alert that is no close_notify.
+func (s *session) control(kind recordKind, text []byte) (asked, over bool, a alert) {
+	if s.idle++; s.idle > recordsIdleMax {
+		return false, false, alertUnexpectedMessage
+	}
+	switch {
+	case kind == recordData && len(text) == 0:
+	case kind == recordAlert && len(text) == 2:
+		switch alert(text[1]) {
+		case alertCloseNotify:
+			s.ended = true
+		case alertUserCanceled: // a close_notify follows
+		default:
+			return false, true, alertNone
+		}
+	case kind == recordHandshake && len(text) == keyUpdateBytes && text[0] == messageKeyUpdate && text[1]|text[2] == 0 && text[3] == 1:
+		if text[4] > 1 {
+			return false, false, alertIllegalParameter
+		}
+		s.in.update(s.suite)
+		return text[4] == 1, false, alertNone
+	default: // clients send no other message after the handshake, and this one is too short to come in parts
+		return false, false, alertUnexpectedMessage
+	}
+	return false, false, alertNone
+}
+
+// ---- sealing
+
+// seal appends b to dst as records with plain text, and a KeyUpdate whenever the key has sealed enough.
+func (s *session) seal(l *Loop, dst, b []byte) []byte {
+	dst = slices.Grow(dst, len(b)+(len(b)/recordTextMax+1)*(recordHeadBytes+1+tagBytes))
+	for len(b) > 0 {
+		if s.out.seq >= recordsOfKey {
+			dst = s.sealKeyUpdate(l, dst)
+		}
+		n := min(len(b), recordTextMax)
+		dst = s.sealOne(l, dst, recordData, b[:n])
+		b = b[n:]
+	}
+	return dst
+}
+
+// sealOne appends one record.
+func (s *session) sealOne(l *Loop, dst []byte, kind recordKind, b []byte) []byte {
+	s.use(l)
+	size := len(b) + 1 + tagBytes
+	at, from := len(dst), len(dst)+recordHeadBytes
+	dst = append(dst, byte(recordData), 3, 3, byte(size>>8), byte(size))
+	dst = append(append(dst, b...), byte(kind))
+	return s.out.cipher(s.suite).Seal(dst[:from], s.out.nonce(&l.nonce), dst[from:], dst[at:from])
+}
+
+func (s *session) sealAlert(l *Loop, dst []byte, level byte, a alert) []byte {
+	return s.sealOne(l, dst, recordAlert, []byte{level, byte(a)})
+}
+
+// sealKeyUpdate appends a KeyUpdate that asks for none, after which another key seals.
+func (s *session) sealKeyUpdate(l *Loop, dst []byte) []byte {
+	dst = s.sealOne(l, dst, recordHandshake, []byte{messageKeyUpdate, 0, 0, 1, 0})
+	s.out.update(s.suite)
+	return dst
+}
+
+// ---- ciphers, while they are used
+
+// cipherBytes is about what the ciphers of a session hold.
+const cipherBytes = 2048
+
+// use notes that the session is about to need its ciphers.
+func (s *session) use(l *Loop) {
+	if s.used = true; s.warm == 0 {
+		l.warm = append(l.warm, s)
+		s.warm = len(l.warm)
+	}
+}
+
+// rest lets go of the ciphers.
+func (s *session) rest(l *Loop) {
+	if s.warm == 0 {
+		return
+	}
+	last := l.warm[len(l.warm)-1]
+	l.warm[s.warm-1], last.warm = last, s.warm
+	l.warm[len(l.warm)-1] = nil
+	l.warm = l.warm[:len(l.warm)-1]
+	s.warm, s.in.aead, s.out.aead = 0, nil, nil
+	l.Stats.LetGo.Add(cipherBytes)
+}
+
+// restSessions has those sessions rest that were not used since the last call.
+func (l *Loop) restSessions() {
+	for i := len(l.warm) - 1; i >= 0; i-- {
+		if s := l.warm[i]; s.used {
+			s.used = false
+		} else {
+			s.rest(l)
+		}
+	}
+}
