@@ -65,7 +65,7 @@ const (
 	nothing  step = iota
 	atOnce        // all is given back
 	inPieces      // the runtime begins to give back what is free
-	rest          // it has done so, or there is work again
+	enough        // it has done so, or there is work again
 )
 
 // next tells, once a tick, what is to be done.
@@ -79,7 +79,7 @@ func (g *giver) next(now time.Time, h heap) step {
 	switch {
 	case g.giving && g.given(now, h, fresh):
 		g.giving = false
-		return rest
+		return enough
 	case g.giving || !g.due(now, h, fresh):
 		return nothing
 	case h.small():
@@ -114,8 +114,9 @@ func (g *giver) due(now time.Time, h heap, fresh uint64) bool {
 	return true
 }
 
-// keepMemory holds the ballast, and gives memory back in quiet moments, until ctx ends.
-func keepMemory(ctx context.Context) {
+// keepMemory holds the ballast, and gives memory back in quiet moments, until ctx ends. Then rest is called first: what can be
+// made again is let go of.
+func keepMemory(ctx context.Context, rest func()) {
 	ballast := make([]byte, ballastBytes)
 	defer runtime.KeepAlive(ballast)
 	ticker := time.NewTicker(memoryTick)
@@ -138,11 +139,13 @@ func keepMemory(ctx context.Context) {
 		switch g.next(now, heap{objects: sample[0].Value.Uint64(), live: sample[1].Value.Uint64(), free: sample[2].Value.Uint64(),
 			allocated: sample[3].Value.Uint64()}) {
 		case atOnce:
+			rest()
 			debug.FreeOSMemory() // collects first
 		case inPieces:
+			rest()
 			percent = int(sample[4].Value.Uint64())
 			giveBack(percent)
-		case rest:
+		case enough:
 			debug.SetGCPercent(percent)
 		}
 	}

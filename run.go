@@ -292,7 +292,25 @@ func (p *proxy) watch() {
 		p.watched <- p.controller.Run(ctx)
 	}()
 	go p.tick(ctx)
-	go keepMemory(ctx)
+	go keepMemory(ctx, p.restSessions)
+}
+
+// restSessions has the loops' TLS sessions let go of what they can make again.
+func (p *proxy) restSessions() {
+	done := make(chan struct{}, len(p.loops))
+	for _, l := range p.loops {
+		l.Post(func() {
+			l.RestSessions()
+			done <- struct{}{}
+		})
+	}
+	for range p.loops {
+		select {
+		case <-done:
+		case <-time.After(memoryTick): // the loop is held up, or has ended
+			return
+		}
+	}
 }
 
 // logTick is how long a line of the access log waits on a loop that has fallen silent.

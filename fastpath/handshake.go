@@ -31,7 +31,7 @@ type handshake struct {
 	done     bool
 	err      error
 
-	secrets [2][]byte // of the client's direction and the server's, once crypto/tls has them
+	secrets [2][]byte // of TLS 1.3: the client's direction and the server's, once crypto/tls has them
 	tickets int       // that were sent: a record each, sealed by the second of them
 }
 
@@ -288,22 +288,20 @@ func (hs *handshake) listening(cfg *tls.Config) *tls.Config {
 // ticketMax leaves room for the rest of a ticket's message in its record.
 const ticketMax = recordTextMax - 1024
 
+var trafficLabels = [...][]byte{[]byte("CLIENT_TRAFFIC_SECRET_0 "), []byte("SERVER_TRAFFIC_SECRET_0 ")}
+
 // keyLog is the io.Writer for a handshake's secrets, on the coroutine.
 type keyLog handshake
 
 // Write takes a line of the key log: label, client random, secret.
 func (k *keyLog) Write(line []byte) (int, error) {
-	f := bytes.Fields(line)
-	if len(f) != 3 {
-		return len(line), nil
-	}
-	for i, label := range [...]string{"CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0"} {
-		if string(f[0]) == label {
-			secret, err := hex.DecodeString(string(f[2]))
-			if err != nil {
+	for i, label := range trafficLabels {
+		if rest, ok := bytes.CutPrefix(line, label); ok {
+			_, text, _ := bytes.Cut(bytes.TrimSuffix(rest, []byte("\n")), []byte(" "))
+			k.secrets[i] = make([]byte, hex.DecodedLen(len(text)))
+			if _, err := hex.Decode(k.secrets[i], text); err != nil {
 				return 0, err
 			}
-			k.secrets[i] = secret
 		}
 	}
 	return len(line), nil
@@ -314,7 +312,7 @@ func (hs *handshake) session(state *tls.ConnectionState) *session {
 	if state.Version != tls.VersionTLS13 || !hs.t.given.atBorder() {
 		return nil
 	}
-	return newSession(state.CipherSuite, hs.secrets[0], hs.secrets[1], hs.tickets)
+	return hs.t.loop.newSession(state.CipherSuite, hs.secrets[0], hs.secrets[1], hs.tickets)
 }
 
 // ---- coroutines

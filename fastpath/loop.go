@@ -34,15 +34,13 @@ type Loop struct {
 	wallAt int64            // loop time
 	clock  func() time.Time // tells the time of day
 
-	ahead   []byte           // places for input that is received before its connection's turn, one for each event of a batch
-	read    []byte           // the shared read buffer
-	reader  *Conn            // whose unread input may be a view of read
-	records []byte           // the shared buffer for TLS records from sockets
-	opener  *tlsState        // whose unread records may be a view of records
-	warm    []*session       // those with ciphers
-	nonce   [nonceBytes]byte // the present record's
-	lowats  []ref            // connections with SO_RCVLOWAT raised
-	sealed  []byte           // the shared buffer for TLS records to sockets: those of one connection, or of all that are about to send
+	ahead   []byte    // places for input that is received before its connection's turn, one for each event of a batch
+	read    []byte    // the shared read buffer
+	reader  *Conn     // whose unread input may be a view of read
+	records []byte    // the shared buffer for TLS records from sockets
+	opener  *tlsState // whose unread records may be a view of records
+	lowats  []ref     // connections with SO_RCVLOWAT raised
+	sealed  []byte    // the shared buffer for TLS records to sockets: those of one connection, or of all that are about to send
 	buffers buffers
 	retired [][]byte // buffers that go back to stock when the turn ends
 	pipes   pipes
@@ -56,6 +54,10 @@ type Loop struct {
 	spent   []Spent
 	gen     int32
 	tickets tickets
+
+	warm     []*session       // those with ciphers
+	restedAt int64            // when those of them that are not used were last looked for
+	nonce    [nonceBytes]byte // the present record's
 
 	shaking    []*handshake // handshakes that have something to do, in the order of their turns
 	shookAt    int64        // when those of this round began
@@ -120,9 +122,8 @@ type LoopStats struct {
 	Panics  atomic.Uint64
 	Batches atomic.Uint64 // system calls that made several receives or sends; 0: there is no ring
 	Batched atomic.Uint64 // … how many
-	_       [8]byte
-	LetGo   atomic.Uint64 // bytes of ciphers that lived and were let go of
-	Pending atomic.Int64  // connections given to the loop that it has not adopted yet
+	_       [16]byte
+	Pending atomic.Int64 // connections given to the loop that it has not adopted yet
 	Sockmap SockmapStats
 }
 
@@ -195,6 +196,8 @@ func (l *Loop) round(ms int) {
 	l.asleep.Store(false)
 	if l.now-l.wallAt >= int64(wallEvery) {
 		l.readClock()
+	}
+	if l.now-l.restedAt >= int64(sessionsRest) {
 		l.restSessions()
 	}
 	l.Stats.Turns.Store(l.Stats.Turns.Load() + 1)
@@ -269,9 +272,6 @@ func (l *Loop) sleep() int {
 		return 0
 	}
 	ms := l.wheel.wait(l.now)
-	if len(l.warm) > 0 && (ms < 0 || ms > int(wallEvery.Milliseconds())) {
-		ms = int(wallEvery.Milliseconds())
-	}
 	if len(l.lowats) > 0 && (ms < 0 || ms > int(rcvLowatReset.Milliseconds())) {
 		ms = int(rcvLowatReset.Milliseconds())
 	}

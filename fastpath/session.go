@@ -3,7 +3,7 @@ package fastpath
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/tls"
@@ -31,7 +31,7 @@ type traffic struct {
 	secret [sha512.Size384]byte // the traffic secret, as long as the suite's hash
 	iv     [nonceBytes]byte
 	seq    uint64      // the next record's number
-	aead   cipher.AEAD // nil: made anew when it is needed
+	aead   cipher.AEAD // nil while the session rests
 }
 
 // recordKind is the type of what a record contains (RFC 8446, 5.1).
@@ -72,9 +72,9 @@ const (
 
 // recordSuite is what a cipher suite is made of.
 type recordSuite struct {
-	hash              func() hash.Hash
-	hashBytes, keyLen int
-	aead              func(key []byte) (cipher.AEAD, error)
+	hash                func() hash.Hash
+	hashBytes, keyBytes int
+	aead                func(key []byte) (cipher.AEAD, error)
 }
 
 var recordSuites = map[uint16]*recordSuite{
@@ -91,21 +91,20 @@ func newGCM(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(b)
 }
 
-// expand is HKDF-Expand-Label with an empty context (RFC 8446, 7.1).
-func (s *recordSuite) expand(secret []byte, label string, n int) []byte {
-	label = "tls13 " + label
-	info := append(binary.BigEndian.AppendUint16(nil, uint16(n)), byte(len(label)))
-	info = append(append(info, label...), 0)
-	b, err := hkdf.Expand(s.hash, secret, string(info), n)
-	if err != nil {
-		panic(err) // n is larger than any label's: no input leads there
-	}
-	return b
+// expand is HKDF-Expand-Label with an empty context, for at most a hash's length, from a secret's HMAC (RFC 8446, 7.1; RFC
+// 5869, 2.3: then there is one block).
+func expand(secret hash.Hash, label string, n int) []byte {
+	secret.Reset()
+	info := append(make([]byte, 0, 32), byte(n>>8), byte(n), byte(len(labelPrefix)+len(label)))
+	secret.Write(append(append(append(info, labelPrefix...), label...), 0, 1))
+	return secret.Sum(nil)[:n]
 }
+
+const labelPrefix = "tls13 "
 
 // newSession is the session between the traffic secrets of a client and its server, who has sealed as many records as it has
 // sent tickets. nil: nothing that is known here.
-func newSession(suite uint16, client, server []byte, tickets int) *session {
+func (l *Loop) newSession(suite uint16, client, server []byte, tickets int) *session {
 	s := &session{suite: recordSuites[suite]}
 	if s.suite == nil || len(client) != s.suite.hashBytes || len(server) != s.suite.hashBytes {
 		return nil
@@ -113,31 +112,31 @@ func newSession(suite uint16, client, server []byte, tickets int) *session {
 	s.in.begin(s.suite, client)
 	s.out.begin(s.suite, server)
 	s.out.seq = uint64(tickets)
+	s.use(l)
 	return s
 }
 
 // begin makes secret the direction's.
 func (d *traffic) begin(s *recordSuite, secret []byte) {
 	copy(d.secret[:], secret)
-	copy(d.iv[:], s.expand(secret, "iv", nonceBytes))
-	d.seq, d.aead = 0, nil
+	d.seq = 0
+	d.derive(s)
+}
+
+// derive makes the cipher and what its nonces are made of.
+func (d *traffic) derive(s *recordSuite) {
+	secret := hmac.New(s.hash, d.secret[:s.hashBytes])
+	copy(d.iv[:], expand(secret, "iv", nonceBytes))
+	aead, err := s.aead(expand(secret, "key", s.keyBytes))
+	if err != nil {
+		panic(err) // the key's length is the suite's
+	}
+	d.aead = aead
 }
 
 // update goes on to the next secret (RFC 8446, 7.2).
 func (d *traffic) update(s *recordSuite) {
-	d.begin(s, s.expand(d.secret[:s.hashBytes], "traffic upd", s.hashBytes))
-}
-
-// cipher is the direction's, made anew if there is none.
-func (d *traffic) cipher(s *recordSuite) cipher.AEAD {
-	if d.aead == nil {
-		aead, err := s.aead(s.expand(d.secret[:s.hashBytes], "key", s.keyLen))
-		if err != nil {
-			panic(err) // the key's length is the suite's
-		}
-		d.aead = aead
-	}
-	return d.aead
+	d.begin(s, expand(hmac.New(s.hash, d.secret[:s.hashBytes]), "traffic upd", s.hashBytes))
 }
 
 // nonce writes the next record's into b (RFC 8446, 5.3).
@@ -173,7 +172,7 @@ func recordAt(b []byte) (n int, a alert) {
 // open opens the record b in place. text is a view of b.
 func (s *session) open(l *Loop, b []byte) (kind recordKind, text []byte, a alert) {
 	s.use(l)
-	text, err := s.in.cipher(s.suite).Open(b[recordHeadBytes:recordHeadBytes], s.in.nonce(&l.nonce), b[recordHeadBytes:], b[:recordHeadBytes])
+	text, err := s.in.aead.Open(b[recordHeadBytes:recordHeadBytes], s.in.nonce(&l.nonce), b[recordHeadBytes:], b[:recordHeadBytes])
 	if err != nil {
 		return 0, nil, alertBadRecordMAC
 	}
@@ -241,7 +240,7 @@ func (s *session) sealOne(l *Loop, dst []byte, kind recordKind, b []byte) []byte
 	at, from := len(dst), len(dst)+recordHeadBytes
 	dst = append(dst, byte(recordData), 3, 3, byte(size>>8), byte(size))
 	dst = append(append(dst, b...), byte(kind))
-	return s.out.cipher(s.suite).Seal(dst[:from], s.out.nonce(&l.nonce), dst[from:], dst[at:from])
+	return s.out.aead.Seal(dst[:from], s.out.nonce(&l.nonce), dst[from:], dst[at:from])
 }
 
 func (s *session) sealAlert(l *Loop, dst []byte, level byte, a alert) []byte {
@@ -257,14 +256,15 @@ func (s *session) sealKeyUpdate(l *Loop, dst []byte) []byte {
 
 // ---- ciphers, while they are used
 
-// cipherBytes is about what the ciphers of a session hold.
-const cipherBytes = 2048
-
-// use notes that the session is about to need its ciphers.
+// use notes that the session needs its ciphers, and has them made if it rested.
 func (s *session) use(l *Loop) {
-	if s.used = true; s.warm == 0 {
-		l.warm = append(l.warm, s)
-		s.warm = len(l.warm)
+	if s.used = true; s.warm > 0 {
+		return
+	}
+	l.warm = append(l.warm, s)
+	if s.warm = len(l.warm); s.in.aead == nil {
+		s.in.derive(s.suite)
+		s.out.derive(s.suite)
 	}
 }
 
@@ -278,7 +278,6 @@ func (s *session) rest(l *Loop) {
 	l.warm[len(l.warm)-1] = nil
 	l.warm = l.warm[:len(l.warm)-1]
 	s.warm, s.in.aead, s.out.aead = 0, nil, nil
-	l.Stats.LetGo.Add(cipherBytes)
 }
 
 // restSessions has those sessions rest that were not used since the last call.
@@ -289,5 +288,14 @@ func (l *Loop) restSessions() {
 		} else {
 			s.rest(l)
 		}
+	}
+	l.restedAt = l.now
+}
+
+// RestSessions has all TLS sessions rest: what they hold is made again when they are used, in a few microseconds. For quiet
+// moments, on the loop.
+func (l *Loop) RestSessions() {
+	for len(l.warm) > 0 {
+		l.warm[len(l.warm)-1].rest(l)
 	}
 }

@@ -5,17 +5,21 @@ import (
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/sha256"
+	"crypto/sha512"
 	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net"
 	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/chacha20poly1305"
 )
 
 // rawTLS is a TLS 1.3 client that writes its records itself once crypto/tls has made the handshake: crypto/tls never asks
@@ -26,38 +30,58 @@ type rawTLS struct {
 	updates int // KeyUpdates received
 }
 
-// trafficKey is one direction's key (RFC 8446, 7.3).
+// trafficKey is one direction's key (RFC 8446, 7.3), from what the library has for it, in distinction to session.go.
 type trafficKey struct {
+	suite  peerSuite
 	secret []byte
 	aead   cipher.AEAD
 	iv     []byte
 	seq    uint64
 }
 
-func expandLabel(secret []byte, label string, n int) []byte {
+// peerSuite is what a cipher suite is made of.
+type peerSuite struct {
+	hash func() hash.Hash
+	key  int
+	aead func([]byte) (cipher.AEAD, error)
+}
+
+func peerGCM(key []byte) (cipher.AEAD, error) {
+	b, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(b)
+}
+
+var peerSuites = map[uint16]peerSuite{
+	tls.TLS_AES_128_GCM_SHA256:       {sha256.New, 16, peerGCM},
+	tls.TLS_AES_256_GCM_SHA384:       {sha512.New384, 32, peerGCM},
+	tls.TLS_CHACHA20_POLY1305_SHA256: {sha256.New, 32, chacha20poly1305.New},
+}
+
+func (s peerSuite) expandLabel(secret []byte, label string, n int) []byte {
 	label = "tls13 " + label
 	info := append(binary.BigEndian.AppendUint16(nil, uint16(n)), byte(len(label)))
 	info = append(append(info, label...), 0)
-	b, err := hkdf.Expand(sha256.New, secret, string(info), n)
+	b, err := hkdf.Expand(s.hash, secret, string(info), n)
 	if err != nil {
 		panic(err)
 	}
 	return b
 }
 
-func newTrafficKey(secret []byte) trafficKey {
-	b, err := aes.NewCipher(expandLabel(secret, "key", 16))
+func newTrafficKey(s peerSuite, secret []byte) trafficKey {
+	aead, err := s.aead(s.expandLabel(secret, "key", s.key))
 	if err != nil {
 		panic(err)
 	}
-	aead, err := cipher.NewGCM(b)
-	if err != nil {
-		panic(err)
-	}
-	return trafficKey{secret: secret, aead: aead, iv: expandLabel(secret, "iv", 12)}
+	return trafficKey{suite: s, secret: secret, aead: aead, iv: s.expandLabel(secret, "iv", 12)}
 }
 
-func (k *trafficKey) next() { *k = newTrafficKey(expandLabel(k.secret, "traffic upd", 32)) }
+func (k *trafficKey) next() {
+	*k = newTrafficKey(k.suite, k.suite.expandLabel(k.secret, "traffic upd", len(k.secret)))
+}
 
 func (k *trafficKey) nonce() []byte {
 	n := append([]byte(nil), k.iv...)
@@ -78,9 +102,7 @@ func newRawTLS(t testing.TB, nc net.Conn) *rawTLS {
 	if err := tc.Handshake(); err != nil {
 		t.Fatal(err)
 	}
-	if tc.ConnectionState().CipherSuite != tls.TLS_AES_128_GCM_SHA256 {
-		t.Skip("crypto/tls prefers another cipher suite here: no AES in hardware")
-	}
+	suite := peerSuites[tc.ConnectionState().CipherSuite]
 	secret := func(name string) []byte {
 		for _, line := range strings.Split(log.String(), "\n") {
 			if f := strings.Fields(line); len(f) == 3 && f[0] == name {
@@ -91,7 +113,7 @@ func newRawTLS(t testing.TB, nc net.Conn) *rawTLS {
 		t.Fatalf("no %s in the key log", name)
 		return nil
 	}
-	return &rawTLS{Conn: nc, out: newTrafficKey(secret("CLIENT_TRAFFIC_SECRET_0")), in: newTrafficKey(secret("SERVER_TRAFFIC_SECRET_0"))}
+	return &rawTLS{Conn: nc, out: newTrafficKey(suite, secret("CLIENT_TRAFFIC_SECRET_0")), in: newTrafficKey(suite, secret("SERVER_TRAFFIC_SECRET_0"))}
 }
 
 // record seals b as one record.
@@ -228,8 +250,8 @@ func TestTLSKeyUpdateAfterOurEnd(t *testing.T) {
 	})
 }
 
-// TestTLSKeyUpdateFlood: crypto/tls ends a connection on which nothing but KeyUpdates comes. That is also what bounds one
-// Fill, which reads on until there is plain text.
+// TestTLSKeyUpdateFlood: a connection on which nothing but KeyUpdates comes is ended. That is also what bounds one Fill, which
+// reads on until there is plain text.
 func TestTLSKeyUpdateFlood(t *testing.T) {
 	l := startLoop(t)
 	fd, peer := tcpPair(t)
