@@ -120,6 +120,9 @@ func TestCurl(t *testing.T) {
 		args                        []string
 	}{
 		{"TLS", "https", w.httpsPort, "2", []string{"--http2", "--cacert", w.ca}},
+		{"TLS by AES-256", "https", w.httpsPort, "2", []string{"--http2", "--cacert", w.ca, "--tls13-ciphers", "TLS_AES_256_GCM_SHA384"}},
+		{"TLS by ChaCha20", "https", w.httpsPort, "2", []string{"--http2", "--cacert", w.ca, "--tls13-ciphers", "TLS_CHACHA20_POLY1305_SHA256"}},
+		{"TLS 1.2", "https", w.httpsPort, "2", []string{"--http2", "--cacert", w.ca, "--tls-max", "1.2"}},
 		{"prior knowledge", "http", w.httpPort, "2", []string{"--http2-prior-knowledge"}},
 		{"upgrade", "http", w.httpPort, "1.1", []string{"--http2"}}, // a wish that is ignored (RFC 9113 3.1)
 	} {
