@@ -32,7 +32,8 @@ type handshake struct {
 	err      error
 
 	secrets [2][]byte // of TLS 1.3: the client's direction and the server's, once crypto/tls has them
-	tickets int       // that were sent: a record each, sealed by the second of them
+	tickets int       // that were sent: a record each, sealed by the second of them …
+	large   bool      // … or more than one
 }
 
 // StartTLS begins a handshake as server or as client (then cfg says whom to expect); the connection's handler, a
@@ -276,9 +277,8 @@ func (hs *handshake) listening(cfg *tls.Config) *tls.Config {
 	own.KeyLogWriter = (*keyLog)(hs)
 	own.WrapSession = func(state tls.ConnectionState, s *tls.SessionState) ([]byte, error) {
 		ticket, err := cfg.EncryptTicket(state, s)
-		if hs.tickets++; len(ticket) > ticketMax {
-			hs.secrets = [2][]byte{} // in how many records it leaves is crypto/tls's affair, and so is the session
-		}
+		hs.tickets++
+		hs.large = hs.large || len(ticket) > ticketMax
 		return ticket, err
 	}
 	own.UnwrapSession = cfg.DecryptTicket
@@ -309,7 +309,7 @@ func (k *keyLog) Write(line []byte) (int, error) {
 
 // session is what the handshake has led to; nil: it stays crypto/tls's.
 func (hs *handshake) session(state *tls.ConnectionState) *session {
-	if state.Version != tls.VersionTLS13 || !hs.t.given.atBorder() {
+	if state.Version != tls.VersionTLS13 || hs.large || !hs.t.given.atBorder() {
 		return nil
 	}
 	return hs.t.loop.newSession(state.CipherSuite, hs.secrets[0], hs.secrets[1], hs.tickets)

@@ -247,6 +247,11 @@ func TestSessionRefuses(t *testing.T) {
 			if err := p.c.Fill(100); err != ErrTLS {
 				t.Errorf("asked again: %v", err)
 			}
+			p.l.flushDirty()
+			p.c.Close()
+			if kind, _, err := p.r.readRecord(); err == nil {
+				t.Errorf("the client is told more: kind %d", kind)
+			}
 		})
 	}
 }

@@ -219,6 +219,9 @@ func (t *tlsState) takeOpened(dst []byte) *Error {
 // openNext opens records in place until one has plain text.
 func (t *tlsState) openNext() *Error {
 	c, l, s := t.c.c, t.loop, t.session
+	if c.err == ErrTLS {
+		return ErrTLS
+	}
 	for !s.ended {
 		whole, a := recordAt(t.view)
 		if a != alertNone {
