@@ -18,6 +18,7 @@ func (p *proxy) makeDoors() {
 		}
 		d.Door = sni.NewDoor(sni.DoorConfig{
 			Loops:    p.loops,
+			Porches:  p.porches,
 			HTTP:     p.http,
 			Store:    p.store,
 			Work:     p.work,

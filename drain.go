@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/sluiceproxy/sluice/listen"
@@ -170,7 +171,7 @@ func (p *proxy) stop() {
 		}
 	}
 	p.closeAdmin(ctx)
-	for _, l := range p.loops {
+	for _, l := range slices.Concat(p.porches, p.loops) {
 		l.Stop()
 	}
 	p.running.Wait()

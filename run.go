@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -37,6 +38,7 @@ type proxy struct {
 	controller *watcher.Controller
 	store      *route.Store
 	loops      []*fastpath.Loop
+	porches    []*fastpath.Loop // one beside each
 	work       *fastpath.Work
 	sockmap    sockmap
 	http       *l7.Server
@@ -127,7 +129,11 @@ func (p *proxy) makeLoops(n int) error {
 		if err != nil {
 			return err
 		}
-		p.loops = append(p.loops, l)
+		porch, err := fastpath.NewPorch(n + id)
+		if err != nil {
+			return err
+		}
+		p.loops, p.porches = append(p.loops, l), append(p.porches, porch)
 	}
 	return nil
 }
@@ -207,7 +213,7 @@ func (p *proxy) start(ctx context.Context) error {
 	for _, line := range p.ignored {
 		p.log.Warn("a flag of ingress-nginx is ignored: " + line)
 	}
-	for _, l := range p.loops {
+	for _, l := range slices.Concat(p.loops, p.porches) {
 		p.running.Go(l.Run)
 	}
 	early := p.legacy == nil // else the predecessor answers probes until this process serves

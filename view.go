@@ -39,7 +39,7 @@ func (p *proxy) adminSources() admin.Sources {
 		Ready:        p.ready,
 		PortAlive:    p.portIs(p.alive),
 		PortReady:    p.portIs(p.ready),
-		Loops:        p.loops,
+		Loops:        slices.Concat(p.loops, p.porches),
 		Work:         p.work,
 		HTTP:         p.http.Stats,
 		Log:          p.access,

@@ -68,6 +68,7 @@ type Conn struct {
 	fd      int32
 	gen     int32
 	flags   connFlags
+	turns   int8   // with input, up to lastingTurns; -1: a backend's, which are not counted
 	err     *Error // why output failed; Fill reports it once input is used up
 
 	in  []byte // unread input: a view of loop.read while loop.reader == c, else of own

@@ -43,7 +43,7 @@ func (l *Loop) DialSending(addr netip.AddrPort, timeout time.Duration, h Connect
 		closeFD(fd)
 		return nil, 0, ErrNoDescriptor
 	}
-	c.remote, c.sent = addr, uint64(sent)
+	c.remote, c.sent, c.turns = addr, uint64(sent), -1
 	if flags&flagConnecting != 0 {
 		c.SetDeadline(l.now + int64(timeout))
 	}

@@ -82,6 +82,7 @@ func (hs *handshake) queue() {
 
 // runHandshakes resumes handshakes that have something to do, one after the other, until their time of this round is up.
 func (l *Loop) runHandshakes() {
+	l.crowd()
 	n := 0
 	for l.shookAt = Now(); n < len(l.shaking); {
 		hs := l.shaking[n]
@@ -90,6 +91,7 @@ func (l *Loop) runHandshakes() {
 		hs.queued = false
 		hs.step()
 		l.reclaim()
+		l.offer()
 		if l.shaken() {
 			break
 		}
@@ -179,7 +181,8 @@ func (hs *handshake) release() {
 // finish gives the tls.Conn to the loop. Another turn follows: what came behind the handshake stands in memory, where no
 // event tells of it.
 func (t *tlsState) finish() {
-	c, hs := t.c.c, t.hs
+	r, hs := t.c, t.hs
+	c := r.c
 	defer c.loop.recovered(c)
 	t.hs, t.handshaking, t.err = nil, false, hs.err
 	if hs.err == nil {
@@ -199,10 +202,13 @@ func (t *tlsState) finish() {
 		err = ErrTLS
 	}
 	c.handler.(Handshaker).OnHandshake(c, err)
+	if !r.live() { // closed, or another loop's
+		return
+	}
 	if t.session != nil {
 		t.conn = nil
 	}
-	if err == nil && t.c.live() {
+	if err == nil {
 		c.settle() // what was written meanwhile
 		c.Again()
 	}

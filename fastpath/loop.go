@@ -59,6 +59,10 @@ type Loop struct {
 	restedAt int64            // when those of them that are not used were last looked for
 	nonce    [nonceBytes]byte // the present record's
 
+	porch   bool
+	lasting int64 // when a client's connection that lasts last had a turn, …
+	crowded int64 // … and when a crowd of handshakes was last told of
+
 	shaking    []*handshake // handshakes that have something to do, in the order of their turns
 	shookAt    int64        // when those of this round began
 	coroutines []*coroutine // idle ones
@@ -122,7 +126,8 @@ type LoopStats struct {
 	Panics  atomic.Uint64
 	Batches atomic.Uint64 // system calls that made several receives or sends; 0: there is no ring
 	Batched atomic.Uint64 // … how many
-	_       [16]byte
+	Lasting atomic.Int64  // loop time at which a client's connection that lasts last had a turn
+	_       [8]byte
 	Pending atomic.Int64 // connections given to the loop that it has not adopted yet
 	Sockmap SockmapStats
 }
@@ -180,6 +185,9 @@ func (l *Loop) readClock() { l.wall, l.wallAt = l.clock().Round(0), l.now }
 // Run leads the loop until Stop. Its goroutine is not locked to a thread: in practice it keeps one, and whenever the
 // scheduler does take it away, a locked goroutine would cost two threads' switches more.
 func (l *Loop) Run() {
+	if l.porch {
+		l.lowerWeight()
+	}
 	for !l.stopping {
 		if l.now-l.yielded >= int64(yieldEvery) {
 			l.yielded = l.now
@@ -375,6 +383,7 @@ func (l *Loop) dispatch(e *unix.EpollEvent) {
 	if c == nil {
 		return // closed earlier in this batch
 	}
+	l.offer()
 	l.turn(c, e.Events)
 	if c.aheadLeft > 0 {
 		c.keepAhead()
@@ -423,6 +432,7 @@ func (l *Loop) turn(c *Conn, ev uint32) {
 			c.tls.feedSocket()
 			return
 		}
+		l.notice(c)
 		c.handler.OnReadable(c)
 	}
 }
@@ -645,13 +655,24 @@ func (l *Loop) enter(fd int32, h Handler, flags connFlags, gen int32) *Conn {
 
 // drop closes c and releases what it holds. The value is reused only after the turn, when nobody can hold it.
 func (l *Loop) drop(c *Conn) {
+	if c.tls != nil {
+		c.tls.release()
+	}
+	fd := c.fd
+	l.forget(c)
+	closeFD(fd)
+	if k := c.keeper; k != nil {
+		c.keeper = nil
+		k.OnClosed(c)
+	}
+}
+
+// forget takes back what c has of the loop, but not the descriptor. The value is closed.
+func (l *Loop) forget(c *Conn) {
 	if c.armed != 0 {
 		l.wheel.unlink(c)
 	}
 	c.deadline = 0
-	if c.tls != nil {
-		c.tls.release()
-	}
 	if l.reader == c {
 		l.reader = nil
 	}
@@ -660,14 +681,9 @@ func (l *Loop) drop(c *Conn) {
 	c.releaseOut()
 	c.flags = c.flags&^flagReadable | flagClosed
 	l.conns[c.fd] = nil
-	closeFD(c.fd)
 	c.fd = -1 // the number may be another connection's in a moment
 	l.Stats.Conns.Add(-1)
 	l.closed = append(l.closed, c)
-	if k := c.keeper; k != nil {
-		c.keeper = nil
-		k.OnClosed(c)
-	}
 }
 
 // recycle makes the values of connections that were closed in this round available again, and then what its owners had

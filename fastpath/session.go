@@ -270,14 +270,22 @@ func (s *session) use(l *Loop) {
 
 // rest lets go of the ciphers.
 func (s *session) rest(l *Loop) {
+	if s.leave(l) {
+		s.in.aead, s.out.aead = nil, nil
+	}
+}
+
+// leave takes the session from the loop's list of those with ciphers; false: it is not there.
+func (s *session) leave(l *Loop) bool {
 	if s.warm == 0 {
-		return
+		return false
 	}
 	last := l.warm[len(l.warm)-1]
 	l.warm[s.warm-1], last.warm = last, s.warm
 	l.warm[len(l.warm)-1] = nil
 	l.warm = l.warm[:len(l.warm)-1]
-	s.warm, s.in.aead, s.out.aead = 0, nil, nil
+	s.warm = 0
+	return true
 }
 
 // restSessions has those sessions rest that were not used since the last call.

@@ -177,9 +177,28 @@ func (w *Work) leave() {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.taken--; w.taken > 0 {
+	if w.taken--; w.taken == 0 {
+		w.restSoon()
+	}
+}
+
+// Stir has Computing told of computing for which no permit is taken, as if one had been given back just now. From any goroutine.
+func (w *Work) Stir() {
+	if w.Computing == nil {
 		return
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.told {
+		w.told = true
+		w.Computing(true)
+	}
+	if w.taken == 0 {
+		w.restSoon()
+	}
+}
+
+func (w *Work) restSoon() {
 	if w.resting == nil {
 		w.resting = time.AfterFunc(computingRest, w.rest)
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7"
 	"github.com/sluiceproxy/sluice/l7/wire"
+	"github.com/sluiceproxy/sluice/route"
 )
 
 // arrival is a connection on its way through the door: PROXY header, ClientHello, handshake.
@@ -15,6 +16,8 @@ type arrival struct {
 	raised bool         // SO_RCVLOWAT is raised
 	need   int          // bytes without which another look is in vain: a hello in tiny pieces must not cost us one each
 	accept *l7.Accepted
+	to     Destination
+	host   *route.Host     // PassThrough
 	policy *l7.ClientAuth  // of the handshake; nil: clients are not asked for certificates
 	conn   *fastpath.Conn  // while ticket is out
 	ticket fastpath.Ticket // what the client showed is being judged
@@ -82,17 +85,39 @@ func (a *arrival) decide(c *fastpath.Conn, b []byte) {
 		a.need = v.Hello.Need
 	case PlainHTTP: // arrivals of a plain port do not come here
 		a.wakeNormally(c)
-		d.HTTP.RefuseHTTP1(c, a.accept)
+		a.enter(c, PlainHTTP, nil)
 	case PassThrough:
 		a.wakeNormally(c)
-		d.passThrough(c, v.Host, a.accept)
-		sparesOf(c.Loop()).release(a) // the passage is c's handler, and nothing of a is out
+		a.enter(c, PassThrough, v.Host)
 	case Terminate:
 		a.wakeNormally(c)
 		a.terminate(c, v)
 	default:
 		d.Stats.Refused.Add(1)
 		c.Close()
+	}
+}
+
+// enter ends the arrival, on a loop that serves.
+func (a *arrival) enter(c *fastpath.Conn, to Destination, host *route.Host) {
+	a.to, a.host = to, host
+	if c.Loop().Porch() {
+		c.Move(a.door.Loops[a.door.least()], a)
+		return
+	}
+	a.OnMoved(c)
+}
+
+// OnMoved implements fastpath.Mover.
+func (a *arrival) OnMoved(c *fastpath.Conn) {
+	switch d := a.door; a.to {
+	case PlainHTTP:
+		d.HTTP.RefuseHTTP1(c, a.accept)
+	case PassThrough:
+		d.passThrough(c, a.host, a.accept)
+		sparesOf(c.Loop()).release(a) // the passage is c's handler, and nothing of a is out
+	case Terminate:
+		d.HTTP.Serve(c, a.accept)
 	}
 }
 

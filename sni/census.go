@@ -111,7 +111,7 @@ func (d *Door) room() (accept, excess int64) {
 	}
 	if files := int64(l.OpenFilesMax); files > 0 {
 		var open int64
-		for _, loop := range d.Loops {
+		for _, loop := range d.everywhere {
 			open += loop.Stats.Conns.Load() + loop.Stats.Pending.Load()
 		}
 		weigh(open, files*highWater/100, files*openFilesShare/100)

@@ -3,6 +3,7 @@ package sni
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	"github.com/sluiceproxy/sluice/fastpath"
@@ -15,23 +16,26 @@ import (
 // loop takes each connection and owns it from there to its end.
 type Door struct {
 	DoorConfig
-	listener *listener
-	tls      atomic.Pointer[l7.Handshakes]             // of hosts without a policy for client certificates
-	shedding atomic.Int32                              // loops that are looking for idle connections
-	accepted *l7.Accepted                              // what all connections have in common that need no look at their first bytes
-	next     atomic.Uint32                             // breaks ties round robin
-	taker    func(*fastpath.Loop, int, netip.AddrPort) // adopt, bound once
-	Stats    DoorStats
+	listener   *listener
+	tls        atomic.Pointer[l7.Handshakes]             // of hosts without a policy for client certificates
+	shedding   atomic.Int32                              // loops that are looking for idle connections
+	accepted   *l7.Accepted                              // what all connections have in common that need no look at their first bytes
+	everywhere []*fastpath.Loop                          // loops and porches
+	next       atomic.Uint32                             // breaks ties round robin
+	taker      func(*fastpath.Loop, int, netip.AddrPort) // adopt, bound once
+	Stats      DoorStats
 }
 
 // DoorConfig is what a door needs of the rest of the house.
 type DoorConfig struct {
 	Loops []*fastpath.Loop
-	HTTP  *l7.Server
-	Store *route.Store
-	Work  *fastpath.Work
-	TLS   bool                // the port speaks TLS; else plain HTTP
-	Proxy func() *ProxyPolicy // nil answer: no PROXY protocol on this port
+	// Porches are where handshakes are made while the loop of the same place serves; none: on the loops themselves.
+	Porches []*fastpath.Loop
+	HTTP    *l7.Server
+	Store   *route.Store
+	Work    *fastpath.Work
+	TLS     bool                // the port speaks TLS; else plain HTTP
+	Proxy   func() *ProxyPolicy // nil answer: no PROXY protocol on this port
 
 	// Service is what a TCP service's port leads to at present, asked once a connection; nil answer: nothing any more. nil:
 	// the port is HTTP's.
@@ -59,7 +63,7 @@ type DoorStats struct {
 
 // NewDoor makes a door; Listen opens it.
 func NewDoor(c DoorConfig) *Door {
-	d := &Door{DoorConfig: c}
+	d := &Door{DoorConfig: c, everywhere: slices.Concat(c.Loops, c.Porches)}
 	d.taker = d.adopt
 	if d.Limits == nil {
 		d.Limits = func() *Limits { return defaultLimits }
@@ -127,24 +131,34 @@ func (d *Door) Close(ctx context.Context) error {
 func (d *Door) place(fd int, remote netip.AddrPort) {
 	d.Stats.Accepted.Add(1)
 	d.Census.connections.all.Add(1)
-	n := len(d.Loops)
-	first := int(d.next.Add(1))
-	best, least := d.Loops[first%n], int64(1<<62)
-	for i := range n {
-		l := d.Loops[(first+i)%n]
-		if load := l.Stats.Conns.Load() + l.Stats.Pending.Load(); load < least {
-			best, least = l, load
-		}
-	}
+	at := d.least()
+	l := d.Loops[at]
 	if d.Service != nil { // its backend is dialled at once
-		best.Give(fd, remote, d.taker)
+		l.Give(fd, remote, d.taker)
 		return
 	}
-	best.GiveWatched(fd, remote, d.taker) // the acceptor nudges
+	if d.TLS && at < len(d.Porches) && l.Serves() {
+		l = d.Porches[at]
+	}
+	l.GiveWatched(fd, remote, d.taker) // the acceptor nudges
+}
+
+// least is the place of the loop with the fewest connections.
+func (d *Door) least() (best int) {
+	n := len(d.Loops)
+	first := int(d.next.Add(1))
+	for i, least := 0, int64(1<<62); i < n; i++ {
+		at := (first + i) % n
+		l := d.Loops[at]
+		if load := l.Stats.Conns.Load() + l.Stats.Pending.Load(); load < least {
+			best, least = at, load
+		}
+	}
+	return best
 }
 
 func (d *Door) nudge() {
-	for _, l := range d.Loops {
+	for _, l := range d.everywhere {
 		l.Nudge()
 	}
 }

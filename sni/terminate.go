@@ -134,8 +134,7 @@ func (a *arrival) OnHandshake(c *fastpath.Conn, err *fastpath.Error) {
 		return
 	}
 	if a.policy == nil {
-		a.admitted(c)
-		a.door.HTTP.Serve(c, a.accept)
+		a.served(c)
 		return
 	}
 	chain := c.TLS().PeerCertificates
@@ -168,9 +167,14 @@ func (a *arrival) OnResume(v any) {
 }
 
 func (a *arrival) presented(c *fastpath.Conn, shown *l7.Presented) {
-	a.admitted(c)
 	a.accept.Presented = shown
-	a.door.HTTP.Serve(c, a.accept)
+	a.served(c)
+}
+
+// served ends the arrival: the connection is HTTP's.
+func (a *arrival) served(c *fastpath.Conn) {
+	a.admitted(c)
+	a.enter(c, Terminate, nil)
 }
 
 // admitted ends the handshake's count.
