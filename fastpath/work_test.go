@@ -243,3 +243,21 @@ func TestWorkTellsOfComputing(t *testing.T) {
 		t.Error("told of an end twice")
 	}
 }
+
+// TestWorkStir: computing without a permit is told of too, and its end.
+func TestWorkStir(t *testing.T) {
+	w := NewWork(2)
+	w.Stir() // nobody wants to know
+	told := make(chan bool, 8)
+	w.Computing = func(is bool) { told <- is }
+	for range 3 {
+		w.Stir()
+	}
+	if !receive(t, "the beginning", told) || receive(t, "the end", told) {
+		t.Error("told of something else")
+	}
+	w.Do(w.Stir)
+	if !receive(t, "the next beginning", told) || receive(t, "the next end", told) {
+		t.Error("told of something else, beside a permit")
+	}
+}
