@@ -298,15 +298,15 @@ func (p *proxy) watch() {
 		p.watched <- p.controller.Run(ctx)
 	}()
 	go p.tick(ctx)
-	go keepMemory(ctx, p.restSessions)
+	go keepMemory(ctx, p.restTLS)
 }
 
-// restSessions has the loops' TLS sessions let go of what they can make again.
-func (p *proxy) restSessions() {
+// restTLS has the loops' TLS connections let go of what they can make again.
+func (p *proxy) restTLS() {
 	done := make(chan struct{}, len(p.loops))
 	for _, l := range p.loops {
 		l.Post(func() {
-			l.RestSessions()
+			l.RestTLS()
 			done <- struct{}{}
 		})
 	}

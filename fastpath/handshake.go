@@ -187,7 +187,7 @@ func (t *tlsState) finish() {
 	t.hs, t.handshaking, t.err = nil, false, hs.err
 	if hs.err == nil {
 		state := t.conn.ConnectionState()
-		t.protocol, t.session = state.NegotiatedProtocol, hs.session(&state)
+		t.protocol, t.layer = state.NegotiatedProtocol, hs.recordLayer(&state)
 	}
 	if len(hs.feed) > 0 {
 		t.own, t.view = hs.feed, hs.feed
@@ -205,7 +205,7 @@ func (t *tlsState) finish() {
 	if !r.live() { // closed, or another loop's
 		return
 	}
-	if t.session != nil {
+	if t.layer != nil {
 		t.conn = nil
 	}
 	if err == nil {
@@ -274,7 +274,7 @@ func (hs *handshake) write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// ---- the session's keys
+// ---- the keys of what follows
 
 // listening is cfg with an ear for the secrets of TLS 1.3 (the key log is where crypto/tls tells them), and for the tickets that
 // are sealed by them. Tickets stay cfg's, whose keys they are.
@@ -313,12 +313,12 @@ func (k *keyLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// session is what the handshake has led to; nil: it stays crypto/tls's.
-func (hs *handshake) session(state *tls.ConnectionState) *session {
+// recordLayer is what the handshake has led to; nil: it stays crypto/tls's.
+func (hs *handshake) recordLayer(state *tls.ConnectionState) *recordLayer {
 	if state.Version != tls.VersionTLS13 || hs.large || !hs.t.given.atBorder() {
 		return nil
 	}
-	return hs.t.loop.newSession(state.CipherSuite, hs.secrets[0], hs.secrets[1], hs.tickets)
+	return hs.t.loop.newRecordLayer(state.CipherSuite, hs.secrets[0], hs.secrets[1], hs.tickets)
 }
 
 // ---- coroutines

@@ -41,7 +41,7 @@ const (
 	rawWaitMax = 20 * time.Millisecond // for how long a busy loop waits without telling Go's scheduler
 	yieldEvery = 8 * time.Millisecond  // how often a loop lets Go's scheduler choose; at 10 ms its monitor would send a signal
 
-	sessionsRest = 4 * time.Second // for how long a TLS session is not used, at least, before its ciphers are let go of
+	layersRest = 4 * time.Second // for how long a TLS connection is not used, at least, before its ciphers are let go of
 
 	wallEvery = time.Second // how often a loop asks for the time of day
 

@@ -55,7 +55,7 @@ type Loop struct {
 	gen     int32
 	tickets tickets
 
-	warm     []*session       // those with ciphers
+	warm     []*recordLayer   // those with ciphers
 	restedAt int64            // when those of them that are not used were last looked for
 	nonce    [nonceBytes]byte // the present record's
 
@@ -205,8 +205,8 @@ func (l *Loop) round(ms int) {
 	if l.now-l.wallAt >= int64(wallEvery) {
 		l.readClock()
 	}
-	if l.now-l.restedAt >= int64(sessionsRest) {
-		l.restSessions()
+	if l.now-l.restedAt >= int64(layersRest) {
+		l.restTLS()
 	}
 	l.Stats.Turns.Store(l.Stats.Turns.Load() + 1)
 	l.Stats.Events.Store(l.Stats.Events.Load() + uint64(n))

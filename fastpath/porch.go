@@ -28,7 +28,7 @@ const (
 	porchNice  = 10                     // beside the other threads of the process: a ninth of their weight
 	porchSlice = 100 * time.Microsecond // what the kernel gives it at once, where it knows such wishes
 
-	lastingTurns = 4                // a client's connection that had more turns lasts: a request of its own takes fewer
+	lastingTurns = 16               // a client's connection that had more turns lasts: a handshake and a request take a few, passed through or not
 	lastingNote  = time.Millisecond // how often a loop says that it leads such
 	lastingAfter = 20 * time.Millisecond
 
@@ -144,16 +144,16 @@ func (t *tlsState) leave() {
 	if l.opener == t {
 		l.lendRecords(nil)
 	}
-	if t.session != nil {
+	if t.layer != nil {
 		t.conn = nil
-		t.session.leave(l)
+		t.layer.leave(l)
 	}
 }
 
 // enter makes t c's.
 func (t *tlsState) enter(c *Conn) {
 	t.c, t.loop = ref{c, c.gen}, c.loop
-	if t.session != nil {
-		t.session.use(c.loop)
+	if t.layer != nil {
+		t.layer.use(c.loop)
 	}
 }

@@ -89,13 +89,13 @@ func TestMoveTLS(t *testing.T) {
 					echoOnce(t, tc, n)
 				}
 				on(t, l, func() {
-					if h.moved.loop != l || h.moved.tls.loop != l || (h.moved.tls.session != nil) != (version == tls.VersionTLS13) {
+					if h.moved.loop != l || h.moved.tls.loop != l || (h.moved.tls.layer != nil) != (version == tls.VersionTLS13) {
 						t.Error("not all of it has moved")
 					}
-					if s := h.moved.tls.session; s != nil && (s.warm == 0 || h.moved.tls.conn != nil) {
+					if s := h.moved.tls.layer; s != nil && (s.warm == 0 || h.moved.tls.conn != nil) {
 						t.Error("the session is in no list, or crypto/tls's values are held")
 					}
-					l.RestSessions()
+					l.RestTLS()
 				})
 				echoOnce(t, tc, 1000)
 				tc.Close()

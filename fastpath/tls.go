@@ -11,21 +11,21 @@ import (
 )
 
 // tlsState is a connection's TLS layer. Its handshake is crypto/tls's, over a memory connection that the loop feeds, as a
-// coroutine of the loop's (handshake.go). Afterwards a client's session of TLS 1.3 is ours (session.go), and of every other
-// the loop drives the tls.Conn.
+// coroutine of the loop's (handshake.go). Afterwards the record layer of a client's TLS 1.3 is ours (recordlayer.go), and of
+// every other the loop drives the tls.Conn.
 type tlsState struct {
 	c           ref // a handshake may outlive the connection: the value may be another connection's by then
 	loop        *Loop
 	remote      netip.AddrPort
-	conn        *tls.Conn  // nil once there is a session
-	session     *session   // nil: conn's
-	protocol    string     // what ALPN chose
-	hs          *handshake // nil once the loop drives conn
-	handshaking bool       // hs != nil
+	conn        *tls.Conn    // nil once there is a layer
+	layer       *recordLayer // nil: conn's
+	protocol    string       // what ALPN chose
+	hs          *handshake   // nil once the loop drives conn
+	handshaking bool         // hs != nil
 
 	view    []byte // records that were not taken: a view of loop.records while loop.opener == t, else of own
 	own     []byte
-	opened  int     // session: bytes at the begin of view that are plain text, …
+	opened  int     // layer: bytes at the begin of view that are plain text, …
 	closed  int     // … and how many after them are the rest of their record
 	pending []byte  // records that the socket has not taken; nothing is sealed while they wait
 	drained bool    // there is nothing left to give without more records
@@ -48,8 +48,8 @@ func (t *tlsState) release() {
 	if t.hs != nil {
 		t.hs.abandon()
 	}
-	if t.session != nil {
-		t.session.rest(c.loop)
+	if t.layer != nil {
+		t.layer.rest(c.loop)
 	}
 	if c.loop.opener == t {
 		c.loop.opener = nil
@@ -111,7 +111,7 @@ func (t *tlsState) fill(max int) *Error {
 			return ErrTruncated
 		}
 		err := t.receive()
-		if err == ErrEOF && t.session == nil {
+		if err == ErrEOF && t.layer == nil {
 			t.drained = false // let the record layer judge what a bare end means
 			continue
 		}
@@ -162,7 +162,7 @@ func (t *tlsState) take(max int) *Error {
 	if err != nil {
 		return err
 	}
-	if t.session != nil {
+	if t.layer != nil {
 		return t.takeOpened(dst)
 	}
 	n, e := t.conn.Read(dst)
@@ -194,7 +194,7 @@ func (t *tlsState) fail() *Error {
 	return ErrTLS
 }
 
-// takeOpened takes plain text of the session's present record, or of the next one that has any.
+// takeOpened takes plain text of the layer's present record, or of the next one that has any.
 func (t *tlsState) takeOpened(dst []byte) *Error {
 	if t.opened == 0 {
 		if err := t.openNext(); err != nil {
@@ -218,7 +218,7 @@ func (t *tlsState) takeOpened(dst []byte) *Error {
 
 // openNext opens records in place until one has plain text.
 func (t *tlsState) openNext() *Error {
-	c, l, s := t.c.c, t.loop, t.session
+	c, l, s := t.c.c, t.loop, t.layer
 	if c.err == ErrTLS {
 		return ErrTLS
 	}
@@ -261,7 +261,7 @@ func (t *tlsState) openNext() *Error {
 // refuse ends the connection with an alert.
 func (t *tlsState) refuse(a alert) *Error {
 	if !t.notified {
-		t.queue(t.session.sealAlert(t.loop, nil, alertFatal, a))
+		t.queue(t.layer.sealAlert(t.loop, nil, alertFatal, a))
 	}
 	return t.fail()
 }
@@ -427,8 +427,8 @@ func (t *tlsState) keep(b []byte) {
 
 // seal appends b to loop.sealed as records.
 func (t *tlsState) seal(b []byte) {
-	if t.session != nil {
-		t.loop.sealed = t.session.seal(t.loop, t.loop.sealed, b)
+	if t.layer != nil {
+		t.loop.sealed = t.layer.seal(t.loop, t.loop.sealed, b)
 		return
 	}
 	if _, err := t.conn.Write(b); err != nil {
@@ -438,8 +438,8 @@ func (t *tlsState) seal(b []byte) {
 
 // sealEnd appends close_notify.
 func (t *tlsState) sealEnd() {
-	if t.session != nil {
-		t.loop.sealed = t.session.sealAlert(t.loop, t.loop.sealed, alertWarning, alertCloseNotify)
+	if t.layer != nil {
+		t.loop.sealed = t.layer.sealAlert(t.loop, t.loop.sealed, alertWarning, alertCloseNotify)
 		return
 	}
 	_ = t.conn.CloseWrite() // an error: there is no session to end

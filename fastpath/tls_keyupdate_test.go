@@ -30,7 +30,7 @@ type rawTLS struct {
 	updates int // KeyUpdates received
 }
 
-// trafficKey is one direction's key (RFC 8446, 7.3), from what the library has for it, in distinction to session.go.
+// trafficKey is one direction's key (RFC 8446, 7.3), from what the library has for it, in distinction to recordlayer.go.
 type trafficKey struct {
 	suite  peerSuite
 	secret []byte

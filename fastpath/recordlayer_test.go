@@ -16,14 +16,14 @@ import (
 	"time"
 )
 
-// TestSessionSuites: each suite's records are what the library's parts say, in both directions and over changes of the keys.
-func TestSessionSuites(t *testing.T) {
+// TestRecordLayerSuites: each suite's records are what the library's parts say, in both directions and over changes of the keys.
+func TestRecordLayerSuites(t *testing.T) {
 	for id := range recordSuites {
 		t.Run(tls.CipherSuiteName(id), func(t *testing.T) {
 			l := &Loop{}
 			suite := peerSuites[id]
 			client, server := payload(1, suite.hash().Size()), payload(99, suite.hash().Size())
-			s := l.newSession(id, client, server, 2)
+			s := l.newRecordLayer(id, client, server, 2)
 			r := &rawTLS{out: newTrafficKey(suite, client), in: newTrafficKey(suite, server)}
 			r.in.seq = 2
 			for i := range 10 {
@@ -48,7 +48,7 @@ func TestSessionSuites(t *testing.T) {
 						t.Fatalf("their KeyUpdate: asked %v, over %v, alert %d", asked, over, a)
 					}
 				case 7:
-					l.RestSessions()
+					l.RestTLS()
 					if s.in.aead != nil || s.out.aead != nil || len(l.warm) != 0 {
 						t.Error("a session that rests has ciphers")
 					}
@@ -56,10 +56,10 @@ func TestSessionSuites(t *testing.T) {
 			}
 		})
 	}
-	for what, s := range map[string]*session{
-		"a suite of TLS 1.2": new(Loop).newSession(tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, payload(0, 32), payload(0, 32), 0),
-		"no secrets":         new(Loop).newSession(tls.TLS_AES_128_GCM_SHA256, nil, nil, 0),
-		"a short secret":     new(Loop).newSession(tls.TLS_AES_256_GCM_SHA384, payload(0, 48), payload(0, 32), 0),
+	for what, s := range map[string]*recordLayer{
+		"a suite of TLS 1.2": new(Loop).newRecordLayer(tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, payload(0, 32), payload(0, 32), 0),
+		"no secrets":         new(Loop).newRecordLayer(tls.TLS_AES_128_GCM_SHA256, nil, nil, 0),
+		"a short secret":     new(Loop).newRecordLayer(tls.TLS_AES_256_GCM_SHA384, payload(0, 48), payload(0, 32), 0),
 	} {
 		if s != nil {
 			t.Errorf("%s makes a session", what)
@@ -79,9 +79,9 @@ func (r *reading) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// TestSessionTaken: every TLS 1.3 connection of a client is ours after its handshake, whatever the handshake was like, and no
+// TestRecordLayerTaken: every TLS 1.3 connection of a client is ours after its handshake, whatever the handshake was like, and no
 // other is. With what stays of crypto/tls's values nothing is left to hold.
-func TestSessionTaken(t *testing.T) {
+func TestRecordLayerTaken(t *testing.T) {
 	certificates := func(n int) (own tls.Certificate) { // of n bytes
 		key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		text, _ := asn1.Marshal(make([]byte, n))
@@ -139,10 +139,10 @@ func TestSessionTaken(t *testing.T) {
 				t.Errorf("resumed %v, want %v", h.state.DidResume, want)
 			}
 			on(t, l, func() {
-				if got := c.tls.session != nil && c.tls.conn == nil; got != k.want {
+				if got := c.tls.layer != nil && c.tls.conn == nil; got != k.want {
 					t.Errorf("a session of ours: %v, want %v", got, k.want)
 				}
-				l.RestSessions()
+				l.RestTLS()
 			})
 			echoOnce(t, tc, 20_000)
 			tc.Close()
@@ -163,9 +163,9 @@ func (r *rawTLS) broken(at int) []byte {
 	return b
 }
 
-// TestSessionRefuses: each record that is none, or not to be sent here, ends the connection; the client is told by which alert,
+// TestRecordLayerRefuses: each record that is none, or not to be sent here, ends the connection; the client is told by which alert,
 // and what came before it was read.
-func TestSessionRefuses(t *testing.T) {
+func TestRecordLayerRefuses(t *testing.T) {
 	message := func(b ...byte) sealed { return func(r *rawTLS) []byte { return r.record(recordHandshake, b) } }
 	padded := func(kind recordKind, text, zeros int) sealed {
 		return func(r *rawTLS) []byte {
@@ -256,9 +256,9 @@ func TestSessionRefuses(t *testing.T) {
 	}
 }
 
-// TestSessionEnds: an alert of the client's ends the session without an answer, and close_notify as an end: what follows it is not
+// TestRecordLayerEnds: an alert of the client's ends the session without an answer, and close_notify as an end: what follows it is not
 // looked at.
-func TestSessionEnds(t *testing.T) {
+func TestRecordLayerEnds(t *testing.T) {
 	for what, k := range map[string]struct {
 		say  []byte
 		want *Error
@@ -292,14 +292,14 @@ func TestSessionEnds(t *testing.T) {
 	}
 }
 
-// TestSessionChangesItsKey: a key seals no more records than it may. The client follows.
-func TestSessionChangesItsKey(t *testing.T) {
+// TestRecordLayerChangesItsKey: a key seals no more records than it may. The client follows.
+func TestRecordLayerChangesItsKey(t *testing.T) {
 	l := startLoop(t)
 	fd, peer := tcpPair(t)
 	c := startTLS(t, l, fd, &echo{}, serverConfig(tls.VersionTLS13), true, NewWork(1))
 	r := newRawTLS(t, peer)
 	onEventually(t, l, "the session", func() bool { return established(c) })
-	on(t, l, func() { c.tls.session.out.seq = recordsOfKey - 1 })
+	on(t, l, func() { c.tls.layer.out.seq = recordsOfKey - 1 })
 	r.in.seq = recordsOfKey - 1
 	for i := range 4 {
 		want := payload(i, 40_000)
@@ -319,16 +319,16 @@ func TestSessionChangesItsKey(t *testing.T) {
 	}
 }
 
-// TestSessionsRest: ciphers of sessions that were not used for a while are let go of, others stay.
-func TestSessionsRest(t *testing.T) {
+// TestRecordLayersRest: ciphers of sessions that were not used for a while are let go of, others stay.
+func TestRecordLayersRest(t *testing.T) {
 	p := newBorderPeer(t)
-	s := p.c.tls.session
-	p.l.restSessions()
+	s := p.c.tls.layer
+	p.l.restTLS()
 	p.give(t, p.r.record(recordData, []byte("x")))
-	if p.l.restSessions(); s.in.aead == nil {
+	if p.l.restTLS(); s.in.aead == nil {
 		t.Error("a session that was used has lost its ciphers")
 	}
-	p.l.skew += int64(sessionsRest)
+	p.l.skew += int64(layersRest)
 	p.l.round(0)
 	if s.in.aead != nil || s.out.aead != nil || s.warm != 0 || len(p.l.warm) != 0 {
 		t.Error("a session that was not used keeps its ciphers")
@@ -342,8 +342,8 @@ func TestSessionsRest(t *testing.T) {
 	}
 }
 
-// TestAllocSession: a request and its answer through a session take no memory.
-func TestAllocSession(t *testing.T) {
+// TestAllocRecordLayer: a request and its answer through a session take no memory.
+func TestAllocRecordLayer(t *testing.T) {
 	p := newBorderPeer(t)
 	p.l.poison = false
 	p.c.SetHandler(&echo{})
@@ -365,15 +365,15 @@ func TestAllocSession(t *testing.T) {
 	})
 }
 
-// TestIdleSessionsHoldNothing: a connection that rests has neither crypto/tls's values nor ciphers nor buffers, even when the
+// TestIdleRecordLayersHoldNothing: a connection that rests has neither crypto/tls's values nor ciphers nor buffers, even when the
 // begin of a record has come.
-func TestIdleSessionsHoldNothing(t *testing.T) {
+func TestIdleRecordLayersHoldNothing(t *testing.T) {
 	p := newBorderPeer(t)
 	wire := p.r.record(recordData, payload(0, 1000))
 	p.give(t, wire[:700])
-	p.l.RestSessions()
+	p.l.RestTLS()
 	s := p.c.tls
-	if s.conn != nil || s.hs != nil || s.session.in.aead != nil || s.pending != nil || p.c.out != nil || p.c.own != nil {
+	if s.conn != nil || s.hs != nil || s.layer.in.aead != nil || s.pending != nil || p.c.out != nil || p.c.own != nil {
 		t.Error("it holds something")
 	}
 	if cap(s.own) > bufferClasses[0] || p.c.Waiting() {
@@ -384,9 +384,9 @@ func TestIdleSessionsHoldNothing(t *testing.T) {
 	}
 }
 
-// FuzzSession: whatever comes, what is given is what the client has sealed, from the begin and in order, and nothing behind the first
+// FuzzRecordLayer: whatever comes, what is given is what the client has sealed, from the begin and in order, and nothing behind the first
 // byte that was changed; without a change, all of it.
-func FuzzSession(f *testing.F) {
+func FuzzRecordLayer(f *testing.F) {
 	f.Add([]byte{1, 2, 3, 0, 200, 255}, uint16(0), byte(0))
 	f.Add([]byte{9, 9, 9}, uint16(3), byte(1))
 	f.Add([]byte{250, 251, 252, 253, 1}, uint16(40), byte(0x80))
@@ -394,7 +394,7 @@ func FuzzSession(f *testing.F) {
 		l := &Loop{}
 		suite := peerSuites[tls.TLS_AES_128_GCM_SHA256]
 		client, server := payload(1, 32), payload(99, 32)
-		s := l.newSession(tls.TLS_AES_128_GCM_SHA256, client, server, 0)
+		s := l.newRecordLayer(tls.TLS_AES_128_GCM_SHA256, client, server, 0)
 		r := &rawTLS{out: newTrafficKey(suite, client), in: newTrafficKey(suite, server)}
 		var wire, want, got []byte
 		idle, fair := 0, true

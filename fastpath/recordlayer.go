@@ -14,16 +14,16 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// session is an established TLS 1.3 session of a client: its record layer (RFC 8446, 5). crypto/tls makes the handshake; what it
-// holds afterwards for a connection, some three KiB, it holds as long as the connection lives. A session holds the secrets of
+// recordLayer is that of a client's TLS 1.3 connection after its handshake (RFC 8446, 5). crypto/tls makes the handshake; what it
+// holds afterwards for a connection, some three KiB, it holds as long as the connection lives. A recordLayer holds the secrets of
 // its two directions, and their ciphers only while it is used (docs/decisions/0099-records-of-our-own.md).
-type session struct {
+type recordLayer struct {
 	suite   *recordSuite
 	in, out traffic
 	idle    int  // records since the last one with plain text
 	ended   bool // close_notify came
 	used    bool // since ciphers were last let go of
-	warm    int  // place in the loop's list of sessions with ciphers, from 1; 0: not there
+	warm    int  // place in the loop's list of layers with ciphers, from 1; 0: not there
 }
 
 // traffic is one direction's keys (RFC 8446, 7.3).
@@ -31,7 +31,7 @@ type traffic struct {
 	secret [sha512.Size384]byte // the traffic secret, as long as the suite's hash
 	iv     [nonceBytes]byte
 	seq    uint64      // the next record's number
-	aead   cipher.AEAD // nil while the session rests
+	aead   cipher.AEAD // nil while the layer rests
 }
 
 // recordKind is the type of what a record contains (RFC 8446, 5.1).
@@ -102,18 +102,18 @@ func expand(secret hash.Hash, label string, n int) []byte {
 
 const labelPrefix = "tls13 "
 
-// newSession is the session between the traffic secrets of a client and its server, who has sealed as many records as it has
+// newRecordLayer is what stands between the traffic secrets of a client and its server, who has sealed as many records as it has
 // sent tickets. nil: nothing that is known here.
-func (l *Loop) newSession(suite uint16, client, server []byte, tickets int) *session {
-	s := &session{suite: recordSuites[suite]}
-	if s.suite == nil || len(client) != s.suite.hashBytes || len(server) != s.suite.hashBytes {
+func (l *Loop) newRecordLayer(suite uint16, client, server []byte, tickets int) *recordLayer {
+	r := &recordLayer{suite: recordSuites[suite]}
+	if r.suite == nil || len(client) != r.suite.hashBytes || len(server) != r.suite.hashBytes {
 		return nil
 	}
-	s.in.begin(s.suite, client)
-	s.out.begin(s.suite, server)
-	s.out.seq = uint64(tickets)
-	s.use(l)
-	return s
+	r.in.begin(r.suite, client)
+	r.out.begin(r.suite, server)
+	r.out.seq = uint64(tickets)
+	r.use(l)
+	return r
 }
 
 // begin makes secret the direction's.
@@ -170,9 +170,9 @@ func recordAt(b []byte) (n int, a alert) {
 }
 
 // open opens the record b in place. text is a view of b.
-func (s *session) open(l *Loop, b []byte) (kind recordKind, text []byte, a alert) {
-	s.use(l)
-	text, err := s.in.aead.Open(b[recordHeadBytes:recordHeadBytes], s.in.nonce(&l.nonce), b[recordHeadBytes:], b[:recordHeadBytes])
+func (r *recordLayer) open(l *Loop, b []byte) (kind recordKind, text []byte, a alert) {
+	r.use(l)
+	text, err := r.in.aead.Open(b[recordHeadBytes:recordHeadBytes], r.in.nonce(&l.nonce), b[recordHeadBytes:], b[:recordHeadBytes])
 	if err != nil {
 		return 0, nil, alertBadRecordMAC
 	}
@@ -190,9 +190,9 @@ func (s *session) open(l *Loop, b []byte) (kind recordKind, text []byte, a alert
 }
 
 // control does what a record without plain text asks for. asked: a KeyUpdate of ours is to be the answer. over: the peer has ended
-// the session, by an alert that is no close_notify.
-func (s *session) control(kind recordKind, text []byte) (asked, over bool, a alert) {
-	if s.idle++; s.idle > recordsIdleMax {
+// the connection, by an alert that is no close_notify.
+func (r *recordLayer) control(kind recordKind, text []byte) (asked, over bool, a alert) {
+	if r.idle++; r.idle > recordsIdleMax {
 		return false, false, alertUnexpectedMessage
 	}
 	switch {
@@ -200,7 +200,7 @@ func (s *session) control(kind recordKind, text []byte) (asked, over bool, a ale
 	case kind == recordAlert && len(text) == 2:
 		switch alert(text[1]) {
 		case alertCloseNotify:
-			s.ended = true
+			r.ended = true
 		case alertUserCanceled: // a close_notify follows
 		default:
 			return false, true, alertNone
@@ -209,7 +209,7 @@ func (s *session) control(kind recordKind, text []byte) (asked, over bool, a ale
 		if text[4] > 1 {
 			return false, false, alertIllegalParameter
 		}
-		s.in.update(s.suite)
+		r.in.update(r.suite)
 		return text[4] == 1, false, alertNone
 	default: // clients send no other message after the handshake, and this one is too short to come in parts
 		return false, false, alertUnexpectedMessage
@@ -220,89 +220,89 @@ func (s *session) control(kind recordKind, text []byte) (asked, over bool, a ale
 // ---- sealing
 
 // seal appends b to dst as records with plain text, and a KeyUpdate whenever the key has sealed enough.
-func (s *session) seal(l *Loop, dst, b []byte) []byte {
+func (r *recordLayer) seal(l *Loop, dst, b []byte) []byte {
 	dst = slices.Grow(dst, len(b)+(len(b)/recordTextMax+1)*(recordHeadBytes+1+tagBytes))
 	for len(b) > 0 {
-		if s.out.seq >= recordsOfKey {
-			dst = s.sealKeyUpdate(l, dst)
+		if r.out.seq >= recordsOfKey {
+			dst = r.sealKeyUpdate(l, dst)
 		}
 		n := min(len(b), recordTextMax)
-		dst = s.sealOne(l, dst, recordData, b[:n])
+		dst = r.sealOne(l, dst, recordData, b[:n])
 		b = b[n:]
 	}
 	return dst
 }
 
 // sealOne appends one record.
-func (s *session) sealOne(l *Loop, dst []byte, kind recordKind, b []byte) []byte {
-	s.use(l)
+func (r *recordLayer) sealOne(l *Loop, dst []byte, kind recordKind, b []byte) []byte {
+	r.use(l)
 	size := len(b) + 1 + tagBytes
 	at, from := len(dst), len(dst)+recordHeadBytes
 	dst = append(dst, byte(recordData), 3, 3, byte(size>>8), byte(size))
 	dst = append(append(dst, b...), byte(kind))
-	return s.out.aead.Seal(dst[:from], s.out.nonce(&l.nonce), dst[from:], dst[at:from])
+	return r.out.aead.Seal(dst[:from], r.out.nonce(&l.nonce), dst[from:], dst[at:from])
 }
 
-func (s *session) sealAlert(l *Loop, dst []byte, level byte, a alert) []byte {
-	return s.sealOne(l, dst, recordAlert, []byte{level, byte(a)})
+func (r *recordLayer) sealAlert(l *Loop, dst []byte, level byte, a alert) []byte {
+	return r.sealOne(l, dst, recordAlert, []byte{level, byte(a)})
 }
 
 // sealKeyUpdate appends a KeyUpdate that asks for none, after which another key seals.
-func (s *session) sealKeyUpdate(l *Loop, dst []byte) []byte {
-	dst = s.sealOne(l, dst, recordHandshake, []byte{messageKeyUpdate, 0, 0, 1, 0})
-	s.out.update(s.suite)
+func (r *recordLayer) sealKeyUpdate(l *Loop, dst []byte) []byte {
+	dst = r.sealOne(l, dst, recordHandshake, []byte{messageKeyUpdate, 0, 0, 1, 0})
+	r.out.update(r.suite)
 	return dst
 }
 
 // ---- ciphers, while they are used
 
-// use notes that the session needs its ciphers, and has them made if it rested.
-func (s *session) use(l *Loop) {
-	if s.used = true; s.warm > 0 {
+// use notes that the layer needs its ciphers, and has them made if it rested.
+func (r *recordLayer) use(l *Loop) {
+	if r.used = true; r.warm > 0 {
 		return
 	}
-	l.warm = append(l.warm, s)
-	if s.warm = len(l.warm); s.in.aead == nil {
-		s.in.derive(s.suite)
-		s.out.derive(s.suite)
+	l.warm = append(l.warm, r)
+	if r.warm = len(l.warm); r.in.aead == nil {
+		r.in.derive(r.suite)
+		r.out.derive(r.suite)
 	}
 }
 
 // rest lets go of the ciphers.
-func (s *session) rest(l *Loop) {
-	if s.leave(l) {
-		s.in.aead, s.out.aead = nil, nil
+func (r *recordLayer) rest(l *Loop) {
+	if r.leave(l) {
+		r.in.aead, r.out.aead = nil, nil
 	}
 }
 
-// leave takes the session from the loop's list of those with ciphers; false: it is not there.
-func (s *session) leave(l *Loop) bool {
-	if s.warm == 0 {
+// leave takes the layer from the loop's list of those with ciphers; false: it is not there.
+func (r *recordLayer) leave(l *Loop) bool {
+	if r.warm == 0 {
 		return false
 	}
 	last := l.warm[len(l.warm)-1]
-	l.warm[s.warm-1], last.warm = last, s.warm
+	l.warm[r.warm-1], last.warm = last, r.warm
 	l.warm[len(l.warm)-1] = nil
 	l.warm = l.warm[:len(l.warm)-1]
-	s.warm = 0
+	r.warm = 0
 	return true
 }
 
-// restSessions has those sessions rest that were not used since the last call.
-func (l *Loop) restSessions() {
+// restTLS has those layers rest that were not used since the last call.
+func (l *Loop) restTLS() {
 	for i := len(l.warm) - 1; i >= 0; i-- {
-		if s := l.warm[i]; s.used {
-			s.used = false
+		if r := l.warm[i]; r.used {
+			r.used = false
 		} else {
-			s.rest(l)
+			r.rest(l)
 		}
 	}
 	l.restedAt = l.now
 }
 
-// RestSessions has all TLS sessions rest: what they hold is made again when they are used, in a few microseconds. For quiet
-// moments, on the loop.
-func (l *Loop) RestSessions() {
+// RestTLS has the record layers of all connections rest: what they hold is made again when they are used, in a few
+// microseconds. For quiet moments, on the loop.
+func (l *Loop) RestTLS() {
 	for len(l.warm) > 0 {
 		l.warm[len(l.warm)-1].rest(l)
 	}
