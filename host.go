@@ -5,6 +5,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluiceproxy/sluice/fastpath"
 )
 
 // connectionsWanted is how many open files let a busy proxy work without a thought of them.
@@ -53,11 +55,12 @@ func loopsOf(o *options) int {
 // have theirs only while something is computed.
 type processors struct{ loops, permits int }
 
-// set gives the permits their processors, or takes them back.
+// set gives the permits their processors, or takes them back, and has all threads take short turns meanwhile.
 func (p processors) set(computing bool) {
 	n := p.loops + 1 + p.loops/3
 	if computing {
 		n += p.permits
 	}
 	runtime.GOMAXPROCS(n)
+	fastpath.ShortSlices(computing)
 }

@@ -25,8 +25,7 @@ func NewPorch(id int) (*Loop, error) {
 func (l *Loop) Porch() bool { return l.porch }
 
 const (
-	porchNice  = 10                     // beside the other threads of the process: a ninth of their weight
-	porchSlice = 100 * time.Microsecond // what the kernel gives it at once, where it knows such wishes
+	porchNice = 10 // beside the other threads of the process: a ninth of their weight
 
 	lastingTurns = 16               // a client's connection that had more turns lasts: a handshake and a request take a few, passed through or not
 	lastingNote  = time.Millisecond // how often a loop says that it leads such
@@ -45,7 +44,7 @@ func (l *Loop) lowerWeight() {
 		return // somebody has chosen for the whole process
 	}
 	nice := 20 - raised // the system call's answer is never negative
-	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Nice: int32(min(nice+porchNice, 19)), Runtime: uint64(porchSlice)}, 0)
+	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Nice: int32(min(nice+porchNice, 19)), Runtime: uint64(shortSlice)}, 0)
 }
 
 // offer has the kernel run whoever waits for a porch's processor.

@@ -2,6 +2,7 @@ package fastpath
 
 import (
 	"crypto/tls"
+	"runtime"
 	"testing"
 	"time"
 
@@ -151,6 +152,36 @@ func TestPorchComesLast(t *testing.T) {
 	})
 	porch.Stop()
 	receive(t, "its end", done)
+}
+
+// TestShortSlices: all threads but porches', and back.
+func TestShortSlices(t *testing.T) {
+	slice := func(tid int) time.Duration {
+		a, err := unix.SchedGetAttr(tid, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(a.Runtime)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	usual := slice(0)
+	if usual == 0 || usual == shortSlice {
+		t.Skipf("the kernel does not tell slices (6.12 does), or somebody has chosen: %v", usual)
+	}
+	porch := startPorch(t)
+	defer ShortSlices(false)
+	for _, short := range []bool{true, false, true, false} {
+		ShortSlices(short)
+		if got := slice(0); got != map[bool]time.Duration{true: shortSlice, false: usual}[short] {
+			t.Errorf("short %v: the test's are %v", short, got)
+		}
+		on(t, porch, func() {
+			if got := slice(0); got != shortSlice {
+				t.Errorf("short %v: the porch's are %v", short, got)
+			}
+		})
+	}
 }
 
 // TestServes: a loop serves while clients' connections that last have turns; those of backends do not count, nor do a new one's
