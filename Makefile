@@ -179,7 +179,7 @@ lint: bin/staticcheck ## gofmt, go vet, staticcheck, generated pages up to date
 	@if ! $(GO) run . annotations | diff -u docs/annotations.md -; then echo 'docs/annotations.md is not what the table says; make docs writes it'; exit 1; fi
 
 .PHONY: latency
-latency: ## what established connections notice of a flood of handshakes and of compiles, on a quiet machine, as root (SPAN=20s)
+latency: ## what established connections notice of a flood of handshakes and of compiles, on a quiet machine, as root: five rounds (SPAN=20s each)
 	SLUICE_LATENCY=$(or $(SPAN),20s) $(GO) test -count 1 -run '^TestLatency(Handshakes|Compile)$$' -v .
 
 # A mixed load with changes all the time; what was seen is in bench/results/tmp-soak.csv and .svg.
