@@ -27,7 +27,7 @@ func (l *Loop) readAhead(events []unix.EpollEvent) {
 			continue // an end or an error is the turn's business; that there is room comes with every event of a dialled one
 		}
 		c := l.at(e)
-		if c == nil || c.flags&flagAhead == 0 || c.aheadLeft > 0 {
+		if c == nil || c.flags&flagAhead == 0 || c.aheadLeft > 0 || c.holds() {
 			continue
 		}
 		at := i * aheadStride
@@ -43,6 +43,15 @@ func (l *Loop) readAhead(events []unix.EpollEvent) {
 			k.c.err = ErrReset // the kernel tells it once; Fill will find an end and remember
 		}
 	}
+}
+
+// holds tells that enough input waits for the owner: more of it stays in the socket, or a peer could fill memory that an owner, who
+// has no room or takes a record a turn, does not empty.
+func (c *Conn) holds() bool {
+	if c.tls != nil {
+		return !c.tls.drained
+	}
+	return len(c.in) >= aheadBytes
 }
 
 // takeAhead is recv for input that was received ahead.

@@ -1,9 +1,11 @@
 package fastpath
 
 import (
+	"bytes"
 	"crypto/tls"
 	"net"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -179,6 +181,70 @@ func TestAheadTLS(t *testing.T) {
 					s.OnReadable(c)
 					return string(s.got) == "one two three"
 				})
+			}
+		})
+	}
+}
+
+// TestAheadIsBounded: an owner that takes nothing holds little, whatever is sent: the rest waits in the socket.
+func TestAheadIsBounded(t *testing.T) {
+	const total, piece = 2 << 20, 8 << 10
+	for _, version := range append([]uint16{0}, tlsVersions...) {
+		name := "plain"
+		if version != 0 {
+			name = tls.VersionName(version)
+		}
+		t.Run(name, func(t *testing.T) {
+			l := startLoop(t)
+			var conns [2]*Conn
+			var peers [2]net.Conn
+			for i := range conns {
+				if version == 0 {
+					conns[i], peers[i] = adopt(t, l, &hooks{})
+				} else {
+					conns[i], peers[i] = secured(t, l, side{true, version}, &hooks{}, 0)
+				}
+			}
+			on(t, l, func() {
+				for _, c := range conns {
+					c.ReadAhead(true)
+				}
+			})
+			for _, p := range peers {
+				go func() {
+					for at := 0; at < total; at += piece {
+						if _, err := p.Write(payload(at, piece)); err != nil {
+							return
+						}
+						time.Sleep(time.Millisecond / 2)
+					}
+				}()
+			}
+			most := 0
+			for range 300 { // both have said something whenever the loop looks
+				on(t, l, func() {
+					time.Sleep(time.Millisecond)
+					for _, c := range conns {
+						n := cap(c.own)
+						if c.tls != nil {
+							n += cap(c.tls.own)
+						}
+						most = max(most, n)
+					}
+				})
+			}
+			if most > 4*aheadBytes {
+				t.Errorf("%d bytes are held", most)
+			}
+			for _, c := range conns {
+				s := &sink{}
+				onEventually(t, l, "all of it", func() bool {
+					s.OnReadable(c)
+					return len(s.got) >= total || s.err != nil
+				})
+				if s.err != nil || !bytes.Equal(s.got, payload(0, total)) {
+					t.Errorf("read %d bytes, %v", len(s.got), s.err)
+				}
 			}
 		})
 	}

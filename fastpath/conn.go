@@ -181,6 +181,9 @@ func (c *Conn) retire() {
 	}
 }
 
+// HungUp tells that the peer's end of the TCP connection was seen, whatever was read of what came before it.
+func (c *Conn) HungUp() bool { return c.flags&(flagHup|flagBroken) != 0 }
+
 // Fill reads at most max more bytes behind what is unread; nil: there is more now. ErrWouldBlock: OnReadable follows.
 // ErrEOF is the peer's orderly end. Room for unread input is bounded; over it Fill answers ErrOverload.
 func (c *Conn) Fill(max int) *Error {

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/fips140"
 	"crypto/tls"
 	"encoding/hex"
 	"fmt"
@@ -315,7 +316,7 @@ func (k *keyLog) Write(line []byte) (int, error) {
 
 // recordLayer is what the handshake has led to; nil: it stays crypto/tls's.
 func (hs *handshake) recordLayer(state *tls.ConnectionState) *recordLayer {
-	if state.Version != tls.VersionTLS13 || hs.large || !hs.t.given.atBorder() {
+	if state.Version != tls.VersionTLS13 || hs.large || !hs.t.given.atBorder() || fips140.Enforced() { // which allows crypto/tls's own use of AES-GCM alone
 		return nil
 	}
 	return hs.t.loop.newRecordLayer(state.CipherSuite, hs.secrets[0], hs.secrets[1], hs.tickets)

@@ -22,6 +22,7 @@ type recordLayer struct {
 	in, out traffic
 	idle    int  // records since the last one with plain text
 	ended   bool // close_notify came
+	failed  bool // something came that is none of TLS's, or a fatal alert: nothing more is opened
 	used    bool // since ciphers were last let go of
 	warm    int  // place in the loop's list of layers with ciphers, from 1; 0: not there
 }
@@ -176,17 +177,16 @@ func (r *recordLayer) open(l *Loop, b []byte) (kind recordKind, text []byte, a a
 	if err != nil {
 		return 0, nil, alertBadRecordMAC
 	}
+	if len(text) > recordTextMax+1 { // padding counts (RFC 8446, 5.4)
+		return 0, nil, alertRecordOverflow
+	}
 	for len(text) > 0 && text[len(text)-1] == 0 { // padding
 		text = text[:len(text)-1]
 	}
 	if len(text) == 0 {
 		return 0, nil, alertUnexpectedMessage
 	}
-	kind, text = recordKind(text[len(text)-1]), text[:len(text)-1]
-	if len(text) > recordTextMax {
-		return 0, nil, alertRecordOverflow
-	}
-	return kind, text, alertNone
+	return recordKind(text[len(text)-1]), text[:len(text)-1], alertNone
 }
 
 // control does what a record without plain text asks for. asked: a KeyUpdate of ours is to be the answer. over: the peer has ended

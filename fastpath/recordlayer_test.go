@@ -191,6 +191,7 @@ func TestRecordLayerRefuses(t *testing.T) {
 		{"HTTP", func(*rawTLS) []byte { return []byte("GET / HTTP/1.1\r\n\r\n") }, alertUnexpectedMessage},
 		{"too long a record", func(*rawTLS) []byte { return binary.BigEndian.AppendUint16([]byte{23, 3, 3}, recordSealedMax+1) }, alertRecordOverflow},
 		{"too long a text", func(r *rawTLS) []byte { return r.record(recordData, make([]byte, recordTextMax+1)) }, alertRecordOverflow},
+		{"too long a text, of padding", padded(recordData, 100, recordTextMax-99), alertRecordOverflow},
 		{"nothing but padding", func(r *rawTLS) []byte { return r.record(0, make([]byte, 100)) }, alertUnexpectedMessage},
 		{"a kind that is unknown", func(r *rawTLS) []byte { return r.record(24, []byte("heartbeat")) }, alertUnexpectedMessage},
 		{"a change of ciphers, sealed", func(r *rawTLS) []byte { return r.record(20, []byte{1}) }, alertUnexpectedMessage},

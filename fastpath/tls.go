@@ -190,8 +190,18 @@ func (t *tlsState) take(max int) *Error {
 // fail: nothing more is said on this connection but what is pending.
 func (t *tlsState) fail() *Error {
 	t.c.c.err = ErrTLS
+	if t.layer != nil {
+		t.layer.failed = true
+	}
+	t.drop()
 	t.sendPending()
 	return ErrTLS
+}
+
+// drop forgets what has come and nobody may read.
+func (t *tlsState) drop() {
+	t.view, t.opened, t.closed = nil, 0, 0
+	t.forget()
 }
 
 // takeOpened takes plain text of the layer's present record, or of the next one that has any.
@@ -219,7 +229,7 @@ func (t *tlsState) takeOpened(dst []byte) *Error {
 // openNext opens records in place until one has plain text.
 func (t *tlsState) openNext() *Error {
 	c, l, s := t.c.c, t.loop, t.layer
-	if c.err == ErrTLS {
+	if s.failed {
 		return ErrTLS
 	}
 	for !s.ended {
@@ -251,8 +261,11 @@ func (t *tlsState) openNext() *Error {
 		case asked && !t.notified:
 			t.queue(s.sealKeyUpdate(l, nil))
 		}
-		t.view = t.view[whole:]
+		if t.view = t.view[whole:]; len(t.view) == 0 {
+			t.forget()
+		}
 	}
+	t.drop()
 	c.flags |= flagEOF
 	c.flags &^= flagReadable
 	return ErrEOF

@@ -68,9 +68,13 @@ func (h *http1) OnReadable(c *fastpath.Conn) {
 	}
 }
 
-// watch looks for a TLS client that leaves in order while its response is awaited; a pipelined request stays unread.
+// watch looks for a TLS client that leaves while its response is awaited; a pipelined request stays unread. One that has only said
+// that it will send no more (close_notify without a FIN) is answered.
 func (h *http1) watch() {
-	if err := h.c.Fill(h.settings.Buffer); err != nil && err != fastpath.ErrWouldBlock {
+	switch err := h.c.Fill(h.settings.Buffer); {
+	case err == nil, err == fastpath.ErrWouldBlock:
+	case err == fastpath.ErrEOF && !h.c.HungUp():
+	default:
 		h.gone()
 	}
 }

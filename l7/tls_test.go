@@ -170,6 +170,26 @@ func TestTLSClientLeaves(t *testing.T) {
 	}
 }
 
+// TestTLSHalfClosed: close_notify alone says that no request follows, and not that nobody reads; with the FIN nobody does.
+func TestTLSHalfClosed(t *testing.T) {
+	r := newRig(t)
+	reached, answer := make(chan bool, 1), make(chan bool)
+	r.backend(once(func(p *peer) {
+		reached <- true
+		<-answer
+		p.answer("200 OK", "ok")
+	}))
+	c := r.dialTLS()
+	c.send("GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+	receive(t, "the backend", reached)
+	r.must(c.tls.CloseWrite())
+	time.Sleep(50 * time.Millisecond) // it is seen, and nothing comes of it
+	answer <- true
+	if b, err := io.ReadAll(c.tls); err != nil || !strings.HasSuffix(string(b), "ok") {
+		t.Errorf("the client read %q, %v", b, err)
+	}
+}
+
 // TestTLSCut: a response that breaks off has no close_notify, which would make it look complete.
 func TestTLSCut(t *testing.T) {
 	r := newRig(t)
