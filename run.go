@@ -59,6 +59,7 @@ type proxy struct {
 	adminOpened string
 	adminPort   atomic.Uint32 // 0: not open, or a path
 	metricsPort atomic.Uint32
+	webhookPort atomic.Uint32
 	bound       netip.Addr // of the doors; invalid: all addresses
 	serving     func()     // called once the doors are open; nil: nobody wants to know
 
@@ -186,7 +187,7 @@ func (p *proxy) newTranslator() *translate.Translator {
 
 // ownPorts are those on which this process listens. Any goroutine may ask.
 func (p *proxy) ownPorts() []uint16 {
-	list := []uint16{uint16(p.httpPort), uint16(p.httpsPort), uint16(p.adminPort.Load()), uint16(p.metricsPort.Load())}
+	list := []uint16{uint16(p.httpPort), uint16(p.httpsPort), uint16(p.adminPort.Load()), uint16(p.metricsPort.Load()), uint16(p.webhookPort.Load())}
 	for b := range p.store.Load().Services() {
 		if b.Protocol == route.TCP {
 			list = append(list, b.Port)

@@ -37,7 +37,7 @@ func (l *life) upgrade() {
 	}
 	successor, err := listen.Succeed(l.program, os.Args[1:], l.sockets())
 	if err != nil {
-		l.upgraded <- err
+		l.succession(err)
 		return
 	}
 	l.log.Info("SIGUSR2: a successor starts; this process serves until it does", "program", l.program, "pid", successor.PID)

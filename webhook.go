@@ -36,6 +36,9 @@ const (
 	reviewTimeout        = 10 * time.Second
 	reviewIdle           = 90 * time.Second
 	reviewConnectionsMax = 64
+	reviewStreamsMax     = 16 // of a connection
+	reviewsMax           = 4  // at a time, with their objects in memory; they are computed one after another
+	reviewWait           = 3 * time.Second
 	reviewWarningsMax    = 20
 	reviewWarningMax     = 250 // API servers may cut warnings of more than 256 characters
 	reviewCertificateAge = 10 * time.Second
@@ -49,6 +52,7 @@ type webhook struct {
 	socket      *listen.Socket // nil: not open
 	door        net.Listener
 	accepted    chan struct{} // closed once nothing more is accepted
+	places      chan struct{} // of reviews
 	mu          sync.Mutex
 	states      map[net.Conn]http.ConnState // of the open connections
 	log         *slog.Logger
@@ -73,10 +77,11 @@ func (p *proxy) openWebhook() error {
 	w.http = http.Server{
 		Handler: w, ReadTimeout: reviewTimeout, WriteTimeout: reviewTimeout, IdleTimeout: reviewIdle, MaxHeaderBytes: reviewHeadMax,
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: w.certificate.get},
+		HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: reviewStreamsMax},
 		ErrorLog:  slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 		ConnState: w.noteState,
 	}
-	w.states = map[net.Conn]http.ConnState{}
+	w.states, w.places = map[net.Conn]http.ConnState{}, make(chan struct{}, reviewsMax)
 	w.door, w.accepted = netutil.LimitListener(socket.Listener(), reviewConnectionsMax), make(chan struct{})
 	go func() {
 		defer close(w.accepted)
@@ -85,6 +90,7 @@ func (p *proxy) openWebhook() error {
 		}
 	}()
 	p.webhook = w
+	p.webhookPort.Store(portOf(socket.String()))
 	p.log.Info("the validating webhook is open", "address", socket.String())
 	return nil
 }
@@ -141,6 +147,11 @@ func (w *webhook) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		http.Error(out, "this is a validating webhook: POST an AdmissionReview", http.StatusMethodNotAllowed)
 		return
 	}
+	if !w.enter(r.Context()) {
+		http.Error(out, "too many reviews at a time; ask again", http.StatusServiceUnavailable)
+		return
+	}
+	defer func() { <-w.places }()
 	body, err := io.ReadAll(http.MaxBytesReader(out, r.Body, reviewBytesMax))
 	if err != nil {
 		http.Error(out, "the AdmissionReview is too large, or did not come whole", http.StatusBadRequest)
@@ -161,6 +172,18 @@ func (w *webhook) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(out).Encode(admissionv1.AdmissionReview{TypeMeta: review.TypeMeta, Response: answer})
 }
 
+// enter takes a place, which the caller gives back; false: none became free in time.
+func (w *webhook) enter(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, reviewWait)
+	defer cancel()
+	select {
+	case w.places <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // answer judges what a request brings; false: it cannot yet. All but Ingresses that come or change is allowed.
 func (w *webhook) answer(r *admissionv1.AdmissionRequest) (*admissionv1.AdmissionResponse, bool) {
 	if r.Kind.Group != networkingv1.GroupName || r.Kind.Kind != "Ingress" || r.Operation != admissionv1.Create && r.Operation != admissionv1.Update {
@@ -172,6 +195,9 @@ func (w *webhook) answer(r *admissionv1.AdmissionRequest) (*admissionv1.Admissio
 	}
 	if ing.Namespace == "" {
 		ing.Namespace = r.Namespace
+	}
+	if !ing.DeletionTimestamp.IsZero() { // what comes is the end of a finalizer, and must not keep the Ingress
+		return &admissionv1.AdmissionResponse{Allowed: true}, true
 	}
 	verdict, ready := w.reviewer.Review(ing)
 	if !ready {

@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -82,6 +84,10 @@ func TestWebhook(t *testing.T) {
 		!strings.Contains(r.Warnings[0], "proxy-body-size") {
 		t.Errorf("a bad value: %+v", r)
 	}
+	ending := strings.Replace(fmt.Sprintf(reviewIngress, "", "taken.example"), `"metadata": {`, `"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", `, 1)
+	if r := review("Ingress", "UPDATE", ending); !r.Allowed {
+		t.Errorf("one that is being deleted, whose finalizer goes: %+v", r)
+	}
 	if r := review("Ingress", "CREATE", `{"spec": 5}`); r.Allowed {
 		t.Errorf("no Ingress: %+v", r)
 	}
@@ -105,6 +111,25 @@ func TestWebhook(t *testing.T) {
 	if err == nil {
 		conn.Close()
 		t.Error("TLS 1.1 is spoken")
+	}
+}
+
+// TestWebhookIsBusy: a review too many is not read.
+func TestWebhookIsBusy(t *testing.T) {
+	w := webhook{places: make(chan struct{}, 1)}
+	w.places <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // nobody waits any more
+	body := strings.NewReader("{}")
+	out := httptest.NewRecorder()
+	w.ServeHTTP(out, httptest.NewRequestWithContext(ctx, http.MethodPost, "/", body))
+	if out.Code != http.StatusServiceUnavailable || body.Len() != 2 {
+		t.Errorf("%d, %d bytes of the body are unread", out.Code, body.Len())
+	}
+	<-w.places
+	w.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", body))
+	if len(w.places) != 0 || body.Len() != 0 {
+		t.Errorf("%d places are taken, %d bytes unread", len(w.places), body.Len())
 	}
 }
 

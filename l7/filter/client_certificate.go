@@ -32,6 +32,9 @@ func (c ClientCertificate) Compile(*State) (l7.Filter, error) {
 		}
 	}
 	if c.Match != "" {
+		if err := CheckPattern(c.Match); err != nil {
+			return l7.Filter{}, fmt.Errorf("client certificate: %w", err)
+		}
 		re, err := regexp.Compile(c.Match)
 		if err != nil {
 			return l7.Filter{}, fmt.Errorf("client certificate: %w", err)

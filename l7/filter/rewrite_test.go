@@ -180,3 +180,17 @@ func BenchmarkPathRewrite(b *testing.B) {
 		})
 	}
 }
+
+// TestPatternIsBounded: an expression of few bytes and many steps is none, wherever it is compiled.
+func TestPatternIsBounded(t *testing.T) {
+	const long = "(?:a?a?a?a?a?){1000}!"
+	if err := CheckPattern(long); err == nil || !strings.Contains(err.Error(), "steps") {
+		t.Errorf("a pattern of many steps: %v", err)
+	}
+	if _, err := (ClientCertificate{Match: "CN=" + long}).Compile(nil); err == nil {
+		t.Error("a subject's expression of many steps is compiled")
+	}
+	if err := CheckPattern(strings.Repeat("a", PatternMax+1)); err == nil {
+		t.Error("a pattern of many bytes is taken")
+	}
+}

@@ -298,21 +298,30 @@ func (b *hostBuild) chooseAppRoot() {
 	}
 }
 
-// choosePassthrough hands the host's TLS connections to the backend of "/" if any part asks for it.
+// choosePassthrough hands the host's TLS connections to the backend of "/" if its oldest Ingress asks for it.
 func (b *hostBuild) choosePassthrough() {
-	asker := slices.IndexFunc(b.parts, func(p part) bool { return p.dialect.passthrough && !p.rules.bare })
-	if asker < 0 {
+	field := annotationField(b.translator.options.AnnotationsPrefix + "/ssl-passthrough")
+	var oldest *fragment
+	for _, p := range b.parts {
+		switch {
+		case p.rules.bare:
+		case oldest == nil:
+			oldest = p.fragment
+		case p.dialect.passthrough && !oldest.dialect.passthrough:
+			b.refuse(p.fragment, field, "is ignored for host %q: Ingress %s/%s comes first and terminates TLS", b.host.name, oldest.ing.Namespace, oldest.ing.Name)
+		}
+	}
+	if oldest == nil || !oldest.dialect.passthrough {
 		return
 	}
-	asks := b.parts[asker].fragment
-	field := annotationField(b.translator.options.AnnotationsPrefix + "/ssl-passthrough")
+	asks := oldest
 	if b.host.name == "" {
 		b.refuse(asks, field, "is ignored for rules without a host: a TLS connection is known by its server name")
 		return
 	}
 	root := slices.IndexFunc(b.out.Rules, func(r route.Rule) bool { return r.Path == "/" })
-	if root < 0 {
-		b.refuse(asks, field, "is ignored for host %q: it needs a rule with path /", b.host.name)
+	if root < 0 || b.out.Rules[root].Owner.Namespace != asks.ing.Namespace {
+		b.refuse(asks, field, "is ignored for host %q: it needs a rule with path /, of the same namespace", b.host.name)
 		return
 	}
 	b.out.Passthrough, b.out.PassthroughProxy = b.out.Rules[root].Cluster, asks.dialect.passthroughProxy

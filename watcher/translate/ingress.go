@@ -256,7 +256,7 @@ func (f *fragment) need(service, port string, at place) backend {
 	}
 	u := use{fragment: f, at: at, service: key{f.ing.Namespace, service}, port: port, speaks: f.dialect.speaks}
 	if u.id = clusterID(u.service, port, u.speaks); u.speaks.secure() {
-		u.id += f.dialect.proxySSL.variant()
+		u.id += f.variant()
 	}
 	if f.dialect.canary { // its host, which knows the protocol of the main Ingress, uses the cluster
 		return backend{u.id, service, port}

@@ -2,7 +2,6 @@ package translate
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -74,11 +73,11 @@ var clientAuthAnnotations = []annotation{
 		parse: func(d *dialect, value string) error {
 			if !strings.HasPrefix(value, "CN=") {
 				d.client.closed = "auth-tls-match-cn does not begin with CN="
-			} else if _, err := regexp.Compile(value); err != nil {
-				d.client.closed = "auth-tls-match-cn is no regular expression of RE2's syntax"
+			} else if err := filter.CheckPattern(value); err != nil {
+				d.client.closed = "auth-tls-match-cn is no regular expression that can be had: " + strings.TrimPrefix(err.Error(), "error parsing regexp: ")
 			}
 			if d.client.closed != "" {
-				return &partly{fmt.Sprintf("%q does not begin with CN=, or is no regular expression of RE2's syntax; with auth-tls-secret the Ingress's hosts answer 403", value)}
+				return &partly{d.client.closed + "; with auth-tls-secret the Ingress's hosts answer 403"}
 			}
 			d.client.match = value
 			return nil

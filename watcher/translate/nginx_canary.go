@@ -2,17 +2,13 @@ package translate
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
+	"github.com/sluiceproxy/sluice/l7/filter"
 	"github.com/sluiceproxy/sluice/route"
 )
 
-// Bounds of canaries.
-const (
-	canaryPatternMax = 1000        // bytes
-	canaryWeightMax  = 100_000_000 // canary-weight, canary-weight-total
-)
+const canaryWeightMax = 100_000_000 // canary-weight, canary-weight-total
 
 // An Ingress that takes a part of another one's requests.
 var canaryAnnotations = []annotation{
@@ -22,7 +18,7 @@ var canaryAnnotations = []annotation{
 			"Affinity decides first, then canary-by-header, canary-by-cookie and canary-weight, in this order. All else but load-balance and " +
 			"upstream-hash-by comes from the main Ingress.",
 		note: "A path may have several canaries, which are asked from the oldest on; and only the canary's own paths are concerned, not " +
-			"others with the same backend.",
+			"others with the same backend. The main Ingress is of the same namespace, unless allow-cross-namespace-resources is true.",
 		parse: onOff(func(d *dialect) *bool { return &d.canary }),
 	},
 	{
@@ -46,12 +42,12 @@ var canaryAnnotations = []annotation{
 		text: "… if it matches this expression, anywhere; without canary-by-header-value.",
 		note: "RE2: no look-around, no back-references. An expression that does not compile keeps whoever has the field from the canary, as in ingress-nginx.",
 		parse: func(d *dialect, value string) error {
-			if value == "" || len(value) > canaryPatternMax {
-				return fmt.Errorf("the expression is empty or longer than %d bytes", canaryPatternMax)
+			if value == "" {
+				return fmt.Errorf("the expression is empty")
 			}
-			if _, err := regexp.Compile(value); err != nil {
+			if err := filter.CheckPattern(value); err != nil {
 				d.canaryRule.PatternBroken = true
-				return &partly{fmt.Sprintf("not an expression of RE2's syntax (%s): who has the field stays with the main Ingress",
+				return &partly{fmt.Sprintf("not an expression that can be had (%s): who has the field stays with the main Ingress",
 					strings.TrimPrefix(err.Error(), "error parsing regexp: "))}
 			}
 			d.canaryRule.Pattern = value
@@ -134,10 +130,15 @@ func (b *hostBuild) mergeCanary(p part, at *place, path string, kind route.PathT
 		return
 	}
 	r := &b.out.Rules[main]
+	if p.ing.Namespace != r.Owner.Namespace && !p.dialect.defaults.crossNamespace {
+		b.refuse(p.fragment, field, "is of another namespace than Ingress %s/%s, whose requests it would get; the ConfigMap's allow-cross-namespace-resources would allow it",
+			r.Owner.Namespace, r.Owner.Name)
+		return
+	}
 	u := use{fragment: p.fragment, at: *at, service: key{p.ing.Namespace, to.service}, port: to.port,
 		speaks: b.owners[main].dialect.speaks, canaryOf: b.host, main: b.owners[main].fragment}
 	if u.id = clusterID(u.service, u.port, u.speaks); u.speaks.secure() {
-		u.id += u.main.dialect.proxySSL.variant()
+		u.id += u.main.variant()
 	}
 	if u.id == r.Cluster {
 		b.refuse(p.fragment, field, "is the backend of Ingress %s/%s too: a canary needs one of its own", r.Owner.Namespace, r.Owner.Name)

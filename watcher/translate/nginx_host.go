@@ -16,7 +16,7 @@ var hostAnnotations = []annotation{
 	{
 		key: "server-alias", scope: scopeHost, risk: riskHigh, verdict: differs,
 		text:  "Further names of the Ingress's hosts, separated by commas: everything that the host serves, others' paths too, is served there. A name that is a host of a rule stays that host.",
-		note:  "Names, and wildcards of one label; no expressions.",
+		note:  "Names, and wildcards of one label; no expressions. At most 256 names, and 20,000 routes of all of them; of several hosts of an Ingress the first one gets them.",
 		parse: parseAliases,
 	},
 	{
@@ -29,18 +29,27 @@ var hostAnnotations = []annotation{
 	},
 }
 
+// Each alias is a host of its own to whoever looks a route up, with all paths of the host it is an alias of.
+const (
+	aliasesMax     = 256    // of an Ingress
+	aliasRoutesMax = 20_000 // of all aliases of an Ingress
+)
+
 func parseAliases(d *dialect, value string) error {
-	var bad []string
-	d.aliases = ""
-	for _, item := range splitList(value) {
+	items := splitList(value)
+	if len(items) > aliasesMax {
+		return fmt.Errorf("%d names; %d is the most", len(items), aliasesMax)
+	}
+	var names, bad []string
+	for _, item := range items {
 		name, why := hostName(item)
 		if why != "" || name == "" {
 			bad = append(bad, fmt.Sprintf("%q", item))
 			continue
 		}
-		d.aliases += name + ","
+		names = append(names, name)
 	}
-	d.aliases = strings.TrimSuffix(d.aliases, ",")
+	d.aliases = strings.Join(names, ",")
 	if bad != nil {
 		return &partly{"neither DNS names nor such with *. before them: " + strings.Join(bad, ", ") + "; the others are taken"}
 	}
@@ -75,9 +84,9 @@ func (t *Translator) deriveHosts() (changed []string) {
 		return nil
 	}
 	b := deriver{translator: t, of: map[string]derivedHost{}}
-	for _, name := range slices.Sorted(maps.Keys(d.askers)) {
-		b.aliases(t.hosts[name])
-		b.www(t.hosts[name])
+	for _, w := range t.wishes() {
+		b.aliases(w)
+		b.www(w)
 	}
 	for name, one := range b.of {
 		if d.of[name].out != one.out {
@@ -94,6 +103,26 @@ func (t *Translator) deriveHosts() (changed []string) {
 	return changed
 }
 
+// A wish is an Ingress's for further names of one of its hosts.
+type wish struct {
+	part
+	host *host
+}
+
+// wishes are all that there are, of the oldest Ingress first: who was there first has a name, whatever the hosts' names are.
+func (t *Translator) wishes() (list []wish) {
+	for _, name := range slices.Sorted(maps.Keys(t.derived.askers)) {
+		h := t.hosts[name]
+		for _, p := range h.parts {
+			if !p.dialect.canary && (p.dialect.aliases != "" || p.dialect.www) {
+				list = append(list, wish{p, h})
+			}
+		}
+	}
+	slices.SortStableFunc(list, func(a, b wish) int { return older(a.fragment, b.fragment) })
+	return list
+}
+
 // serves tells whether rules have a host; those of canaries alone serve nothing.
 func (t *Translator) serves(name string) bool {
 	h := t.hosts[name]
@@ -103,6 +132,8 @@ func (t *Translator) serves(name string) bool {
 type deriver struct {
 	translator *Translator
 	of         map[string]derivedHost
+	asked      *fragment // whose aliases were looked at last, …
+	askedOf    *host     // … and the host that got them
 	problems   []route.Problem
 }
 
@@ -118,38 +149,51 @@ func (b *deriver) add(name string, source *route.VirtualHost, make func(*route.V
 	b.of[name] = derivedHost{source, &out}
 }
 
-func (b *deriver) aliases(h *host) {
-	for _, p := range h.parts {
-		if p.dialect.canary {
-			continue
-		}
-		for _, name := range splitList(p.dialect.aliases) {
-			_, twice := b.of[name]
-			switch {
-			case name == h.name:
-			case b.translator.serves(name):
-				b.refuse(p, "server-alias", "%q is ignored: rules have that host", name)
-			case twice && b.of[name].source == h.out:
-			case twice:
-				b.refuse(p, "server-alias", "%q is ignored: another host has that name already", name)
-			default:
-				b.add(name, h.out, func(*route.VirtualHost) {})
-			}
+// aliases gives a host the names that its Ingress asks for. Hosts of one Ingress ask for the same names, which the first one gets.
+func (b *deriver) aliases(w wish) {
+	if w.dialect.aliases == "" {
+		return
+	}
+	if w.fragment == b.asked && b.askedOf != w.host {
+		b.refuse(w.part, "server-alias", "is ignored for host %q: the names are those of host %q", w.host.name, b.askedOf.name)
+		return
+	}
+	b.asked, b.askedOf = w.fragment, w.host
+	routes := 0
+	for _, name := range splitList(w.dialect.aliases) {
+		_, twice := b.of[name]
+		switch {
+		case name == w.host.name:
+		case b.translator.serves(name):
+			b.refuse(w.part, "server-alias", "%q is ignored: rules have that host", name)
+		case twice && b.of[name].source == w.host.out:
+		case twice:
+			b.refuse(w.part, "server-alias", "%q is ignored: another host has that name already", name)
+		case routes > aliasRoutesMax-len(w.host.out.Rules):
+			b.refuse(w.part, "server-alias", "%q and what follows are ignored: with %d paths of host %q the names before come to %d routes, and %d is the most",
+				name, len(w.host.out.Rules), w.host.name, routes, aliasRoutesMax)
+			return
+		default:
+			routes += len(w.host.out.Rules)
+			b.add(name, w.host.out, func(*route.VirtualHost) {})
 		}
 	}
 }
 
-func (b *deriver) www(h *host) {
-	i := slices.IndexFunc(h.parts, func(p part) bool { return p.dialect.www && !p.dialect.canary })
-	if i < 0 || h.name == "" || strings.HasPrefix(h.name, "*") {
+func (b *deriver) www(w wish) {
+	h := w.host
+	if !w.dialect.www || h.name == "" || strings.HasPrefix(h.name, "*") {
 		return
 	}
 	from, long := strings.CutPrefix(h.name, "www.")
 	if !long {
 		from = "www." + h.name
 	}
-	if _, twice := b.of[from]; twice || b.translator.serves(from) {
-		b.refuse(h.parts[i], "from-to-www-redirect", "is ignored for host %q: %q is a host of its own", h.name, from)
+	switch one, twice := b.of[from]; {
+	case twice && one.source == h.out && one.out.Rules == nil: // an older Ingress of the host asks for the same
+		return
+	case twice || b.translator.serves(from):
+		b.refuse(w.part, "from-to-www-redirect", "is ignored for host %q: %q is a host of its own", h.name, from)
 		return
 	}
 	b.add(from, h.out, func(v *route.VirtualHost) {

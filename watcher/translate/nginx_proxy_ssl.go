@@ -142,12 +142,13 @@ func (f *fragment) settleProxySSL(prefix string) {
 }
 
 // variant tells clusters apart whose backends are spoken to differently: "" without a wish.
-func (d *proxySSLDialect) variant() string {
+func (f *fragment) variant() string {
+	d := &f.dialect.proxySSL
 	if d.secret == "" {
 		return ""
 	}
 	h := fnv.New64a()
-	fmt.Fprintf(h, "%q %v %v %q %d %d %d %q", d.secret, d.verify, d.sni, d.name, d.depth, d.low, d.high, d.ciphers)
+	fmt.Fprintf(h, "%s %q %v %v %q %d %d %d %q", f.ing.Namespace, d.secret, d.verify, d.sni, d.name, d.depth, d.low, d.high, d.ciphers)
 	return "-" + strconv.FormatUint(h.Sum64(), 36)
 }
 

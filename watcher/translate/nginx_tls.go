@@ -14,7 +14,7 @@ var tlsAnnotations = []annotation{
 		key: "ssl-passthrough", scope: scopeHost, risk: riskLow, verdict: differs, effect: drop,
 		text: "Hands the TLS connections of the Ingress's hosts, by server name, to the backend of the path `/` as they are; " +
 			"needs --enable-ssl-passthrough. All else that is said of the hosts holds for plain http only.",
-		note: "Wildcard hosts are passed through too. The host without a name is not.",
+		note: "Wildcard hosts are passed through too. The host without a name is not. The oldest Ingress of a host asks for it, and the rule for / is of its namespace.",
 		parse: func(d *dialect, value string) error {
 			on, err := parseBool(value)
 			if err != nil {
