@@ -35,12 +35,13 @@ func (s *buffers) put(b []byte) {
 	}
 }
 
-// grow returns b with room for n more bytes, in a larger buffer if need be.
+// grow returns b with room for n more bytes, in a buffer of at least twice the size if need be: a queue beyond the largest
+// class would be copied for every piece that it gets.
 func (s *buffers) grow(b []byte, n int) []byte {
 	if cap(b)-len(b) >= n {
 		return b
 	}
-	nb := append(s.get(len(b)+n), b...)
+	nb := append(s.get(max(len(b)+n, 2*cap(b))), b...)
 	if cap(b) > 0 {
 		s.put(b)
 	}

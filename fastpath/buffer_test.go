@@ -26,6 +26,22 @@ func TestBufferClasses(t *testing.T) {
 	}
 }
 
+// A queue beyond the largest class is copied a few times, not for every piece that it gets.
+func TestBufferGrowthBeyondClasses(t *testing.T) {
+	var s buffers
+	var b []byte
+	copies := 0
+	for len(b) < 16*inputBytesMax {
+		had := cap(b)
+		if b = append(s.grow(b, 1000), make([]byte, 1000)...); cap(b) != had {
+			copies++
+		}
+	}
+	if most := len(bufferClasses) + 5; copies > most {
+		t.Errorf("%d bytes in pieces of 1000: %d copies, want at most %d", len(b), copies, most)
+	}
+}
+
 func TestBufferStockIsBounded(t *testing.T) {
 	var s buffers
 	for range 2 * buffersIdleMax {

@@ -140,11 +140,16 @@ func (e *Endpoint) roomy(l *fastpath.Loop, fresh bool) *session2 {
 	return nil
 }
 
-// worn tells that an open session shall take no more requests: it is too old, or has carried enough.
+// worn tells that an open session shall take no more requests: it is too old, has carried enough, or its backend does not
+// read them.
 func (s *session2) worn() bool {
 	v := s.endpoint.cluster.current.Load()
-	return s.state == ready2 && (s.requests >= v.RequestsMax || s.next > wire.H2StreamMax-2 || s.loop.Now()-s.born >= int64(v.AgeMax) || s.conn.EOF() || s.conn.Broken())
+	return s.state == ready2 && (s.congested() || s.requests >= v.RequestsMax || s.next > wire.H2StreamMax-2 || s.loop.Now()-s.born >= int64(v.AgeMax) || s.conn.EOF() || s.conn.Broken())
 }
+
+// congested tells that much output waits. What streams write is bounded by Room, but heads and resets are not: a backend that
+// does not read would be given them for ever, by requests whose clients leave.
+func (s *session2) congested() bool { return s.conn.Queued() > h2OutputMax }
 
 // doubtful tells that the backend may just be closing a session that has rested.
 func (s *session2) doubtful() bool {
@@ -195,7 +200,7 @@ func (s *session2) admit(st *stream2) {
 
 // promote lets the streams go on that waited. Those for which the backend has no place try the next session.
 func (s *session2) promote() {
-	for len(s.waiting) > 0 && s.state == ready2 && len(s.streams) < s.limit {
+	for len(s.waiting) > 0 && s.state == ready2 && len(s.streams) < s.limit && !s.congested() {
 		st := s.shift()
 		noLonger(&st.waits, &s.endpoint.cluster.under.pending)
 		st.reused = s.requests > 0

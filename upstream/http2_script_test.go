@@ -2,8 +2,10 @@ package upstream
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -275,6 +277,79 @@ func TestHTTP2UploadWindow(t *testing.T) {
 	p := post(strings.Repeat("x", 50_000)).do(t, env, only(t, cluster(t, env, http2(false), b.addr()))).ok(t, 204, "")
 	if n := wait(t, got, "the window's bytes"); n != 1000 || p.sent != 50_000 {
 		t.Errorf("%d bytes within a window of 1000, %d in all", n, p.sent)
+	}
+}
+
+// A backend that takes nothing any more gets so much and no further, however many clients ask and leave: others' requests take
+// another connection, and the silence is not forgotten for what only waits here.
+func TestHTTP2BackendReadsNothing(t *testing.T) {
+	const head = 16 << 10
+	for _, waits := range []bool{false, true} { // a client that does not leave
+		t.Run(fmt.Sprintf("a stream waits %v", waits), func(t *testing.T) {
+			over := make(chan struct{})
+			defer close(over)
+			b := scripted(t, func(f *frames) {
+				_ = f.conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+				<-over
+			})
+			env := newEnv(t, 1)
+			e := only(t, cluster(t, env, http2(false), b.addr()))
+			l := env.Loops[0]
+			ask := func(leaves bool) *caller {
+				began := make(chan struct{})
+				c := get("/" + strings.Repeat("x", head))
+				c.done = make(chan struct{})
+				c.began = func(Stream) {
+					if leaves {
+						c.finish(nil)
+					}
+					close(began)
+				}
+				l.Post(func() { c.start(l, e) })
+				wait(t, began, "a request")
+				return c
+			}
+			waiting := ask(!waits)
+			var s *session2
+			on(t, l, func() { s = e.loops[0].sessions[0] })
+			var queued int
+			var heard int64
+			for n, taken := 0, true; taken; n++ {
+				if n == 2000 {
+					t.Fatalf("%d requests stand on the connection, %d bytes of them in the proxy", n, queued)
+				}
+				ask(true)
+				on(t, l, func() {
+					if taken = slices.Contains(e.loops[0].sessions, s); !taken {
+						return
+					}
+					queued = max(queued, s.conn.Queued())
+					if heard != 0 && s.heard != heard {
+						t.Error("a request that waits counts as a sign of life")
+					}
+					if s.conn.Blocked() {
+						heard = s.heard
+					}
+				})
+			}
+			if queued > h2OutputMax+2*head || queued < h2OutputMax-2*head {
+				t.Errorf("%d bytes wait, want %d", queued, h2OutputMax)
+			}
+			if !waits {
+				if s.state != closed2 {
+					t.Error("the session has not ended, and carries nothing")
+				}
+				return
+			}
+			on(t, l, func() {
+				s.heard -= h2PingAfter // what the clock would do
+				s.OnDeadline(s.conn)
+				s.pingBy = l.Now()
+				s.OnDeadline(s.conn)
+			})
+			wait(t, waiting.done, "the end")
+			waiting.failed(t, ErrPing)
+		})
 	}
 }
 

@@ -169,8 +169,10 @@ func (st *stream2) sent(r *wire.Request, out wire.Framing, end bool) {
 	st.out, st.outLeft, st.outEnded = out, r.ContentLength, end
 	st.window, st.recv, st.left = wire.H2Window(s.initial), wire.H2WindowInitial, -1
 	if len(s.streams) == 1 && s.pingBy == 0 {
-		s.heard, s.pings = st.loop.Now(), 0
-		s.arm(s.heard + h2PingAfter)
+		if s.pings = 0; !s.conn.Blocked() { // what waits here does not ask the backend for anything
+			s.heard = st.loop.Now()
+		}
+		s.arm(s.pingDue())
 	}
 }
 

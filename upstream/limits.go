@@ -23,6 +23,7 @@ const (
 	h2WindowConn      = 1 << 20                // bytes of DATA that a session may have under way to us
 	h2Credit          = 16 << 10               // bytes taken before a window is opened again
 	h2QueuedMax       = 128 << 10              // output that waits while input is still read
+	h2OutputMax       = 256 << 10              // … and while the session takes requests
 	h2ControlMax      = 1000                   // control frames that wait to be sent
 	h2Period          = int64(10 * time.Second)
 	h2TurnFrames      = 256                     // frames that one turn leads
