@@ -103,7 +103,11 @@ const pieceBytes = 32 << 10
 // more at once.
 const lowatAfter = 64 << 10
 
-// Start begins to move n bytes (-1: until the end). No input of from may be unread, and nobody else reads from it.
+// Bare tells that all input which is still to be read stands in the socket, where splice(2) finds it: there is no record layer,
+// and nothing was received that nobody has taken, be it ahead of c's turn.
+func (c *Conn) Bare() bool { return c.Plain() && len(c.in) == 0 && c.aheadLeft == 0 }
+
+// Start begins to move n bytes (-1: until the end). from is bare, and stays so: nobody else reads from it, nor ahead.
 func (s *Splicer) Start(from, to *Conn, n int64) {
 	*s = Splicer{from: from, to: to, left: n, short: 0 <= n && n <= shortBodyMax}
 }

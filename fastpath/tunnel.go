@@ -264,7 +264,7 @@ func (d *direction) pump() (int64, *Error) {
 			return n, ErrWouldBlock
 		}
 		if len(d.from.Buffered()) == 0 {
-			if d.streak >= bulkStreak && d.from.aheadLeft == 0 {
+			if d.streak >= bulkStreak && d.from.Bare() {
 				d.startSplice()
 				m, err := d.pumpSplice()
 				return n + m, err

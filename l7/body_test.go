@@ -213,6 +213,51 @@ func TestBigRequests(t *testing.T) {
 	}
 }
 
+// TestUploadReceivedAhead: what was received ahead of a client's turn goes before what splice(2) finds in the socket.
+func TestUploadReceivedAhead(t *testing.T) {
+	const n, first = 256 << 10, 32 << 10
+	want := fmt.Sprint(noiseSum(n), " ", n)
+	r := newRig(t, func(r *rig) {
+		r.settings.Buffer = 4 << 10 // less than is received ahead
+		r.route.Policy.BodyMax, r.route.Policy.BufferRequest = 0, false
+	})
+	r.backend(func(p *peer) {
+		for q := p.head(); q != nil; q = p.head() {
+			sum, n, err := digest(q.Body)
+			if err != nil {
+				return
+			}
+			p.answer("200 OK", fmt.Sprint(sum, " ", n))
+		}
+	})
+	clients := []*client{r.dial(), r.dial()}
+	for _, c := range clients {
+		c.get("/") // who awaits a second head is received from ahead
+		c.status("GET", 200)
+	}
+	busy, over := make(chan struct{}), make(chan struct{})
+	r.loops[0].Post(func() {
+		close(busy)
+		<-over
+	})
+	<-busy
+	bodies := []io.Reader{newNoise(n), newNoise(n)}
+	for i, c := range clients { // both in one batch of events
+		head := fmt.Sprintf("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", n)
+		_, err := io.Copy(c, io.MultiReader(strings.NewReader(head), io.LimitReader(bodies[i], first)))
+		r.must(err)
+	}
+	close(over)
+	for i, c := range clients {
+		_, err := io.Copy(c, bodies[i])
+		r.must(err)
+		c.expect("POST", 200, want)
+	}
+	if !r.spliced() {
+		t.Error("splice(2) was not used")
+	}
+}
+
 // endlessMax is what the kernel may hold of a body that nobody takes: the buffers of two connections, of up to 32 MiB
 // each. What we hold ourselves the heap tells.
 const (

@@ -519,7 +519,7 @@ func (h *http1) BodyLeft() int64 {
 
 // Raw implements Client.
 func (h *http1) Raw() *fastpath.Conn {
-	if h.c.Plain() && h.x.Req.Framing == wire.FramingLength && len(h.c.Buffered()) == 0 {
+	if h.x.Req.Framing == wire.FramingLength && h.c.Bare() {
 		return h.c
 	}
 	return nil

@@ -273,7 +273,7 @@ func (s *session) BodyLeft() int64 {
 
 // Raw implements Stream.
 func (s *session) Raw() *fastpath.Conn {
-	if s.BodyLeft() <= 0 || len(s.conn.Buffered()) > 0 || !s.conn.Plain() {
+	if s.BodyLeft() <= 0 || !s.conn.Bare() {
 		return nil
 	}
 	return s.conn

@@ -56,7 +56,7 @@ type Stream interface {
 	Trailers() []wire.Field
 	// BodyLeft is what is still to come of a body of known length, beyond what is buffered in user space; -1: unknown.
 	BodyLeft() int64
-	// Raw is the plain-text connection for splice(2) when body bytes stand on it unframed and none is buffered; else nil.
+	// Raw is the plain-text connection for splice(2) when body bytes stand on it unframed and none is held; else nil.
 	Raw() *fastpath.Conn
 	// Spliced tells the stream that n body bytes left Raw by splice.
 	Spliced(n int64)
