@@ -39,14 +39,14 @@ func (s *session) fresh(idled int64, careful bool) bool {
 	if s.expires <= s.loop.Now() {
 		return false
 	}
-	if !careful && !s.conn.Readable() && !s.conn.EOF() {
+	if !careful && !s.conn.Waiting() && !s.conn.EOF() {
 		return true
 	}
 	_, err := s.conn.Peek()
 	if err == fastpath.ErrEOF || err == fastpath.ErrReset {
 		s.endpoint.idle.closedAfter(idled)
 	}
-	return err == fastpath.ErrWouldBlock
+	return err == fastpath.ErrWouldBlock && !s.conn.Waiting()
 }
 
 // park keeps the session of a complete exchange for the next one, if the rules of docs/hardening.md 3.1 allow it.
@@ -89,7 +89,7 @@ func (s *session) quiet() bool {
 	if c.Plain() && !c.Readable() {
 		return true
 	}
-	return c.Fill(1) == fastpath.ErrWouldBlock && len(c.Buffered()) == 0
+	return c.Fill(1) == fastpath.ErrWouldBlock && !c.Waiting() && len(c.Buffered()) == 0 // not even when its turn is used up
 }
 
 // readIdle closes an idle session on which the backend said anything but what TLS says by itself, or which it closed.

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -229,6 +230,26 @@ func TestTLSTooMuch(t *testing.T) {
 		}
 		if n := idle(t, env, e); n != want {
 			t.Errorf("%d bytes too much: %d idle sessions, want %d", len(extra), n, want)
+		}
+	}
+}
+
+// … also when the session's share of the turn is used up with the answer's last byte, so that the record layer gives no more.
+func TestTLSTooMuchForTheTurn(t *testing.T) {
+	ca := newAuthority(t)
+	pair, _, _ := ca.pair("web.shop")
+	cfg := &tls.Config{Certificates: []tls.Certificate{pair}, DynamicRecordSizingDisabled: true}
+	const record, step = 16 << 10, 64
+	for reads := 20; reads < 45; reads++ { // of the second record
+		head := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", record+reads*step-len(empty)-4)
+		body := strings.Repeat("x", record+reads*step-len(head))
+		env := newEnv(t, 1)
+		e := only(t, cluster(t, env, Settings{TLS: &TLS{}}, newServer(t, secure(cfg, nil, answering(head+body+empty))).addr()))
+		c := get("/")
+		c.step = step
+		c.do(t, env, e).ok(t, 200, body)
+		if idle(t, env, e) != 0 {
+			t.Errorf("%d reads: the session is kept, and the next request gets what is left", reads)
 		}
 	}
 }
