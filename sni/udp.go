@@ -134,13 +134,13 @@ func (u *UDP) stopReading() {
 	if u.closed {
 		return
 	}
-	u.closed = true
 	if u.conn != nil {
 		for n := 0; n < udpLastBatches && u.take(u.Loop.Datagrams()); n++ {
 		}
 		u.conn.Close()
 		u.conn = nil
 	}
+	u.closed = true // not before: a session that ends while others are still to begin must not take their socket away
 	for s := u.newest; s != nil; s = s.older {
 		s.hurry()
 	}

@@ -70,7 +70,7 @@ func FuzzUDPSessions(f *testing.F) {
 	})
 }
 
-func (u *udpTable) onLoop(f func()) {
+func (u *UDP) onLoop(f func()) {
 	done := make(chan struct{})
 	u.Loop.Post(func() { defer close(done); f() })
 	<-done

@@ -3,7 +3,6 @@ package sni
 import (
 	"fmt"
 	"net"
-	"net/netip"
 	"runtime"
 	"testing"
 	"time"
@@ -20,46 +19,12 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 	if underRace() {
 		t.Skip("the race detector allocates")
 	}
-	backend, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer backend.Close()
-	go func() {
-		b := make([]byte, 2048)
-		for {
-			n, from, err := backend.ReadFromUDPAddrPort(b)
-			if err != nil {
-				return
-			}
-			_, _ = backend.WriteToUDPAddrPort(b[:n], from)
-		}
-	}()
-	loop, err := fastpath.NewLoop(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() { loop.Run(); close(done) }()
-	defer func() { loop.Stop(); <-done }()
-	loops := []*fastpath.Loop{loop}
-	cluster := upstream.NewCluster("test", &upstream.Env{Loops: loops}, upstream.Settings{AllowLoopback: true})
-	defer cluster.Close()
-	cluster.Apply([]upstream.Address{{Addr: backend.LocalAddr().(*net.UDPAddr).AddrPort()}})
+	loop, cluster := udpEcho(t)
 	for _, responses := range []int{1, 1 << 20} {
 		t.Run(fmt.Sprint(responses), func(t *testing.T) {
-			service := &route.BoundService{Upstream: cluster, Stats: new(route.ServiceStats), Service: &route.Service{Protocol: route.UDP,
-				Idle: time.Minute, Responses: responses, SessionsMax: 100}}
-			u := NewUDP(UDPConfig{Loop: loop, Loops: loops, HTTP: l7.NewServer(route.NewStore(), nil, l7.NewStats(1)),
-				Service: func() *route.BoundService { return service }, Limits: func() *Limits { return defaultLimits }})
-			if err := u.Listen(listen.Options{Name: "udp", Address: "127.0.0.1:0"}); err != nil {
-				t.Fatal(err)
-			}
-			client, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), u.Socket().Addr().Port())))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer client.Close()
+			service := udpService(cluster, responses)
+			u := udpDoor(t, loop, "127.0.0.1:0", func() *route.BoundService { return service })
+			client := udpClient(t, u)
 			text, b := []byte("question"), make([]byte, 2048)
 			ask := func() {
 				_ = client.SetDeadline(time.Now().Add(10 * time.Second))
@@ -86,4 +51,87 @@ func TestDatagramsAllocateNothing(t *testing.T) {
 			u.EndTunnels()
 		})
 	}
+}
+
+// TestUDPClosesAfterItsQueue: the last session may end while datagrams still stand in the queue of a port that closes. Those who
+// sent them are answered.
+func TestUDPClosesAfterItsQueue(t *testing.T) {
+	loop, cluster := udpEcho(t)
+	services := []*route.BoundService{udpService(cluster, 0), udpService(cluster, 1)} // whose sessions end at once; whose wait
+	u := udpDoor(t, loop, "127.0.0.1:0", func() (s *route.BoundService) {
+		s = services[0]
+		services = services[len(services)-1:]
+		return s
+	})
+	first, last := udpClient(t, u), udpClient(t, u)
+	u.onLoop(func() {
+		for range 16 { // a batch
+			_, _ = first.Write([]byte("one way"))
+		}
+		_, _ = last.Write([]byte("question"))
+		u.stopReading()
+	})
+	b := make([]byte, 2048)
+	if n, err := last.Read(b); err != nil || string(b[:n]) != "question" {
+		t.Errorf("%q, %v", b[:n], err)
+	}
+}
+
+// udpEcho is a loop, and a cluster whose endpoint answers each datagram with the same one.
+func udpEcho(t *testing.T) (*fastpath.Loop, *upstream.Cluster) {
+	t.Helper()
+	backend, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = backend.Close() })
+	go func() {
+		b := make([]byte, 2048)
+		for {
+			n, from, err := backend.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			_, _ = backend.WriteToUDPAddrPort(b[:n], from)
+		}
+	}()
+	loop, err := fastpath.NewLoop(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { loop.Run(); close(done) }()
+	t.Cleanup(func() { loop.Stop(); <-done })
+	cluster := upstream.NewCluster("test", &upstream.Env{Loops: []*fastpath.Loop{loop}}, upstream.Settings{AllowLoopback: true})
+	t.Cleanup(cluster.Close)
+	cluster.Apply([]upstream.Address{{Addr: backend.LocalAddr().(*net.UDPAddr).AddrPort()}})
+	return loop, cluster
+}
+
+func udpService(c *upstream.Cluster, responses int) *route.BoundService {
+	return &route.BoundService{Upstream: c, Stats: new(route.ServiceStats), Service: &route.Service{Protocol: route.UDP,
+		Idle: time.Minute, Responses: responses, SessionsMax: 100}}
+}
+
+// udpDoor opens a door to what service says.
+func udpDoor(t *testing.T, loop *fastpath.Loop, address string, service func() *route.BoundService) *UDP {
+	t.Helper()
+	u := NewUDP(UDPConfig{Loop: loop, Loops: []*fastpath.Loop{loop}, HTTP: l7.NewServer(route.NewStore(), nil, l7.NewStats(1)),
+		Service: service, Limits: func() *Limits { return defaultLimits }})
+	if err := u.Listen(listen.Options{Name: "udp", Address: address}); err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// udpClient is a socket that is connected to the door.
+func udpClient(t *testing.T, u *UDP) *net.UDPConn {
+	t.Helper()
+	c, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(u.Socket().Addr().Port())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	return c
 }
