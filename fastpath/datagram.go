@@ -48,6 +48,27 @@ func (p *Peer) Addr() netip.AddrPort {
 	return netip.AddrPort{}
 }
 
+// To is the address of ours that the peer's datagram was sent to, IPv4 in IPv6 unwrapped; invalid: the kernel did not say.
+func (p *Peer) To() netip.Addr {
+	if p.controlBytes == 0 {
+		return netip.Addr{}
+	}
+	var b [16]byte
+	binary.NativeEndian.PutUint64(b[:], p.control[2])
+	binary.NativeEndian.PutUint64(b[8:], p.control[3])
+	if p.level() == unix.IPPROTO_IP {
+		return netip.AddrFrom4([4]byte(b[4:])) // ipi_spec_dst, behind ipi_ifindex
+	}
+	return netip.AddrFrom16(b).Unmap()
+}
+
+// level is the protocol that the information is of: control is a cmsghdr (8 bytes of length, level, type), then that.
+func (p *Peer) level() uint32 {
+	var head [8]byte
+	binary.NativeEndian.PutUint64(head[:], p.control[1])
+	return binary.NativeEndian.Uint32(head[:])
+}
+
 // tidy leaves of a peer what an answer needs: no flow label, and no interface, which routing chooses.
 func (p *Peer) tidy(nameBytes uint32, controlBytes int) {
 	p.nameBytes, p.controlBytes = nameBytes, uint32(controlBytes)
@@ -59,9 +80,7 @@ func (p *Peer) tidy(nameBytes uint32, controlBytes int) {
 		p.controlBytes = 0
 		return
 	}
-	var head [8]byte
-	binary.NativeEndian.PutUint64(head[:], p.control[1]) // cmsghdr: 8 bytes of length, level, type; then the information
-	switch binary.NativeEndian.Uint32(head[:]) {
+	switch p.level() {
 	case unix.IPPROTO_IP:
 		p.control[2] &^= uint64(firstHalf) // ipi_ifindex
 	case unix.IPPROTO_IPV6:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/maphash"
 	"log/slog"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -258,8 +259,8 @@ func (u *UDP) find(hash uint64, peer *fastpath.Peer) *udpSession {
 
 // begin makes a session; nil: there is no endpoint, or no room.
 func (u *UDP) begin(service *route.BoundService, hash uint64, peer *fastpath.Peer) *udpSession {
-	if from := peer.Addr(); from.Port() == 0 || from == u.socket.Addr() { // a circle of the proxy with itself
-		return nil
+	if from := peer.Addr(); from.Port() == 0 || from == netip.AddrPortFrom(peer.To(), u.socket.Addr().Port()) {
+		return nil // there is nobody to answer, or it would be a circle of the proxy with itself
 	}
 	for u.count >= service.SessionsMax || u.crowded() {
 		if u.oldest == nil {

@@ -3,9 +3,12 @@ package sni
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7"
@@ -74,6 +77,33 @@ func TestUDPClosesAfterItsQueue(t *testing.T) {
 	b := make([]byte, 2048)
 	if n, err := last.Read(b); err != nil || string(b[:n]) != "question" {
 		t.Errorf("%q, %v", b[:n], err)
+	}
+}
+
+// TestUDPCircle: what says that it comes from where it goes to has no session, as the answer would be the next question.
+func TestUDPCircle(t *testing.T) {
+	loop, cluster := udpEcho(t)
+	for _, address := range []string{"127.0.0.1:0", "0.0.0.0:0", "[::]:0"} {
+		service := udpService(cluster, 1)
+		u := udpDoor(t, loop, address, func() *route.BoundService { return service })
+		for _, host := range []string{"127.0.0.1", "::1"} {
+			to := netip.AddrPortFrom(netip.MustParseAddr(host), u.Socket().Addr().Port())
+			var sockaddr unix.Sockaddr = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+			if host == "127.0.0.1" && address != "[::]:0" {
+				sockaddr = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+			}
+			u.onLoop(func() {
+				if unix.Sendto(u.Socket().FD(), []byte("circle"), 0, sockaddr) != nil {
+					return // the other family's, or there is no IPv6
+				}
+				for u.take(loop.Datagrams()) {
+				}
+				if u.Accepted() == 0 || service.Stats.Begun.Load() != 0 {
+					t.Errorf("%s to itself at %v: %d datagrams, %d sessions", address, to, u.Accepted(), service.Stats.Begun.Load())
+				}
+			})
+		}
+		u.EndTunnels()
 	}
 }
 
