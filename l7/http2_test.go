@@ -402,6 +402,32 @@ func TestH2WebSocket(t *testing.T) {
 	r.eventually("no tunnel is left", func() bool { return r.srv.Stats.Tunnels() == 0 })
 }
 
+// TestH2NoTunnelOfHTTP: an extended CONNECT for HTTP itself, which no filter could follow, reaches no backend.
+func TestH2NoTunnelOfHTTP(t *testing.T) {
+	r := newRig(t)
+	b := r.backend(func(p *peer) {
+		if q := p.head(); q != nil {
+			t.Errorf("the backend got %s %s, Upgrade: %s", q.Method, q.URL, q.Header.Get("Upgrade"))
+			p.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + q.Header.Get("Upgrade") + "\r\n\r\n")
+		}
+	})
+	c := r.dialH2()
+	for i, protocol := range []string{"h2c", "H2c/1", "h2", "HTTP/2.0"} {
+		id := uint32(2*i + 1)
+		c.open(id, strings.Replace(h2Handshake, ": websocket", ": "+protocol, 1), false)
+		c.until("head", func() bool { return c.answers[id].status() != "" })
+		if s := c.answers[id].status(); s != "501" {
+			t.Errorf("%s: %s", protocol, s)
+		}
+	}
+	if n := b.accepted.Load(); n != 0 {
+		t.Errorf("%d connections to the backend", n)
+	}
+	r.ended = true
+	c.Close()
+	r.settle()
+}
+
 // TestH2TunnelIdle: a tunnel that is silent is reset after its idle limit, one that is half-closed after that one's; what moves
 // puts the end off, and the connection serves on.
 func TestH2TunnelIdle(t *testing.T) {

@@ -161,17 +161,21 @@ func isListed(name []byte, listed [][]byte) bool {
 	return false
 }
 
-// protocol picks what an Upgrade field asks for: the first well-formed protocol of its list but HTTP itself, since h2c
-// would lead past the proxy. nil: none.
+// protocol picks what an Upgrade field asks for: the first well-formed protocol of its list but HTTP itself. nil: none.
 func protocol(value []byte) []byte {
 	for rest, more := value, true; more; {
 		var p []byte
 		p, rest, more = element(rest)
-		if name := protocolName(p); name != nil && !equalFold(name, "h2c") && !equalFold(name, "h2") && !equalFold(name, "http") {
+		if name := protocolName(p); name != nil && !isHTTP(name) {
 			return p
 		}
 	}
 	return nil
+}
+
+// isHTTP tells a protocol that is HTTP itself: a tunnel of it, h2c, would lead past the proxy.
+func isHTTP(name []byte) bool {
+	return equalFold(name, "h2c") || equalFold(name, "h2") || equalFold(name, "http")
 }
 
 // protocolName cuts the version off token["/"token]; nil when p is not of that form.

@@ -79,6 +79,9 @@ var (
 	ErrH2ListTooLong = &H2Error{H2EnhanceYourCalm, false, "header list far over its limit"}
 )
 
+// ErrH2Protocol is not malformed, and not served either.
+var ErrH2Protocol = client(fastpath.KindUnsupported, ":protocol is HTTP itself")
+
 // What is wrong with a request, a response or trailers as a list of fields: the message is malformed (RFC 9113 8.1.1). On
 // a request the error is the client's, on a response the backend's.
 var (

@@ -32,7 +32,10 @@ func (l *H2List) Request(r *Request, a *Arena, end bool) (malformed bool, err *f
 	}
 	r.MethodText = p[h2Method]
 	r.Method = MethodOf(r.MethodText)
-	if l.has(h2Protocol) { // checkPseudo saw that it is a CONNECT
+	if l.has(h2Protocol) { // checkPseudo saw that it is a CONNECT, and the protocol well formed
+		if isHTTP(protocolName(p[h2Protocol])) {
+			return false, ErrH2Protocol
+		}
 		r.Connect, r.Upgrade = true, p[h2Protocol]
 		r.Method, r.MethodText = MethodGet, methodNameBytes[MethodGet]
 	} else if r.Method == MethodConnect {

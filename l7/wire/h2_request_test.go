@@ -13,6 +13,11 @@ func h2Get(lines ...string) string {
 	return ":method: GET\n:scheme: https\n:path: /\n:authority: h.test\n" + strings.Join(lines, "\n")
 }
 
+// h2Connect is an extended CONNECT for a protocol.
+func h2Connect(protocol string) string {
+	return ":method: CONNECT\n:protocol: " + protocol + "\n:scheme: https\n:path: /\n:authority: h.test"
+}
+
 // TestH2Malformed is the paragraph "HTTP/2" of docs/hardening.md 3.2: RST_STREAM with PROTOCOL_ERROR, and nobody hears of it.
 func TestH2Malformed(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -96,6 +101,10 @@ func TestH2Refused(t *testing.T) {
 		"101 fields":         {h2Get(strings.Repeat("x: a\n", 101)), wire.ErrHeadTooLarge},
 		"200 fields":         {h2Get(strings.Repeat("x: a\n", 200)), wire.ErrHeadTooLarge},
 		"WebSocket version":  {":method: CONNECT\n:protocol: websocket\n:scheme: https\n:path: /\n:authority: h.test\nsec-websocket-version: 8", wire.ErrWebSocketVersion},
+		"h2c":                {h2Connect("h2c"), wire.ErrH2Protocol},
+		"H2C with a version": {h2Connect("H2C/2"), wire.ErrH2Protocol},
+		"h2":                 {h2Connect("h2"), wire.ErrH2Protocol},
+		"HTTP/2.0":           {h2Connect("HTTP/2.0"), wire.ErrH2Protocol},
 	} {
 		_, malformed, err, conn := parseH2(compress(c.lines), false, nil)
 		if conn != nil || err != c.err || malformed {
@@ -164,6 +173,7 @@ func TestH2Request(t *testing.T) {
 		"100 fields":          {h2Get(strings.Repeat("x: a\n", 100)), true, "GET / HTTP/1.1\r\nHost: h.test\r\n" + strings.Repeat("x: a\r\n", 100) + "\r\n"},
 		"WebSocket": {":method: CONNECT\n:protocol: websocket\n:scheme: https\n:path: /chat\n:authority: h.test\nsec-websocket-version: 13", false,
 			"GET /chat HTTP/1.1\r\nHost: h.test\r\nSec-WebSocket-Version: 13\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"},
+		"another protocol": {h2Connect("h2cx"), false, "GET / HTTP/1.1\r\nHost: h.test\r\nConnection: Upgrade\r\nUpgrade: h2cx\r\n\r\n"},
 	} {
 		r, malformed, err, conn := parseH2(compress(c.lines), c.end, nil)
 		if conn != nil || err != nil {
