@@ -74,6 +74,17 @@ func TestBasicAuthFast(t *testing.T) {
 	}
 }
 
+// TestExternalAuthUnasked: who is let in otherwise (satisfy: any) does not forge what the service would have said.
+func TestExternalAuthUnasked(t *testing.T) {
+	f := compile(t, ExternalAuth{URL: "http://$host/verify", ResponseHeaders: "Remote-User, Authorization", Any: true})
+	x := described(t, "X-A", "b", "remote-user", "admin", "Authorization", "Bearer x", "Remote-User", "root")
+	x.Admitted = true
+	if v := f.Request.Request(x); v != l7.Continue || fieldsText(x.Req.Fields) != "X-A=b;" {
+		t.Errorf("verdict %v, the backend gets %s", v, fieldsText(x.Req.Fields))
+	}
+	noAllocations(t, x, f)
+}
+
 type requests func(*l7.Exchange) l7.Verdict
 
 func (f requests) Request(x *l7.Exchange) l7.Verdict { return f(x) }

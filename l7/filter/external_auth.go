@@ -180,6 +180,7 @@ var (
 // Request implements l7.RequestFilter.
 func (e *externalAuth) Request(x *l7.Exchange) l7.Verdict {
 	if e.any && x.Admitted {
+		e.pass(x, nil) // the service was not asked: what the client has put in its mouth goes
 		return l7.Continue
 	}
 	if e.cache != nil {
