@@ -74,6 +74,31 @@ func TestBasicAuthFast(t *testing.T) {
 	}
 }
 
+// TestCredentialsPadding: base64 of every length is read, padded or not; whatever is cut or padded wrongly is none.
+func TestCredentialsPadding(t *testing.T) {
+	read := func(v string) (string, bool) {
+		user, password, ok := credentials(described(t, "Authorization", "Basic "+v))
+		return string(user) + ":" + string(password), ok
+	}
+	for n := range 8 {
+		text := "u:" + strings.Repeat("p", n)
+		for _, e := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding} {
+			v := e.EncodeToString([]byte(text))
+			if got, ok := read(v); !ok || got != text {
+				t.Errorf("%q: %q, %t", v, got, ok)
+			}
+			if got, ok := read(v + "==="); ok {
+				t.Errorf("%q and === are taken as %q", v, got)
+			}
+		}
+		for _, pads := range []string{"", "=", "==", "==="} {
+			if got, ok := read(strings.Repeat("Q", n+1) + pads); ok {
+				t.Errorf("%d Q and %q are taken as %q", n+1, pads, got)
+			}
+		}
+	}
+}
+
 // TestExternalAuthUnasked: who is let in otherwise (satisfy: any) does not forge what the service would have said.
 func TestExternalAuthUnasked(t *testing.T) {
 	f := compile(t, ExternalAuth{URL: "http://$host/verify", ResponseHeaders: "Remote-User, Authorization", Any: true})

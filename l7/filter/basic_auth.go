@@ -198,7 +198,7 @@ func credentials(x *l7.Exchange) (user, password []byte, ok bool) {
 	for len(v) > 0 && v[0] == ' ' {
 		v = v[1:]
 	}
-	out := x.Arena.Alloc(base64.StdEncoding.DecodedLen(len(v)))
+	out := x.Arena.Alloc(base64.RawStdEncoding.DecodedLen(len(v))) // what is padded needs no more
 	n, err := base64.StdEncoding.Decode(out, v)
 	if err != nil {
 		if n, err = base64.RawStdEncoding.Decode(out, v); err != nil {
