@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/sluiceproxy/sluice/l7/wire"
+	"github.com/sluiceproxy/sluice/upstream"
 )
 
 // noise is a body that nothing can be mistaken for: n bytes that follow from a seed.
@@ -411,6 +412,36 @@ func TestRequestBuffering(t *testing.T) {
 			}
 			cl.send(body[c.first:])
 			cl.expect("POST", 200, "POST / "+body)
+		})
+	}
+}
+
+// TestErrorPageLeavesTheBody: the rest of a body that nobody reads, once an error page was asked for without it, is not the
+// connection's next request.
+func TestErrorPageLeavesTheBody(t *testing.T) {
+	smuggled := strings.Repeat("x", 100) + "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+	for name, body := range map[string]string{
+		"chunked": fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(smuggled), smuggled),
+		"length":  fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(smuggled), smuggled),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, func(r *rig) { r.settings.RequestBuffer = 100 })
+			r.refusing()
+			dead := r.cluster
+			t.Cleanup(dead.Close)
+			r.cluster, r.addresses = upstream.NewCluster("shop/alive:80", r.env, upstream.Settings{AllowLoopback: true}), nil
+			r.backend(mirror)
+			r.route.Errors = NewErrorPages(dead, false, []int{502})
+			r.pick = func(x *Exchange) *Route {
+				if x.Req.Method == wire.MethodPost {
+					return r.route
+				}
+				return &Route{Cluster: r.cluster, Stats: r.stats, Policy: DefaultPolicy()}
+			}
+			c := r.dial()
+			c.send("POST / HTTP/1.1\r\nHost: a\r\n" + body + "GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
+			c.status("POST", 502)
+			c.expect("GET", 200, "GET /next ")
 		})
 	}
 }

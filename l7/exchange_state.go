@@ -50,7 +50,8 @@ func (x *Exchange) reset() {
 
 // bodies is where an engine stands in the two bodies of an exchange, the request's and the response's.
 type bodies struct {
-	left     int64            // HTTP/1.1, FramingLength: bytes still to be read
+	inChunks bool             // HTTP/1.1: the request's body comes in chunks, whatever a backend is told of it
+	left     int64            // … or so many of its bytes are still to be read
 	got      int64            // bytes of the body so far
 	waited   int64            // nanoseconds that the client let us wait for its body
 	since    int64            // when the present wait began; 0: not waiting

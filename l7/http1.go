@@ -305,6 +305,8 @@ func (h *http1) begin(head []byte) {
 	switch x.Req.Framing {
 	case wire.FramingNone:
 		x.bodies.ended = true
+	case wire.FramingChunked:
+		x.bodies.inChunks = true
 	case wire.FramingLength:
 		x.bodies.left = x.Req.ContentLength
 		x.bodies.ended = x.bodies.left == 0
@@ -432,7 +434,7 @@ func (h *http1) decode(in []byte) ([]byte, *fastpath.Error) {
 	x, b := h.x, &h.x.bodies
 	data := in
 	b.asked = true
-	if x.Req.Framing == wire.FramingChunked {
+	if b.inChunks {
 		var n int
 		var err *fastpath.Error
 		data, n, b.ended, err = b.chunks.Decode(in, &x.Arena)
