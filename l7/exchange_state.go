@@ -66,6 +66,13 @@ type bodies struct {
 	chunks   wire.ChunkReader // HTTP/1.1
 }
 
+// due100 tells, once, whether the client waits for a 100 before it sends its body. None may follow the response's head.
+func (b *bodies) due100() bool {
+	due := !b.asked && !b.headOut
+	b.asked = true
+	return due
+}
+
 func (b *bodies) reset() {
 	c := b.chunks
 	c.Reset()

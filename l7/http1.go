@@ -415,8 +415,7 @@ func (h *http1) ReadBody(max int) ([]byte, *fastpath.Error) {
 			}
 			continue
 		}
-		if !b.asked {
-			b.asked = true
+		if b.due100() {
 			h.c.Write(continueLine)
 		}
 		if err := h.c.Fill(max); err != nil {

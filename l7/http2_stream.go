@@ -197,8 +197,7 @@ func (s *stream) ReadBody(max int) ([]byte, *fastpath.Error) {
 	if s.ended {
 		return nil, fastpath.ErrEOF
 	}
-	if !b.asked {
-		b.asked = true
+	if b.due100() {
 		if err := s.writeContinue(); err != nil {
 			return nil, err
 		}

@@ -9,7 +9,10 @@ import (
 	"testing"
 	"time"
 
+	h2 "golang.org/x/net/http2"
+
 	"github.com/sluiceproxy/sluice/l7/wire"
+	"github.com/sluiceproxy/sluice/upstream"
 )
 
 // TestInterim: 1xx heads of a backend reach the client, at most ten of them; 100 does not, it is the proxy's own.
@@ -118,6 +121,52 @@ func TestNoContinue(t *testing.T) {
 			c.send("GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n") // nothing more is parsed on the connection
 			c.ends()
 		})
+	}
+}
+
+// TestNoContinueBehindTheHead: a backend of HTTP/2 that answers before it takes any of the body, and takes it then, has no
+// 100 follow its answer's head.
+func TestNoContinueBehindTheHead(t *testing.T) {
+	begun := make(chan struct{})
+	defer close(begun)
+	r := newRig(t, func(r *rig) {
+		r.cluster = upstream.NewCluster("shop/early:80", r.env, upstream.Settings{AllowLoopback: true, HTTP2: true})
+		r.route.Cluster, r.route.Policy.BufferRequest, r.probeless = r.cluster, false, true
+	})
+	r.backend(func(p *peer) {
+		f := h2.NewFramer(p, p.r)
+		_, _ = p.r.Discard(len(h2.ClientPreface))
+		_ = f.WriteSettings(h2.Setting{ID: h2.SettingInitialWindowSize, Val: 0})
+		for {
+			got, err := f.ReadFrame()
+			if err != nil {
+				return
+			}
+			if s, ok := got.(*h2.SettingsFrame); ok && !s.IsAck() {
+				_ = f.WriteSettingsAck()
+			}
+			if q, ok := got.(*h2.HeadersFrame); ok {
+				_ = f.WriteHeaders(h2.HeadersFrameParam{StreamID: q.StreamID, BlockFragment: []byte{0x88}, EndHeaders: true}) // 200
+				_ = f.WriteData(q.StreamID, false, []byte("early "))
+				<-begun
+				_ = f.WriteWindowUpdate(q.StreamID, 10)
+				_ = f.WriteData(q.StreamID, true, []byte("late"))
+			}
+		}
+	})
+	one := r.dial()
+	one.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+	if _, err := one.r.Peek(1); err != nil {
+		t.Fatal(err)
+	}
+	begun <- struct{}{}
+	one.expect("POST", 200, "early late")
+	two := r.dialH2()
+	two.open(1, strings.Replace(h2Head, "GET", "POST", 1)+"expect: 100-continue\ncontent-length: 4", false)
+	two.until("head", func() bool { return two.answers[1] != nil })
+	begun <- struct{}{}
+	if a := two.want(1, "200", "early late"); len(a.heads) != 1 {
+		t.Errorf("heads %v", a.heads)
 	}
 }
 
