@@ -126,7 +126,7 @@ func setField(fs []wire.Field, id wire.FieldID, name, value []byte) []wire.Field
 	out := fs[:0]
 	done := false
 	for _, f := range fs {
-		if f.ID != id || id == wire.FieldOther && !wire.EqualFold(f.Name, name) {
+		if f.ID != id || id == wire.FieldOther && !f.Named(name) {
 			out = append(out, f)
 			continue
 		}

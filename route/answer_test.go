@@ -36,7 +36,7 @@ func TestAddSlash(t *testing.T) {
 				t.Fatalf("verdict %v", got)
 			}
 			if x.Resp.Status != 301 || len(x.Resp.Fields) != 1 || string(x.Resp.Fields[0].Value) != test.want {
-				t.Errorf("%d %q, want 301 %q", x.Resp.Status, x.Resp.Fields, test.want)
+				t.Errorf("%d %v, want 301 %q", x.Resp.Status, x.Resp.Fields, test.want)
 			}
 		})
 	}

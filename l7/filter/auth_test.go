@@ -9,6 +9,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/sluiceproxy/sluice/l7"
+	"github.com/sluiceproxy/sluice/l7/wire"
 )
 
 // TestApr1 has its sums from openssl passwd -apr1.
@@ -108,6 +109,29 @@ func TestExternalAuthUnasked(t *testing.T) {
 		t.Errorf("verdict %v, the backend gets %s", v, fieldsText(x.Req.Fields))
 	}
 	noAllocations(t, x, f)
+}
+
+// TestTwins: where odd names are let in, none stands beside a field that the proxy sets or removes, and is read as it.
+func TestTwins(t *testing.T) {
+	copies := compile(t, ExternalAuth{URL: "http://$host/verify", ResponseHeaders: "X-Auth-Request-User, X_Auth_Email", Any: true})
+	sets := compile(t, Headers{RequestSet: "X-Tenant: $host\nX-Empty: $arg_none", RequestRemove: "X-Gone"})
+	const head = "GET / HTTP/1.1\r\nHost: a\r\nX_Auth_Request_User: 1\r\nX-Auth_Request.User: 2\r\nX.Auth.Email: 3\r\nX_Tenant: 4\r\nX_Empty: 5\r\nX_Gone: 6\r\nX_Own: 7\r\n\r\n"
+	x := described(t)
+	x.Describe()
+	x.Admitted = true
+	if err := x.Req.Parse([]byte(head), &x.Arena, &wire.Limits{OddNames: true}); err != nil {
+		t.Fatal(err)
+	}
+	copies.Request.Request(x)
+	sets.Request.Request(x)
+	if got := fieldsText(x.Req.Fields); got != "X-Tenant=a;X_Own=7;" {
+		t.Errorf("the backend gets %s", got)
+	}
+	x.Resp.Fields = append(x.Resp.Fields, wire.Field{Name: []byte("X_Tenant")}) // a backend's own are as they are
+	x.SetResponse(wire.FieldOther, []byte("X-Tenant"), nil)
+	if len(x.Resp.Fields) != 2 {
+		t.Errorf("the client gets %s", fieldsText(x.Resp.Fields))
+	}
 }
 
 type requests func(*l7.Exchange) l7.Verdict

@@ -189,7 +189,7 @@ func removeField(fields []wire.Field, n *headerName) []wire.Field {
 	kept := fields[:0]
 	for i := range fields {
 		f := &fields[i]
-		if f.ID != n.id || n.id == wire.FieldOther && !wire.EqualFold(f.Name, n.name) {
+		if f.ID != n.id || n.id == wire.FieldOther && !f.Named(n.name) {
 			kept = append(kept, *f)
 		}
 	}

@@ -138,7 +138,7 @@ func TestHSTS(t *testing.T) {
 		x.TLS = true
 		f.Response.Response(x)
 		if len(x.Resp.Fields) != 1 || string(x.Resp.Fields[0].Value) != c.want {
-			t.Errorf("%+v: %q", c.config, x.Resp.Fields)
+			t.Errorf("%+v: %s", c.config, fieldsText(x.Resp.Fields))
 		}
 		noAllocations(t, x, f)
 	}
@@ -153,6 +153,6 @@ func TestHSTSNotOverPlainText(t *testing.T) {
 	x.Secure = true // a proxy before us spoke TLS; it says HSTS, or nobody
 	f.Response.Response(x)
 	if len(x.Resp.Fields) != 0 {
-		t.Errorf("fields %q", x.Resp.Fields)
+		t.Errorf("fields %s", fieldsText(x.Resp.Fields))
 	}
 }

@@ -264,11 +264,30 @@ func Delete(fields []Field, id FieldID) []Field {
 	return kept
 }
 
-// DeleteName removes all fields of that name, whatever its case, in place.
+// Named tells whether the field, which has no ID, goes by that name, whatever its case. An odd one also goes by the names
+// that an application reads as its own (see Reserved): whoever sets or removes a field does not leave its twin beside it.
+func (f *Field) Named(name []byte) bool { return named(f, name) }
+
+func named[T string | []byte](f *Field, name T) bool {
+	if len(f.Name) != len(name) {
+		return false
+	}
+	for i, c := range f.Name {
+		if n := name[i]; lower[c] != lower[n] && !(f.Odd && isDash(c) && isDash(n)) {
+			return false
+		}
+	}
+	return true
+}
+
+// isDash tells the characters that are read as "-".
+func isDash(c byte) bool { return c == '-' || chars[c]&charOdd != 0 }
+
+// DeleteName removes all fields that go by that name, in place.
 func DeleteName(fields []Field, name string) []Field {
 	kept := fields[:0]
 	for i := range fields {
-		if f := &fields[i]; len(f.Name) != len(name) || !sameFold(f.Name, name) {
+		if f := &fields[i]; !named(f, name) {
 			kept = append(kept, *f)
 		}
 	}

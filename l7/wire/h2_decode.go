@@ -130,7 +130,7 @@ func (l *H2List) add(name, value string) {
 	if l.note(id, v) {
 		var f *Field
 		l.fields, f = addField(l.fields)
-		f.Name, f.Value, f.ID = n, v, id
+		f.Name, f.Value, f.ID, f.Odd = n, v, id, false
 	}
 }
 

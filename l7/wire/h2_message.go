@@ -156,11 +156,12 @@ func (l *H2List) finishFields(r *Request, a *Arena) {
 	r.Fields, l.fields = l.fields, r.Fields
 }
 
-// dropOdd removes the fields with an odd name that are not kept.
+// dropOdd removes the fields with an odd name that are not kept, and notes which ones are.
 func dropOdd(fields []Field, lim *Limits) []Field {
 	kept := fields[:0]
 	for i := range fields {
-		if f := &fields[i]; f.ID != FieldOther || lim.keeps(f.Name) {
+		f := &fields[i]
+		if f.Odd = f.ID == FieldOther && isOdd(f.Name); !f.Odd || lim.keeps(f.Name) {
 			kept = append(kept, *f)
 		}
 	}

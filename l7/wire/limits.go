@@ -41,20 +41,26 @@ var (
 // HeadMax is the limit of a head's bytes, or its default.
 func (l *Limits) HeadMax() int { return or(l.Head, HeadMax) }
 
-// keeps tells whether a request field of that name, a token, is kept. nginx drops one that has other characters than
+// isOdd tells whether a name, a token, has another character than letters, digits and hyphens.
+func isOdd(name []byte) bool {
+	for _, c := range name {
+		if chars[c]&charOdd != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// keeps tells whether a request field of that odd name is kept. nginx drops one that has other characters than
 // letters, digits and hyphens unless told otherwise, and a backend that makes variables of names (CGI) reads each of these
 // characters as it reads a hyphen.
 func (l *Limits) keeps(name []byte) bool {
-	odd := false
 	for _, c := range name {
-		if chars[c]&charOdd == 0 {
-			continue
-		}
-		if odd = true; !l.OddNames && (c != '_' || !l.Underscores) {
+		if chars[c]&charOdd != 0 && !l.OddNames && (c != '_' || !l.Underscores) {
 			return false
 		}
 	}
-	return !odd || !Reserved(name)
+	return !Reserved(name)
 }
 
 // or gives the limit v, or its default d.

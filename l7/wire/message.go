@@ -65,6 +65,7 @@ type Field struct {
 	Name  []byte // as spelled by the sender; always a token
 	Value []byte // optional white space trimmed; no CR, LF, NUL or other control character except HTAB
 	ID    FieldID
+	Odd   bool // of a request: the client's name has other characters than letters, digits and hyphens, which were let in
 }
 
 // Request is a strictly parsed request: the typed model between two wires. Nothing of the client's framing is in it; the

@@ -123,7 +123,7 @@ func (r *Request) parseFields(head []byte, next int, lim *Limits, s *requestStat
 		}
 		var f *Field
 		r.Fields, f = addField(r.Fields)
-		f.Name, f.Value, f.ID = name, value, id
+		f.Name, f.Value, f.ID, f.Odd = name, value, id, class&charOdd != 0
 	}
 	if next+2 != len(head) || head[next+1] != '\n' {
 		return ErrHeadEnd

@@ -349,6 +349,19 @@ func TestUnderscores(t *testing.T) {
 	if got := showFields(r.Fields); got != "0 \"X_A\": \"1\"\n" || r.Framing != wire.FramingNone {
 		t.Fatal(got)
 	}
+	// what is kept goes by the names of which it may be a twin, whichever version it came in; no plain name does
+	twins, plain := "x_a-b: 1\r\nx_a_b: 2\r\n", "x-a-b: 3\r\nx-ab_: 4\r\n"
+	r, _, _ = parseRequest([]byte(get("/", twins+plain)), lim)
+	h2, _, _, _ := parseH2(compress(h2Get(strings.ReplaceAll(twins+plain, "\r", ""))), true, lim)
+	for _, r := range []*wire.Request{r, h2} {
+		if got := showFields(wire.DeleteName(r.Fields, "X-A-B")); len(r.Fields) != 4 || got != "0 \"x-ab_\": \"4\"\n" {
+			t.Errorf("beside X-A-B: %s", got)
+		}
+	}
+	r, _, _ = parseRequest([]byte(get("/", plain)), lim)
+	if got := showFields(wire.DeleteName(r.Fields, "x_a_b")); got != "0 \"x-a-b\": \"3\"\n0 \"x-ab_\": \"4\"\n" {
+		t.Errorf("beside x_a_b: %s", got)
+	}
 }
 
 // TestOddNames: names of tokens that nginx calls invalid are dropped, or kept with OddNames, but not those that read like one

@@ -82,7 +82,7 @@ func (r *Response) parseFields(head []byte, next int, lim *Limits, s *responseSt
 		}
 		var f *Field
 		r.Fields, f = addField(r.Fields)
-		f.Name, f.Value, f.ID = name, value, id
+		f.Name, f.Value, f.ID, f.Odd = name, value, id, false
 	}
 	if next+2 != len(head) || head[next+1] != '\n' {
 		return ErrResponseHeadEnd
