@@ -353,6 +353,49 @@ func TestHTTP2BackendReadsNothing(t *testing.T) {
 	}
 }
 
+// An answer that came whole is read after its session has gone: then the stream itself keeps time and turns, and neither is in
+// the other's way.
+func TestHTTP2TimeoutWithoutSession(t *testing.T) {
+	b := scripted(t, func(f *frames) {
+		id := f.request()
+		f.head(id, false, ":status", "200")
+		_ = f.WriteData(id, true, []byte("hello"))
+	})
+	env := newEnv(t, 1)
+	e := only(t, cluster(t, env, http2(false), b.addr()))
+	l := env.Loops[0]
+	c := held(get("/"))
+	c.done = make(chan struct{})
+	turns := 0
+	c.onResponse = func() { turns++ }
+	l.Post(func() { c.start(l, e) })
+	eventually(t, "the session has gone", func() (gone bool) {
+		on(t, l, func() { gone = c.headed && e.Stats().Open == 0 })
+		return gone
+	})
+	on(t, l, func() {
+		st := c.stream.(*stream2)
+		turns = 0
+		st.SetTimeout(time.Hour)
+		overdue := st.timer
+		st.Again()
+		st.SetTimeout(0)
+		overdue.Resume(true) // what the clock would do
+	})
+	on(t, l, func() {
+		if c.closed || turns != 1 {
+			t.Errorf("ended %v, error %v, %d turns, want one", c.closed, c.err, turns)
+		}
+		st := c.stream.(*stream2)
+		st.SetTimeout(time.Hour)
+		st.Again()
+		st.timer.Resume(true)
+	})
+	wait(t, c.done, "the end of the time")
+	c.failed(t, fastpath.ErrTimeout)
+	on(t, l, c.stream.Release)
+}
+
 // An answer that breaks the rules costs its stream; framing that does, the session.
 func TestHTTP2Defects(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -44,11 +44,12 @@ type stream2 struct {
 	fresh    int    // body bytes behind those, first in the connection's input
 	trailers []wire.Field
 
-	again  bool
-	due    int64           // SetTimeout's end
-	ticket fastpath.Ticket // … and Again's, once the session has gone
-	arena  *wire.Arena
-	own    wire.Arena // for a peer that gave none
+	again bool
+	due   int64           // SetTimeout's end
+	timer fastpath.Ticket // … once the session has gone, and with it the connection that keeps the time
+	turn  fastpath.Ticket // Again's, likewise: there is an answer left to be read, slowly
+	arena *wire.Arena
+	own   wire.Arena // for a peer that gave none
 }
 
 var _ Stream = (*stream2)(nil)
@@ -428,7 +429,9 @@ func (st *stream2) Spliced(int64) {}
 // Again implements Stream.
 func (st *stream2) Again() {
 	if !st.open {
-		st.later(0)
+		st.turn.Cancel()
+		st.turn = st.loop.Park(st)
+		st.turn.Resume(false)
 		return
 	}
 	st.again, st.session.again = true, true
@@ -438,31 +441,22 @@ func (st *stream2) Again() {
 // SetTimeout implements Stream.
 func (st *stream2) SetTimeout(d time.Duration) {
 	st.due = 0
+	st.timer.Cancel()
 	switch {
 	case d <= 0:
 	case st.open:
 		st.due = st.loop.Now() + int64(d)
 		st.session.arm(st.due)
 	case st.id != 0:
-		st.later(d)
+		t := st.loop.Park(st)
+		st.timer = t
+		time.AfterFunc(d, func() { t.Resume(true) })
 	}
 }
 
-// later has a stream go on whose session has gone, and with it the connection that keeps the time: there is an answer left
-// to be read, slowly.
-func (st *stream2) later(d time.Duration) {
-	st.ticket.Cancel()
-	t := st.loop.Park(st)
-	if st.ticket = t; d == 0 {
-		t.Resume(false)
-		return
-	}
-	time.AfterFunc(d, func() { t.Resume(true) })
-}
-
-// OnResume implements fastpath.Parked.
+// OnResume implements fastpath.Parked: the time has come (true), or another turn.
 func (st *stream2) OnResume(v any) {
-	if st.ticket = (fastpath.Ticket{}); v == true {
+	if v == true {
 		st.peer.OnStreamTimeout()
 		return
 	}
@@ -482,7 +476,8 @@ func (st *stream2) Release() {
 	}
 	s := st.session
 	st.end()
-	st.ticket.Cancel()
+	st.timer.Cancel()
+	st.turn.Cancel()
 	if st.open && st.id != 0 && !(st.inEnded && st.outEnded) {
 		s.control(wire.AppendH2Reset(localOf(st.loop).scratch[:0], st.id, wire.H2Cancel))
 	}
