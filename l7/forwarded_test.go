@@ -52,6 +52,10 @@ func TestForwarded(t *testing.T) {
 		{name: "forwarded-for-header", send: said + "CF-Connecting-IP: 192.0.2.9\r\n", set: func(s *Settings) {
 			s.TrustedPeers, s.UseForwardedHeaders, s.ForwardedForHeader = []netip.Prefix{loopback}, true, []byte("CF-Connecting-IP")
 		}, want: map[string]string{"X-Forwarded-For": "192.0.2.9", "X-Real-IP": "192.0.2.9"}},
+		{name: "… is not stripped by who came before", send: "CF-Connecting-IP: 192.0.2.9\r\nConnection: CF-Connecting-IP\r\n", set: func(s *Settings) {
+			s.TrustedPeers, s.UseForwardedHeaders, s.ForwardedForHeader = []netip.Prefix{loopback}, true, []byte("CF-Connecting-IP")
+			s.Limits.Trusted[0] = "CF-Connecting-IP"
+		}, want: map[string]string{"X-Forwarded-For": "192.0.2.9", "X-Real-IP": "192.0.2.9"}},
 		{name: "forwarded-host-header", send: said + "X-Edge-Host: edge.example\r\n", set: func(s *Settings) {
 			s.TrustedPeers, s.UseForwardedHeaders, s.ForwardedHostHeader = []netip.Prefix{loopback}, true, "x-edge-host"
 		}, want: map[string]string{"X-Forwarded-Host": "edge.example", "Host": "edge.example", "X-Edge-Host": "edge.example"}},

@@ -266,14 +266,15 @@ func Delete(fields []Field, id FieldID) []Field {
 
 // Named tells whether the field, which has no ID, goes by that name, whatever its case. An odd one also goes by the names
 // that an application reads as its own (see Reserved): whoever sets or removes a field does not leave its twin beside it.
-func (f *Field) Named(name []byte) bool { return named(f, name) }
+func (f *Field) Named(name []byte) bool { return reads(f.Name, name, f.Odd) }
 
-func named[T string | []byte](f *Field, name T) bool {
-	if len(f.Name) != len(name) {
+// reads tells whether a reads as b, whatever the case and, if odd, whatever stands for "-".
+func reads[T string | []byte](a []byte, b T, odd bool) bool {
+	if len(a) != len(b) {
 		return false
 	}
-	for i, c := range f.Name {
-		if n := name[i]; lower[c] != lower[n] && !(f.Odd && isDash(c) && isDash(n)) {
+	for i, c := range a {
+		if d := b[i]; lower[c] != lower[d] && !(odd && isDash(c) && isDash(d)) {
 			return false
 		}
 	}
@@ -287,7 +288,7 @@ func isDash(c byte) bool { return c == '-' || chars[c]&charOdd != 0 }
 func DeleteName(fields []Field, name string) []Field {
 	kept := fields[:0]
 	for i := range fields {
-		if f := &fields[i]; !named(f, name) {
+		if f := &fields[i]; !reads(f.Name, name, f.Odd) {
 			kept = append(kept, *f)
 		}
 	}

@@ -139,13 +139,13 @@ func (o *options) persistent(minor uint8) bool {
 	return !o.close && (minor > 0 || o.keepAlive)
 }
 
-// dropListed removes the fields that Connection listed, in place, but none that is Reserved: a client must not strip
+// dropListed removes the fields that Connection listed, in place, but none that is reserved: a client must not strip
 // what others rely upon.
-func dropListed(fields []Field, listed [][]byte) []Field {
+func dropListed(fields []Field, listed [][]byte, lim *Limits) []Field {
 	kept := fields[:0]
 	for i := range fields {
 		f := &fields[i]
-		if f.ID != FieldOther || !isListed(f.Name, listed) || Reserved(f.Name) {
+		if f.ID != FieldOther || !isListed(f.Name, listed) || lim.reserved(f.Name) {
 			kept = append(kept, *f)
 		}
 	}

@@ -30,11 +30,14 @@ type Limits struct {
 	Underscores        bool // keep request fields whose name has "_", but never one that reads like a Reserved name
 	OddNames           bool // … whose name is any token, not of letters, digits and hyphens alone; likewise
 	RejectEncodedSlash bool // refuse %2F and %5C in a path
+
+	Trusted [2]string // names of the fields by which trusted peers tell the client's address and Host: they are as Reserved
 }
 
 // The limits with every default spelled out; a nil *Limits means these.
 var (
-	DefaultLimits         = Limits{RequestLine: RequestLineMax, Head: HeadMax, Line: LineMax, Fields: FieldsMax}
+	DefaultLimits = Limits{RequestLine: RequestLineMax, Head: HeadMax, Line: LineMax, Fields: FieldsMax,
+		Trusted: [2]string{fieldNames[FieldXForwardedFor], fieldNames[FieldXForwardedHost]}}
 	DefaultResponseLimits = Limits{RequestLine: LineMax, Head: ResponseHeadMax, Line: LineMax, Fields: ResponseFieldsMax}
 )
 
@@ -60,7 +63,12 @@ func (l *Limits) keeps(name []byte) bool {
 			return false
 		}
 	}
-	return !Reserved(name)
+	return !l.reserved(name)
+}
+
+// reserved tells whether a name is Reserved, here also for being Trusted.
+func (l *Limits) reserved(name []byte) bool {
+	return Reserved(name) || reads(name, l.Trusted[0], true) || reads(name, l.Trusted[1], true)
 }
 
 // or gives the limit v, or its default d.

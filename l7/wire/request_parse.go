@@ -28,7 +28,7 @@ func (r *Request) Parse(head []byte, arena *Arena, lim *Limits) *fastpath.Error 
 	if err := r.finishFraming(&s); err != nil {
 		return err
 	}
-	r.finishFields(&s)
+	r.finishFields(&s, lim)
 	if err := r.finishUpgrade(&s); err != nil {
 		return err
 	}
@@ -225,10 +225,10 @@ func (r *Request) finishFraming(s *requestState) *fastpath.Error {
 }
 
 // finishFields takes out what only the whole head could tell to be out of place.
-func (r *Request) finishFields(s *requestState) {
+func (r *Request) finishFields(s *requestState, lim *Limits) {
 	r.KeepAlive = s.options.persistent(r.Minor)
 	if len(r.Listed) > 0 {
-		r.Fields = dropListed(r.Fields, r.Listed)
+		r.Fields = dropListed(r.Fields, r.Listed, lim)
 	}
 	if s.trailer && !r.TETrailers {
 		r.Fields = Delete(r.Fields, FieldTrailer)

@@ -364,6 +364,17 @@ func TestUnderscores(t *testing.T) {
 	}
 }
 
+// TestTrusted: a field by which the proxy is told of the client is no more removed, or had beside it as a twin, than a
+// reserved one.
+func TestTrusted(t *testing.T) {
+	lim := &wire.Limits{Underscores: true, Trusted: [2]string{"CF-Connecting-IP", "x-edge-host"}}
+	const input = "Connection: cf-connecting-ip, X-Edge-Host, CF-Ray\r\nCF-Connecting-IP: 1\r\nX-Edge-Host: 2\r\nCF-Ray: 3\r\ncf_connecting-ip: 4\r\nX_Edge_Host: 5\r\nCF_Ray: 6\r\n"
+	r, _, err := parseRequest([]byte(get("/", input)), lim)
+	if err != nil || showFields(r.Fields) != "0 \"CF-Connecting-IP\": \"1\"\n0 \"X-Edge-Host\": \"2\"\n0 \"CF_Ray\": \"6\"\n" {
+		t.Errorf("%s, %s", text(err), showFields(r.Fields))
+	}
+}
+
 // TestOddNames: names of tokens that nginx calls invalid are dropped, or kept with OddNames, but not those that read like one
 // of the proxy's own; what is no token is refused either way. As in nginx, OddNames keeps underscores too.
 func TestOddNames(t *testing.T) {

@@ -21,7 +21,7 @@ func (r *Response) Parse(head []byte, requestMethod Method, lim *Limits) *fastpa
 		return err
 	}
 	if len(r.Listed) > 0 {
-		r.Fields = dropListed(r.Fields, r.Listed)
+		r.Fields = dropListed(r.Fields, r.Listed, lim)
 	}
 	r.KeepAlive = s.options.persistent(r.Minor)
 	if r.Status == 101 && r.Minor > 0 && s.options.upgrade && protocolName(s.upgrade) != nil {

@@ -96,11 +96,15 @@ var trustKeys = []configKey{
 		text: "The trusted peers: addresses and networks separated by commas.", parse: parseRealIP},
 	{key: "forwarded-for-header", preset: "X-Forwarded-For", verdict: same, text: "The request field with the client's address.",
 		parse: func(c *configuration, value string) error {
-			return parseFieldName(func(name string) { c.settings.ForwardedForHeader = []byte(name) }, value)
+			return parseFieldName(func(name string) {
+				c.settings.ForwardedForHeader, c.settings.Limits.Trusted[0] = []byte(name), name
+			}, value)
 		}},
 	{key: "forwarded-host-header", preset: "X-Forwarded-Host", verdict: same, text: "With use-forwarded-headers: the request field with the client's Host.",
 		parse: func(c *configuration, value string) error {
-			return parseFieldName(func(name string) { c.settings.ForwardedHostHeader = name }, value)
+			return parseFieldName(func(name string) {
+				c.settings.ForwardedHostHeader, c.settings.Limits.Trusted[1] = name, name
+			}, value)
 		}},
 	{key: "compute-full-forwarded-for", preset: "false", verdict: same,
 		text:  "Appends to a trusted X-Forwarded-For instead of replacing it.",
