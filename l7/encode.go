@@ -113,7 +113,7 @@ func (x *Exchange) relayEncoded() {
 			return
 		}
 		if moved >= relayBytes {
-			f.stream.Again()
+			x.relayAgain()
 			return
 		}
 		b, err := f.stream.ReadBody(encodeBytes - len(e.in))

@@ -206,6 +206,37 @@ func TestSlowBackend(t *testing.T) {
 	c.expect("GET", 200, "........")
 }
 
+// TestBusyProxyIsNotTheBackends: between two turns of an answer that has come the backend owes nothing, however long the proxy is
+// busy with others.
+func TestBusyProxyIsNotTheBackends(t *testing.T) {
+	const first, more = 1 << 20, 3 * relayBytes // the first has the kernel take the other in one piece
+	r := newRig(t, func(r *rig) { r.route.Policy.ReadTimeout, r.settings.SendTimeout = far, 1000*far })
+	goOn, said := make(chan struct{}), make(chan struct{})
+	r.backend(func(p *peer) {
+		for p.request() != nil {
+			p.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+			p.send(fmt.Sprintf("%x\r\n%s\r\n", first, strings.Repeat("a", first)))
+			<-goOn
+			p.send(fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", more, strings.Repeat("b", more)))
+			close(said)
+		}
+	})
+	cl := r.dial()
+	cl.get("/")
+	res, err := http.ReadResponse(cl.r, nil)
+	r.must(err)
+	_, err = io.CopyN(io.Discard, res.Body, first)
+	r.must(err)
+	r.on(func() {
+		close(goOn)
+		receive(r, "the rest at the proxy's socket", said)
+		r.skip(2 * far)
+	})
+	if n, err := io.Copy(io.Discard, res.Body); n != more || err != nil {
+		t.Errorf("%d bytes of %d, %v", n, more, err)
+	}
+}
+
 // TestSlowClientIsNotTheBackends: while the client is what is waited for, proxy-read-timeout does not run.
 func TestSlowClientIsNotTheBackends(t *testing.T) {
 	for name, field := range readers {

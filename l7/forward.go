@@ -541,7 +541,7 @@ func (x *Exchange) relay() {
 			}
 		}
 		if moved >= relayBytes {
-			f.stream.Again()
+			x.relayAgain()
 			return
 		}
 		b, err := f.stream.ReadBody(room)
@@ -565,6 +565,12 @@ func (x *Exchange) relay() {
 		}
 		return
 	}
+}
+
+// relayAgain gives the others their turn before the relay goes on. Meanwhile nobody is waited for.
+func (x *Exchange) relayAgain() {
+	x.fwd.stream.SetTimeout(x.within(0))
+	x.fwd.stream.Again()
 }
 
 // paced is how much of room the route's limit-rate leaves, as nginx counts it: what a second brings is there at its

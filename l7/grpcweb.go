@@ -240,7 +240,7 @@ func (x *Exchange) relayWeb() {
 			}
 		}
 		if moved >= relayBytes {
-			f.stream.Again()
+			x.relayAgain()
 			return
 		}
 		if w.textOut {
