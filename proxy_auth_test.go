@@ -212,7 +212,7 @@ func TestExternalAuthOnTheWire(t *testing.T) {
 		cookies      int
 	}{{200, 200, 2}, {202, 200, 2}, {204, 200, 2}, {299, 200, 2}, {401, 401, 0}, {403, 403, 0}, {302, 500, 0}, {404, 500, 0}, {429, 500, 0}, {503, 500, 0}, {1, 500, 0}, {3, 200, 2}} {
 		before := served.Load()
-		a := call(fmt.Sprintf("POST /p?q=1 HTTP/1.1\r\nHost: web.example\r\nX-Want: %d\r\nRemote-User: root\r\nRemote-Groups: wheel\r\nX-Forwarded-Host: evil\r\nX-Original-URL: http://evil/\r\nContent-Length: 4\r\n\r\nbody", one.want))
+		a := call(fmt.Sprintf("POST /p?q=1 HTTP/1.1\r\nHost: web.example\r\nX-Want: %d\r\nRemote-User: root\r\nRemote-Groups: wheel\r\nX-Forwarded-Host: evil\r\nX-Original-URL: http://evil/\r\nX-Forwarded-Uri: /public\r\nX-Forwarded-Method: HEAD\r\nProxy: evil\r\nContent-Length: 4\r\n\r\nbody", one.want))
 		if a.status != one.status || len(a.header.Values("Set-Cookie")) != one.cookies {
 			t.Errorf("the service says %d: answer %d, cookies %q", one.want, a.status, a.header.Values("Set-Cookie"))
 		}
@@ -231,7 +231,7 @@ func TestExternalAuthOnTheWire(t *testing.T) {
 	}
 	r := service.last()
 	for name, want := range map[string]string{"X-Original-Url": "http://web.example/p?q=1", "X-Original-Method": "POST", "X-Sent-From": "nginx-ingress-controller",
-		"X-Auth-Request-Redirect": "/p?q=1", "X-Forwarded-For": "127.0.0.1", "X-Real-Ip": "127.0.0.1", "X-Forwarded-Proto": "", "X-Forwarded-Host": "", "X-Original-Uri": "", "Content-Length": ""} {
+		"X-Auth-Request-Redirect": "/p?q=1", "X-Forwarded-For": "127.0.0.1", "X-Real-Ip": "127.0.0.1", "X-Forwarded-Proto": "", "X-Forwarded-Host": "", "X-Forwarded-Uri": "", "X-Forwarded-Method": "", "Proxy": "", "X-Original-Uri": "", "Content-Length": ""} {
 		if got := strings.Join(r.Header.Values(name), "|"); got != want {
 			t.Errorf("the service got %s: %q, want %q", name, got, want)
 		}

@@ -325,7 +325,7 @@ func TestUpgradeFails(t *testing.T) {
 	link("/nowhere")
 	for range 20 { // who signals a process and its group sends several; what comes behind them is still heard
 		c.signal(syscall.SIGUSR2)
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // or the kernel makes one of them
 	}
 	f.end("upgrades that fail")
 	c.signal(syscall.SIGTERM)

@@ -115,7 +115,8 @@ func ownPorts(o *options) (list []translate.OwnPort) {
 		port int
 		flag string
 	}{{o.httpPort, "--http-port"}, {o.httpsPort, "--https-port"},
-		{int(portOf(o.adminAddress)), "--admin-address"}, {int(portOf(o.metricsAddress)), "--metrics-address"}} {
+		{int(portOf(o.adminAddress)), "--admin-address"}, {int(portOf(o.metricsAddress)), "--metrics-address"},
+		{int(portOf(o.webhookAddress)), "--validating-webhook"}} {
 		if p.port != 0 {
 			list = append(list, translate.OwnPort{Port: uint16(p.port), Flag: p.flag})
 		}

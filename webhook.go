@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -17,6 +18,7 @@ import (
 
 	admissionv1 "k8s.io/api/admission/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"golang.org/x/net/netutil"
@@ -39,6 +41,7 @@ const (
 	reviewStreamsMax     = 16 // of a connection
 	reviewsMax           = 4  // at a time, with their objects in memory; they are computed one after another
 	reviewWait           = 3 * time.Second
+	reviewRead           = time.Second // for the object of who has a place: it comes from an API server in one piece
 	reviewWarningsMax    = 20
 	reviewWarningMax     = 250 // API servers may cut warnings of more than 256 characters
 	reviewCertificateAge = 10 * time.Second
@@ -152,6 +155,7 @@ func (w *webhook) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer func() { <-w.places }()
+	_ = http.NewResponseController(out).SetReadDeadline(time.Now().Add(reviewRead)) // a recorder of tests has none
 	body, err := io.ReadAll(http.MaxBytesReader(out, r.Body, reviewBytesMax))
 	if err != nil {
 		http.Error(out, "the AdmissionReview is too large, or did not come whole", http.StatusBadRequest)
@@ -196,8 +200,8 @@ func (w *webhook) answer(r *admissionv1.AdmissionRequest) (*admissionv1.Admissio
 	if ing.Namespace == "" {
 		ing.Namespace = r.Namespace
 	}
-	if !ing.DeletionTimestamp.IsZero() { // what comes is the end of a finalizer, and must not keep the Ingress
-		return &admissionv1.AdmissionResponse{Allowed: true}, true
+	if r.Operation == admissionv1.Update && !ing.DeletionTimestamp.IsZero() && servedAlike(r.OldObject.Raw, ing) {
+		return &admissionv1.AdmissionResponse{Allowed: true}, true // the end of a finalizer, without which the Ingress would stay
 	}
 	verdict, ready := w.reviewer.Review(ing)
 	if !ready {
@@ -218,6 +222,12 @@ func (w *webhook) answer(r *admissionv1.AdmissionRequest) (*admissionv1.Admissio
 		answer.Warnings = append(answer.Warnings, cutWarning(p.Field+": "+p.Reason))
 	}
 	return answer, true
+}
+
+// servedAlike tells whether an Ingress means what the one before it did.
+func servedAlike(before []byte, ing *networkingv1.Ingress) bool {
+	old := &networkingv1.Ingress{}
+	return json.Unmarshal(before, old) == nil && equality.Semantic.DeepEqual(old.Spec, ing.Spec) && maps.Equal(old.Annotations, ing.Annotations)
 }
 
 // cutWarning shortens a text to what API servers take, between two characters.

@@ -62,10 +62,11 @@ func TestWebhook(t *testing.T) {
 		}
 		return a.StatusCode, string(text)
 	}
+	before := "null" // what an UPDATE changes
 	review := func(kind, operation, object string) *admissionv1.AdmissionResponse {
 		t.Helper()
 		status, text := post(fmt.Sprintf(`{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u-1", "kind": {"group": "networking.k8s.io", "version": "v1", "kind": %q},
- "namespace": "default", "operation": %q, "object": %s}}`, kind, operation, object))
+ "namespace": "default", "operation": %q, "object": %s, "oldObject": %s}}`, kind, operation, object, before))
 		got := admissionv1.AdmissionReview{}
 		if err := json.NewDecoder(bytes.NewReader([]byte(text))).Decode(&got); err != nil || status != 200 || got.Response == nil || got.Response.UID != "u-1" || got.Kind != "AdmissionReview" {
 			t.Fatalf("%d %s: %v", status, text, err)
@@ -85,8 +86,13 @@ func TestWebhook(t *testing.T) {
 		t.Errorf("a bad value: %+v", r)
 	}
 	ending := strings.Replace(fmt.Sprintf(reviewIngress, "", "taken.example"), `"metadata": {`, `"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", `, 1)
+	before = fmt.Sprintf(reviewIngress, "", "taken.example")
 	if r := review("Ingress", "UPDATE", ending); !r.Allowed {
 		t.Errorf("one that is being deleted, whose finalizer goes: %+v", r)
+	}
+	before = fmt.Sprintf(reviewIngress, "", "free.example")
+	if r := review("Ingress", "UPDATE", ending); r.Allowed {
+		t.Errorf("one that is being deleted, and gets another's host: %+v", r)
 	}
 	if r := review("Ingress", "CREATE", `{"spec": 5}`); r.Allowed {
 		t.Errorf("no Ingress: %+v", r)

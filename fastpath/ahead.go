@@ -76,6 +76,7 @@ func (c *Conn) keepAhead() {
 	if c.loop.reader == c {
 		c.loop.lend(nil)
 	}
+	c.own = c.own[:copy(c.own[:cap(c.own)], c.in)] // what was read goes: an owner may never read all that there is
 	c.own = append(c.loop.buffers.grow(c.own, len(rest)), rest...)
-	c.in = c.own[len(c.own)-len(rest)-len(c.in):]
+	c.in = c.own
 }

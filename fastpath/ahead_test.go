@@ -186,67 +186,83 @@ func TestAheadTLS(t *testing.T) {
 	}
 }
 
-// TestAheadIsBounded: an owner that takes nothing holds little, whatever is sent: the rest waits in the socket.
+// TestAheadIsBounded: an owner that takes nothing, or leaves something each time, holds little, whatever is sent: the rest waits in
+// the socket.
 func TestAheadIsBounded(t *testing.T) {
-	const total, piece = 2 << 20, 8 << 10
 	for _, version := range append([]uint16{0}, tlsVersions...) {
 		name := "plain"
 		if version != 0 {
 			name = tls.VersionName(version)
 		}
-		t.Run(name, func(t *testing.T) {
-			l := startLoop(t)
-			var conns [2]*Conn
-			var peers [2]net.Conn
-			for i := range conns {
-				if version == 0 {
-					conns[i], peers[i] = adopt(t, l, &hooks{})
-				} else {
-					conns[i], peers[i] = secured(t, l, side{true, version}, &hooks{}, 0)
+		t.Run(name+", takes nothing", func(t *testing.T) { aheadIsBounded(t, version, 1<<30) })
+		t.Run(name+", leaves something", func(t *testing.T) { aheadIsBounded(t, version, 100) })
+	}
+}
+
+// aheadIsBounded has two owners leave so many bytes each time; version 0: without TLS.
+func aheadIsBounded(t *testing.T, version uint16, leave int) {
+	const total, piece = 2 << 20, 8 << 10
+	l := startLoop(t)
+	var conns [2]*Conn
+	var peers [2]net.Conn
+	var got [2][]byte
+	for i := range conns {
+		h := &hooks{readable: func(c *Conn) {
+			if len(c.Buffered()) == 0 && leave < total {
+				_ = c.Fill(aheadBytes)
+			}
+			if n := len(c.Buffered()) - leave; n > 0 {
+				got[i] = append(got[i], c.Buffered()[:n]...)
+				c.Discard(n)
+			}
+		}}
+		if version == 0 {
+			conns[i], peers[i] = adopt(t, l, h)
+		} else {
+			conns[i], peers[i] = secured(t, l, side{true, version}, h, 0)
+		}
+	}
+	on(t, l, func() {
+		for _, c := range conns {
+			c.ReadAhead(true)
+		}
+	})
+	for _, p := range peers {
+		go func() {
+			for at := 0; at < total; at += piece {
+				if _, err := p.Write(payload(at, piece)); err != nil {
+					return
 				}
+				time.Sleep(time.Millisecond / 2) // or all of it comes at once, and no more events
 			}
-			on(t, l, func() {
-				for _, c := range conns {
-					c.ReadAhead(true)
-				}
-			})
-			for _, p := range peers {
-				go func() {
-					for at := 0; at < total; at += piece {
-						if _, err := p.Write(payload(at, piece)); err != nil {
-							return
-						}
-						time.Sleep(time.Millisecond / 2)
-					}
-				}()
-			}
-			most := 0
-			for range 300 { // both have said something whenever the loop looks
-				on(t, l, func() {
-					time.Sleep(time.Millisecond)
-					for _, c := range conns {
-						n := cap(c.own)
-						if c.tls != nil {
-							n += cap(c.tls.own)
-						}
-						most = max(most, n)
-					}
-				})
-			}
-			if most > 4*aheadBytes {
-				t.Errorf("%d bytes are held", most)
-			}
+		}()
+	}
+	most := 0
+	for range 300 { // both have said something whenever the loop looks
+		on(t, l, func() {
+			time.Sleep(time.Millisecond)
 			for _, c := range conns {
-				s := &sink{}
-				onEventually(t, l, "all of it", func() bool {
-					s.OnReadable(c)
-					return len(s.got) >= total || s.err != nil
-				})
-				if s.err != nil || !bytes.Equal(s.got, payload(0, total)) {
-					t.Errorf("read %d bytes, %v", len(s.got), s.err)
+				n := cap(c.own)
+				if c.tls != nil {
+					n += cap(c.tls.own)
 				}
+				most = max(most, n)
 			}
 		})
+	}
+	if most > 4*aheadBytes {
+		t.Errorf("%d bytes are held", most)
+	}
+	on(t, l, func() { leave = 1 << 30 })
+	for i, c := range conns {
+		s := &sink{}
+		onEventually(t, l, "all of it", func() bool {
+			s.OnReadable(c)
+			return len(got[i])+len(s.got) >= total || s.err != nil
+		})
+		if s.err != nil || !bytes.Equal(append(got[i], s.got...), payload(0, total)) {
+			t.Errorf("read %d and %d bytes, %v", len(got[i]), len(s.got), s.err)
+		}
 	}
 }
 

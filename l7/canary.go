@@ -98,6 +98,9 @@ func (x *Exchange) canary() *Canary {
 	return nil
 }
 
+// canaryValueMax is how long a field is that an expression is asked about, on the loop, where everybody waits for it.
+const canaryValueMax = 1 << 10
+
 // CanariesMax is how many canaries a route may have.
 const CanariesMax = 64
 
@@ -119,7 +122,7 @@ func (c *Canary) Asks(fields []wire.Field) (takes, decided bool) {
 			case r.PatternBroken:
 				return false, true
 			case c.pattern != nil:
-				if c.pattern.Match(v) {
+				if len(v) <= canaryValueMax && c.pattern.Match(v) {
 					return true, true
 				}
 			default:

@@ -486,6 +486,10 @@ func (x *Exchange) readHead() {
 // beginResponse writes the final head and goes on with the body.
 func (x *Exchange) beginResponse() {
 	f := &x.fwd
+	if x.Req.Connect && x.Resp.Status/100 == 2 {
+		x.failed(errNoTunnel) // to the client it would be one (RFC 8441, 5), and the page its first bytes
+		return
+	}
 	f.headAt, f.status = x.loop.Now(), x.Resp.Status
 	f.stream.Endpoint().Observe(x.loop, f.headAt-f.asked)
 	f.stream.Endpoint().Answered(x.loop, f.status >= 500)

@@ -428,6 +428,28 @@ func TestH2NoTunnelOfHTTP(t *testing.T) {
 	r.settle()
 }
 
+// TestH2NoTunnelByAPage: what answers an extended CONNECT by a page of 200 has opened no tunnel, and the client is not told so; other
+// statuses are the backend's.
+func TestH2NoTunnelByAPage(t *testing.T) {
+	for said, want := range map[string]string{"200 OK": "502", "204 No Content": "502", "403 Forbidden": "403"} {
+		r := newRig(t)
+		r.backend(func(p *peer) {
+			if p.head() != nil {
+				p.answer(said, map[bool]string{true: "", false: "page"}[said[:3] == "204"])
+			}
+		})
+		c := r.dialH2()
+		c.open(1, h2Handshake, false)
+		c.until("head", func() bool { return c.answers[1].status() != "" })
+		if s := c.answers[1].status(); s != want || strings.Contains(string(c.answers[1].body), "page") && want == "502" {
+			t.Errorf("%s: %s %q, want %s", said, s, c.answers[1].body, want)
+		}
+		r.ended = true
+		c.Close()
+		r.settle()
+	}
+}
+
 // TestH2TunnelIdle: a tunnel that is silent is reset after its idle limit, one that is half-closed after that one's; what moves
 // puts the end off, and the connection serves on.
 func TestH2TunnelIdle(t *testing.T) {

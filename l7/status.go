@@ -69,6 +69,7 @@ var (
 	errBodyTooLarge  = &fastpath.Error{Fault: fastpath.FaultClient, Kind: fastpath.KindBodyTooLarge, Text: "request body over proxy-body-size"}
 	errLengthUnknown = &fastpath.Error{Fault: fastpath.FaultClient, Kind: fastpath.KindLengthRequired, Text: "request body of unknown length over client-body-buffer-size, for a backend of HTTP/1.0"}
 	errUpgradeIn10   = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindUnsupported, Text: "no upgrade: the backend is asked in HTTP/1.0 (proxy-http-version)"}
+	errNoTunnel      = &fastpath.Error{Fault: fastpath.FaultBackend, Kind: fastpath.KindMalformed, Text: "backend answers a CONNECT by a page, and not by a tunnel"}
 	errBodyTimeout   = &fastpath.Error{Fault: fastpath.FaultClient, Kind: fastpath.KindTimeout, Text: "request body did not come in time"}
 	errHeaderTimeout = &fastpath.Error{Fault: fastpath.FaultClient, Kind: fastpath.KindTimeout, Text: "request head did not come in time"}
 	errTooSlow       = &fastpath.Error{Fault: fastpath.FaultClient, Kind: fastpath.KindTooSlow, Text: "request body under the minimum rate"}

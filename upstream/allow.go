@@ -16,9 +16,19 @@ type Refusal struct {
 var (
 	thisNetwork = netip.MustParsePrefix("0.0.0.0/8") // Linux leads some of it to the host itself
 	broadcast   = netip.MustParseAddr("255.255.255.255")
-	mappedBy    = []netip.Prefix{ // IPv6 forms that carry an IPv4 address in their last bytes
-		netip.MustParsePrefix("::/96"),
-		netip.MustParsePrefix("64:ff9b::/96"),
+	mappedBy    = []struct { // IPv6 forms that carry an IPv4 address, and from which byte on
+		prefix netip.Prefix
+		at     int
+	}{
+		{netip.MustParsePrefix("::/96"), 12},
+		{netip.MustParsePrefix("64:ff9b::/96"), 12},   // RFC 6052
+		{netip.MustParsePrefix("64:ff9b:1::/48"), 12}, // RFC 8215, with /96 prefixes
+		{netip.MustParsePrefix("2002::/16"), 2},       // RFC 3056
+	}
+	metadata = []netip.Addr{ // clouds' metadata services that are not link-local
+		netip.MustParseAddr("fd00:ec2::254"),
+		netip.MustParseAddr("100.100.100.200"),
+		netip.MustParseAddr("168.63.129.16"),
 	}
 )
 
@@ -34,6 +44,7 @@ func (env *Env) refuse(to netip.AddrPort, allowLoopback, pod bool) string {
 			return ""
 		}
 	}
+	a = embedded(a)
 	if reason := refuseRange(a, allowLoopback); reason != "" {
 		return reason
 	}
@@ -49,21 +60,28 @@ func (env *Env) refuse(to netip.AddrPort, allowLoopback, pod bool) string {
 	return ""
 }
 
+// embedded is the IPv4 address to which a translator would lead what is sent to an address of IPv6; else the address itself.
+func embedded(a netip.Addr) netip.Addr {
+	for _, m := range mappedBy {
+		if m.prefix.Contains(a.WithZone("")) && !a.IsLoopback() && !a.IsUnspecified() {
+			b := a.As16()
+			return netip.AddrFrom4([4]byte(b[m.at:]))
+		}
+	}
+	return a
+}
+
 func refuseRange(a netip.Addr, allowLoopback bool) string {
 	if !a.IsValid() {
 		return "it is no address"
-	}
-	for _, p := range mappedBy {
-		if p.Contains(a.WithZone("")) && !a.IsLoopback() && !a.IsUnspecified() {
-			b := a.As16()
-			a = netip.AddrFrom4([4]byte(b[12:]))
-		}
 	}
 	switch {
 	case a.IsUnspecified() || thisNetwork.Contains(a):
 		return "unspecified addresses are not dialled: they lead to this node itself"
 	case a.IsLoopback() && !allowLoopback:
 		return "loopback addresses are not dialled: they lead to this node itself; --allow-backend-cidr can allow them"
+	case slices.Contains(metadata, a):
+		return "it is a cloud's metadata service; --allow-backend-cidr can allow it"
 	case a.IsLinkLocalUnicast():
 		return "link-local addresses are not dialled: metadata services live there; --allow-backend-cidr can allow them"
 	case a.IsMulticast() || a == broadcast:

@@ -46,6 +46,14 @@ func TestRefuse(t *testing.T) {
 		{"10.9.0.2:80", true, "this node"},
 		{"[::ffff:10.9.0.2]:80", true, "this node"},
 		{"[2001:db8::9]:80", true, "this node"},
+		{"[64:ff9b::a09:2]:80", true, "this node"},
+		{"[64:ff9b:1::a09:2]:80", true, "this node"},
+		{"[64:ff9b:1::7f00:1]:80", false, "loopback"},
+		{"[2002:a9fe:a9fe::1]:80", true, "link-local"},
+		{"[2002:cb00:7109::1]:80", false, ""},
+		{"[fd00:ec2::254]:80", true, "metadata"},
+		{"100.100.100.200:80", true, "metadata"},
+		{"168.63.129.16:80", true, "metadata"},
 	} {
 		got := env.refuse(netip.MustParseAddrPort(tt.addr), tt.loopback, false)
 		if tt.because == "" && got != "" || tt.because != "" && !strings.Contains(got, tt.because) {

@@ -134,6 +134,44 @@ func TestTwins(t *testing.T) {
 	}
 }
 
+// TestFieldsOfSeveralLines: what a text says of a field is all of its lines, as nginx joins them; a key of one line would be that of
+// whoever sends that line alone.
+func TestFieldsOfSeveralLines(t *testing.T) {
+	x := described(t, "Cookie", "lang=en", "X-A", "1", "cookie", ";\tsession=mine", "x-a", "2", "X-B", "3")
+	for text, want := range map[string]string{"$http_cookie": "lang=en; ;\tsession=mine", "$http_x_a|$http_x_b|$http_x_c": "1, 2|3|", "$cookie_session": "mine", "$cookie_SESSION": "mine"} {
+		f, err := ParseText(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(f.Fill(x)); got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}
+
+// TestOwnTrailers: a name that the proxy says something by, or takes away, is none of the client's trailers'.
+func TestOwnTrailers(t *testing.T) {
+	x := described(t, "X-Own", "1")
+	compile(t, Headers{RequestSet: "X-Tenant: $host\nX-Empty: $arg_none", RequestRemove: "X-Gone"}).Request.Request(x)
+	copies := compile(t, ExternalAuth{URL: "http://$host/verify", ResponseHeaders: "Remote-User", Any: true})
+	x.Admitted = true
+	copies.Request.Request(x)
+	trailers := []wire.Field{{Name: []byte("x-tenant")}, {Name: []byte("X-Empty")}, {Name: []byte("X-Gone")}, {Name: []byte("Remote-User")}, {Name: []byte("X-Sum")}}
+	b, err := wire.AppendLastChunk(nil, trailers, x.Req.Listed...)
+	if err != nil || string(b) != "0\r\nX-Sum: \r\n\r\n" {
+		t.Errorf("the backend gets %q, %v", b, err)
+	}
+}
+
+// TestVerdictOfAnUnknownUser: a user who gets a hash that stood in for theirs is not refused by what was kept of before.
+func TestVerdictOfAnUnknownUser(t *testing.T) {
+	x := described(t)
+	b, h := &basicAuth{verdicts: &verdicts{}}, &passwordHash{text: []byte("hash")}
+	if b.digest(x, h, false, []byte("bob"), []byte("secret")) == b.digest(x, h, true, []byte("bob"), []byte("secret")) {
+		t.Error("both verdicts are kept by the same")
+	}
+}
+
 type requests func(*l7.Exchange) l7.Verdict
 
 func (f requests) Request(x *l7.Exchange) l7.Verdict { return f(x) }

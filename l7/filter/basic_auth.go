@@ -133,7 +133,7 @@ func (b *basicAuth) Request(x *l7.Exchange) l7.Verdict {
 	if !h.slow() {
 		return b.decide(x, h.matches(password) && known)
 	}
-	digest := b.digest(x, &h, user, password)
+	digest := b.digest(x, &h, known, user, password)
 	v := b.verdicts.of(x)
 	if _, right := v.right[digest]; right && known {
 		return b.decide(x, true)
@@ -160,10 +160,14 @@ func (b *basicAuth) compute(x *l7.Exchange, h passwordHash, known bool, password
 	return l7.Park
 }
 
-func (b *basicAuth) digest(x *l7.Exchange, h *passwordHash, user, password []byte) [32]byte {
+// digest is what a verdict is kept by. A user who is not known may become known, by the very hash that stood in for theirs.
+func (b *basicAuth) digest(x *l7.Exchange, h *passwordHash, known bool, user, password []byte) [32]byte {
 	t := x.Arena.Reserve(len(b.verdicts.key) + len(h.text) + len(user) + len(password) + 2)
 	t = append(append(t, b.verdicts.key[:]...), h.text...)
-	t = append(append(t, 0), user...)
+	if t = append(t, 0); known {
+		t[len(t)-1] = 1
+	}
+	t = append(t, user...)
 	t = append(append(t, ':'), password...)
 	return sha256.Sum256(t)
 }

@@ -243,8 +243,8 @@ func (e *externalAuth) fill(x, s *l7.Exchange, host, target, path []byte) {
 	r.Host = s.Arena.Commit(r.Host)
 	for i := range x.Req.Fields {
 		f := x.Req.Fields[i]
-		if slices.Contains(fieldsOfTheClientsOnly[:], f.ID) {
-			continue
+		if slices.Contains(fieldsOfTheClientsOnly[:], f.ID) || f.ID == wire.FieldOther && (wire.Forwarding(f.Name) || x.Settings.Limits.Trusts(f.Name)) {
+			continue // a service behind proxies believes these, X-Forwarded-Uri for one
 		}
 		f.Name, f.Value = s.Arena.Copy(f.Name), s.Arena.Copy(f.Value)
 		r.Fields = append(r.Fields, f)
@@ -329,7 +329,7 @@ func (e *externalAuth) decide(x *l7.Exchange, status int, fields []wire.Field) l
 func (e *externalAuth) pass(x *l7.Exchange, fields []wire.Field) {
 	for i := range e.copy {
 		n := &e.copy[i]
-		x.Req.Fields = removeField(x.Req.Fields, n)
+		dropRequest(x, n)
 		for _, f := range fields {
 			if f.ID == n.id && (n.id != wire.FieldOther || wire.EqualFold(f.Name, n.name)) && len(f.Value) > 0 {
 				x.Req.Fields = append(x.Req.Fields, wire.Field{Name: n.name, Value: f.Value, ID: n.id})

@@ -138,7 +138,7 @@ type requestHeaders headerEdits
 func (h *requestHeaders) Request(x *l7.Exchange) l7.Verdict {
 	x.Describe()
 	for i := range h.remove {
-		x.Req.Fields = removeField(x.Req.Fields, &h.remove[i])
+		dropRequest(x, &h.remove[i])
 	}
 	for i := range h.set {
 		l := &h.set[i]
@@ -149,7 +149,7 @@ func (h *requestHeaders) Request(x *l7.Exchange) l7.Verdict {
 				x.SendHost = v
 			}
 		case len(v) == 0:
-			x.Req.Fields = removeField(x.Req.Fields, &l.headerName)
+			dropRequest(x, &l.headerName)
 		default:
 			x.SetRequest(l.id, l.name, v)
 		}
@@ -183,6 +183,12 @@ func (h *responseHeaders) Response(x *l7.Exchange) {
 			x.Resp.Fields = append(x.Resp.Fields, wire.Field{Name: l.name, Value: v, ID: l.id})
 		}
 	}
+}
+
+// dropRequest removes a field of the request, be it a trailer.
+func dropRequest(x *l7.Exchange, n *headerName) {
+	x.Req.Own(n.name)
+	x.Req.Fields = removeField(x.Req.Fields, n)
 }
 
 func removeField(fields []wire.Field, n *headerName) []wire.Field {

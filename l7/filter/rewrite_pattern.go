@@ -44,7 +44,7 @@ var shapeTails = []struct {
 // Bounds of an expression: compiling and matching it is work that its author makes for everybody.
 const (
 	PatternMax      = 1024  // bytes
-	patternStepsMax = 5_000 // instructions, once counted repetitions are written out
+	patternStepsMax = 1_000 // instructions, once counted repetitions are written out
 )
 
 // CheckPattern tells whether an expression is one that filters and routes may have: RE2's syntax, any case.

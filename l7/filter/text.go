@@ -131,18 +131,36 @@ func VariableNames() []string {
 
 var wordHTTP, wordHTTPS = []byte("http"), []byte("https")
 
-func fieldOf(x *l7.Exchange, name string) []byte { return wire.GetName(x.Req.Fields, name) }
-
-func cookieOf(x *l7.Exchange, name string) []byte {
+// fieldOf is a request field's value; of several lines all, as nginx joins them: whoever decides by it sees what backends see.
+func fieldOf(x *l7.Exchange, name string) []byte {
+	v, lines := wire.GetName(x.Req.Fields, name), 0
+	size := 0
 	for i := range x.Req.Fields {
-		if x.Req.Fields[i].ID == wire.FieldCookie {
-			if v, ok := pairValue(x.Req.Fields[i].Value, name, ';'); ok {
-				return v
-			}
+		if f := &x.Req.Fields[i]; f.Is(name) {
+			lines++
+			size += len(f.Value) + 2
 		}
 	}
-	return nil
+	if lines < 2 {
+		return v
+	}
+	separator := ", "
+	if wire.IDOf([]byte(name)) == wire.FieldCookie {
+		separator = "; "
+	}
+	all := x.Arena.Reserve(size)
+	for i := range x.Req.Fields {
+		if f := &x.Req.Fields[i]; f.Is(name) {
+			if lines--; lines == 0 {
+				separator = ""
+			}
+			all = append(append(all, f.Value...), separator...)
+		}
+	}
+	return x.Arena.Commit(all)
 }
+
+func cookieOf(x *l7.Exchange, name string) []byte { return wire.Cookie(x.Req.Fields, name, true) }
 
 func argumentOf(x *l7.Exchange, name string) []byte {
 	v, _ := pairValue(x.Req.Query, name, '&')

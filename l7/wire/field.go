@@ -199,8 +199,24 @@ func Reserved(name []byte) bool {
 	if n == len(name) && IDOf(dashed[:n]) != FieldOther {
 		return true
 	}
-	return hasPrefixFold(dashed[:n], "x-forwarded-") || hasPrefixFold(dashed[:n], "x-original-") ||
-		hasPrefixFold(dashed[:n], "ssl-client-")
+	return forwarding(dashed[:n]) || hasPrefixFold(dashed[:n], "ssl-client-")
+}
+
+// Forwarding tells whether a name, likewise, is of the families by which proxies tell of a request that they pass on, or Proxy,
+// which CGI-like applications take for a setting of theirs.
+func Forwarding(name []byte) bool {
+	var dashed [12]byte // as long as what is compared
+	n := copy(dashed[:], name)
+	for i, c := range dashed[:n] {
+		if chars[c]&charOdd != 0 {
+			dashed[i] = '-'
+		}
+	}
+	return forwarding(dashed[:n]) || equalFold(name, "proxy")
+}
+
+func forwarding(dashed []byte) bool {
+	return hasPrefixFold(dashed, "x-forwarded-") || hasPrefixFold(dashed, "x-original-")
 }
 
 // NewField makes a field of a known name.
@@ -263,6 +279,9 @@ func Delete(fields []Field, id FieldID) []Field {
 	}
 	return kept
 }
+
+// Is tells whether the field has that name, whatever its case.
+func (f *Field) Is(name string) bool { return reads(f.Name, name, false) }
 
 // Named tells whether the field, which has no ID, goes by that name, whatever its case. An odd one also goes by the names
 // that an application reads as its own (see Reserved): whoever sets or removes a field does not leave its twin beside it.

@@ -68,7 +68,12 @@ func (l *Limits) keeps(name []byte) bool {
 
 // reserved tells whether a name is Reserved, here also for being Trusted.
 func (l *Limits) reserved(name []byte) bool {
-	return Reserved(name) || reads(name, l.Trusted[0], true) || reads(name, l.Trusted[1], true)
+	return Reserved(name) || l.Trusts(name)
+}
+
+// Trusts tells whether a name reads as one that is Trusted.
+func (l *Limits) Trusts(name []byte) bool {
+	return reads(name, l.Trusted[0], true) || reads(name, l.Trusted[1], true)
 }
 
 // or gives the limit v, or its default d.

@@ -97,6 +97,13 @@ type Request struct {
 	Resolved      bool   // the path had dot segments: Target holds the resolved path, not the client's spelling
 }
 
+// Own keeps trailers of a name from the backend: what it says there is the proxy's.
+func (r *Request) Own(name []byte) {
+	if !isListed(name, r.Listed) {
+		r.Listed = append(r.Listed, name)
+	}
+}
+
 // Reset empties the request, but keeps the arrays of Fields and Listed for the next one.
 func (r *Request) Reset() { *r = Request{Fields: r.Fields[:0], Listed: r.Listed[:0]} }
 
