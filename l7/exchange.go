@@ -114,7 +114,9 @@ var nameLocation = []byte("Location")
 
 // SetRequest sets a request field: the first of that ID (or, for FieldOther, of that name) is replaced, others removed.
 func (x *Exchange) SetRequest(id wire.FieldID, name, value []byte) {
-	x.Req.Own(name)
+	if id == wire.FieldOther { // the others are no trailers anyway
+		x.Req.Own(name)
+	}
 	x.Req.Fields = setField(x.Req.Fields, id, name, value)
 }
 

@@ -486,13 +486,15 @@ func (x *Exchange) readHead() {
 // beginResponse writes the final head and goes on with the body.
 func (x *Exchange) beginResponse() {
 	f := &x.fwd
-	if x.Req.Connect && x.Resp.Status/100 == 2 {
-		x.failed(errNoTunnel) // to the client it would be one (RFC 8441, 5), and the page its first bytes
-		return
-	}
 	f.headAt, f.status = x.loop.Now(), x.Resp.Status
 	f.stream.Endpoint().Observe(x.loop, f.headAt-f.asked)
 	f.stream.Endpoint().Answered(x.loop, f.status >= 500)
+	if x.Req.Connect && f.status/100 == 2 { // to the client it would be a tunnel (RFC 8441, 5), and the page its first bytes
+		f.release()
+		x.err = errNoTunnel // nobody is to blame: a server may answer an Upgrade as if there were none (RFC 9110, 7.8)
+		x.respond(502, nil)
+		return
+	}
 	x.stick()
 	if !x.Settings.PassServer && wire.Index(x.Resp.Fields, wire.FieldServer) >= 0 {
 		x.Resp.Fields = wire.Delete(x.Resp.Fields, wire.FieldServer)

@@ -44,11 +44,14 @@ func (env *Env) refuse(to netip.AddrPort, allowLoopback, pod bool) string {
 			return ""
 		}
 	}
-	a = embedded(a)
-	if reason := refuseRange(a, allowLoopback); reason != "" {
-		return reason
+	own := false
+	for _, b := range []netip.Addr{a, embedded(a)} { // whoever translates, or nobody
+		if reason := refuseRange(b, allowLoopback, pod); reason != "" {
+			return reason
+		}
+		own = own || !b.IsLoopback() && env.isOwn(b.WithZone(""))
 	}
-	if a.IsLoopback() || !env.isOwn(a.WithZone("")) {
+	if !own {
 		return ""
 	}
 	switch {
@@ -65,13 +68,15 @@ func embedded(a netip.Addr) netip.Addr {
 	for _, m := range mappedBy {
 		if m.prefix.Contains(a.WithZone("")) && !a.IsLoopback() && !a.IsUnspecified() {
 			b := a.As16()
-			return netip.AddrFrom4([4]byte(b[m.at:]))
+			if at := [4]byte(b[m.at:]); at[0] != 0 || m.prefix.Bits() == 96 { // a translator of another length has it elsewhere
+				return netip.AddrFrom4(at)
+			}
 		}
 	}
 	return a
 }
 
-func refuseRange(a netip.Addr, allowLoopback bool) string {
+func refuseRange(a netip.Addr, allowLoopback, pod bool) string {
 	if !a.IsValid() {
 		return "it is no address"
 	}
@@ -80,7 +85,7 @@ func refuseRange(a netip.Addr, allowLoopback bool) string {
 		return "unspecified addresses are not dialled: they lead to this node itself"
 	case a.IsLoopback() && !allowLoopback:
 		return "loopback addresses are not dialled: they lead to this node itself; --allow-backend-cidr can allow them"
-	case slices.Contains(metadata, a):
+	case slices.Contains(metadata, a) && !pod:
 		return "it is a cloud's metadata service; --allow-backend-cidr can allow it"
 	case a.IsLinkLocalUnicast():
 		return "link-local addresses are not dialled: metadata services live there; --allow-backend-cidr can allow them"

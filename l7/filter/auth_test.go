@@ -138,7 +138,8 @@ func TestTwins(t *testing.T) {
 // whoever sends that line alone.
 func TestFieldsOfSeveralLines(t *testing.T) {
 	x := described(t, "Cookie", "lang=en", "X-A", "1", "cookie", ";\tsession=mine", "x-a", "2", "X-B", "3")
-	for text, want := range map[string]string{"$http_cookie": "lang=en; ;\tsession=mine", "$http_x_a|$http_x_b|$http_x_c": "1, 2|3|", "$cookie_session": "mine", "$cookie_SESSION": "mine"} {
+	x.Req.Fields = append(x.Req.Fields, wire.Field{Name: []byte("X_B"), Value: []byte("4"), Odd: true})
+	for text, want := range map[string]string{"$http_cookie": "lang=en; ;\tsession=mine", "$http_x_a|$http_x_b|$http_x_c": "1, 2|3, 4|", "$cookie_session": "mine", "$cookie_SESSION": "mine", "$cookie_Lang": "en"} {
 		f, err := ParseText(text)
 		if err != nil {
 			t.Fatal(err)
@@ -152,11 +153,12 @@ func TestFieldsOfSeveralLines(t *testing.T) {
 // TestOwnTrailers: a name that the proxy says something by, or takes away, is none of the client's trailers'.
 func TestOwnTrailers(t *testing.T) {
 	x := described(t, "X-Own", "1")
+	x.Req.Framing = wire.FramingChunked
 	compile(t, Headers{RequestSet: "X-Tenant: $host\nX-Empty: $arg_none", RequestRemove: "X-Gone"}).Request.Request(x)
 	copies := compile(t, ExternalAuth{URL: "http://$host/verify", ResponseHeaders: "Remote-User", Any: true})
 	x.Admitted = true
 	copies.Request.Request(x)
-	trailers := []wire.Field{{Name: []byte("x-tenant")}, {Name: []byte("X-Empty")}, {Name: []byte("X-Gone")}, {Name: []byte("Remote-User")}, {Name: []byte("X-Sum")}}
+	trailers := []wire.Field{{Name: []byte("x-tenant")}, {Name: []byte("X-Empty")}, {Name: []byte("X-Gone")}, {Name: []byte("Remote-User")}, {Name: []byte("Remote_User")}, {Name: []byte("X-Sum")}}
 	b, err := wire.AppendLastChunk(nil, trailers, x.Req.Listed...)
 	if err != nil || string(b) != "0\r\nX-Sum: \r\n\r\n" {
 		t.Errorf("the backend gets %q, %v", b, err)

@@ -133,12 +133,13 @@ var wordHTTP, wordHTTPS = []byte("http"), []byte("https")
 
 // fieldOf is a request field's value; of several lines all, as nginx joins them: whoever decides by it sees what backends see.
 func fieldOf(x *l7.Exchange, name string) []byte {
-	v, lines := wire.GetName(x.Req.Fields, name), 0
-	size := 0
+	var v []byte
+	lines, size := 0, 0
 	for i := range x.Req.Fields {
 		if f := &x.Req.Fields[i]; f.Is(name) {
+			v = f.Value
 			lines++
-			size += len(f.Value) + 2
+			size += len(v) + 2
 		}
 	}
 	if lines < 2 {
@@ -160,7 +161,13 @@ func fieldOf(x *l7.Exchange, name string) []byte {
 	return x.Arena.Commit(all)
 }
 
-func cookieOf(x *l7.Exchange, name string) []byte { return wire.Cookie(x.Req.Fields, name, true) }
+// cookieOf is a cookie's value, by its very name as backends read it, or else in any case as nginx does.
+func cookieOf(x *l7.Exchange, name string) []byte {
+	if v := wire.Cookie(x.Req.Fields, name, false); v != nil {
+		return v
+	}
+	return wire.Cookie(x.Req.Fields, name, true)
+}
 
 func argumentOf(x *l7.Exchange, name string) []byte {
 	v, _ := pairValue(x.Req.Query, name, '&')

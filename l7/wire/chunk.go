@@ -241,7 +241,7 @@ func AppendLastChunk(dst []byte, trailers []Field, forbidden ...[]byte) ([]byte,
 	out := append(dst, "0\r\n"...)
 	for i := range trailers {
 		f := &trailers[i]
-		if ForbiddenTrailer(f.Name) || isListed(f.Name, forbidden) {
+		if ForbiddenTrailer(f.Name) || forbids(forbidden, f.Name) {
 			continue
 		}
 		if !sendableField(f) {
@@ -262,6 +262,16 @@ func ForbiddenTrailer(name []byte) bool {
 	}
 	for _, n := range forbiddenTrailers {
 		if equalFold(name, n) {
+			return true
+		}
+	}
+	return false
+}
+
+// forbids tells whether a name is one of the forbidden, or may be read as one.
+func forbids(forbidden [][]byte, name []byte) bool {
+	for _, n := range forbidden {
+		if reads(name, n, true) {
 			return true
 		}
 	}

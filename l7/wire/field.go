@@ -280,8 +280,8 @@ func Delete(fields []Field, id FieldID) []Field {
 	return kept
 }
 
-// Is tells whether the field has that name, whatever its case.
-func (f *Field) Is(name string) bool { return reads(f.Name, name, false) }
+// Is is Named for a text.
+func (f *Field) Is(name string) bool { return reads(f.Name, name, f.Odd) }
 
 // Named tells whether the field, which has no ID, goes by that name, whatever its case. An odd one also goes by the names
 // that an application reads as its own (see Reserved): whoever sets or removes a field does not leave its twin beside it.

@@ -165,7 +165,7 @@ func (e *H2Encoder) AppendTrailers(dst []byte, stream uint32, trailers []Field, 
 	begun := len(out)
 	for i := range trailers {
 		f := &trailers[i]
-		if ForbiddenTrailer(f.Name) || isListed(f.Name, forbidden) {
+		if ForbiddenTrailer(f.Name) || forbids(forbidden, f.Name) {
 			continue
 		}
 		if !sendableField(f) {

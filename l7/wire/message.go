@@ -84,7 +84,7 @@ type Request struct {
 	// HTTP2-Settings or Expect, and nothing that Connection listed. Trailer is in it only with TETrailers: it announces
 	// what is forwarded only then.
 	Fields []Field
-	Listed [][]byte // the names that Connection listed; trailers of these names are not forwarded either
+	Listed [][]byte // the names that Connection listed, and those of Own: trailers of these names are not forwarded either
 
 	Framing       Framing
 	ContentLength int64  // FramingLength only, else 0
@@ -99,7 +99,7 @@ type Request struct {
 
 // Own keeps trailers of a name from the backend: what it says there is the proxy's.
 func (r *Request) Own(name []byte) {
-	if !isListed(name, r.Listed) {
+	if r.Framing != FramingNone && !isListed(name, r.Listed) {
 		r.Listed = append(r.Listed, name)
 	}
 }
