@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strconv"
@@ -37,7 +38,9 @@ func demo(args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	o.manifests = []string{dir}
-	p, err := newProxy(o, newLogger(&o, stderr), stdout)
+	log := newLogger(&o, stderr)
+	slog.SetDefault(log)
+	p, err := newProxy(o, log, stdout)
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,9 @@ func questionOf(args []string) (q watcher.Question, asJSON bool, rest []string) 
 
 // isFlagBefore tells whether what follows an argument is its value.
 func isFlagBefore(arg string) bool {
-	return strings.HasPrefix(arg, "--") && !strings.Contains(arg, "=") && arg != "--json"
+	name, isFlag := flagName(arg)
+	f := findFlag(name, [][]option{table})
+	return isFlag && f != nil && f.value != ""
 }
 
 // explainText is an explanation for a terminal.

@@ -505,6 +505,42 @@ func (o *options) excludeMetrics(v string) {
 	}
 }
 
+// checkTogether finds what flags, each right by itself, may not say together.
+func checkTogether(o *options) error {
+	switch {
+	case o.webhookAddress != "" && (o.webhookCertificate == "" || o.webhookKey == ""):
+		return errors.New("--validating-webhook needs --validating-webhook-certificate and --validating-webhook-key: API servers speak TLS only")
+	case o.httpPort == 0 && o.httpsPort == 0:
+		return errors.New("--http-port=0 and --https-port=0 switch everything off: leave one of them on")
+	case !o.reusePort:
+		return nil // the kernel refuses a port that is taken
+	}
+	list := ownAddresses(o)
+	for i, a := range list {
+		for _, b := range list[:i] {
+			if overlap(a.address, b.address) {
+				return fmt.Errorf("%s and %s are the same port, %d: choose another one for either", b.flag, a.flag, portOf(a.address))
+			}
+		}
+	}
+	return nil
+}
+
+// overlap tells whether a connection could be for either of two addresses, HOST:PORT.
+func overlap(a, b string) bool {
+	if portOf(a) == 0 || portOf(a) != portOf(b) {
+		return false
+	}
+	one, _, _ := net.SplitHostPort(a)
+	other, _, _ := net.SplitHostPort(b)
+	return one == other || anyHost(one) || anyHost(other)
+}
+
+func anyHost(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "" || err == nil && ip.IsUnspecified()
+}
+
 func parseAddr(v string) (netip.Addr, error) {
 	if v == "" {
 		return netip.Addr{}, nil

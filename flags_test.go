@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluiceproxy/sluice/fastpath"
+	"github.com/sluiceproxy/sluice/watcher/translate"
 )
 
 // TestFlags sets every flag, in each of its forms.
@@ -245,5 +246,48 @@ func TestLogLevels(t *testing.T) {
 	newLogger(&options{logJSON: true}, &b).Info("x")
 	if !strings.HasPrefix(b.String(), `{"time"`) {
 		t.Error(fmt.Sprint("no JSON: ", b.String()))
+	}
+}
+
+// TestSharedPorts: with --reuse-port the kernel lets one process have a port twice, and one of the two would get nothing.
+func TestSharedPorts(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                                     "",
+		"--https-port=80":                      "--http-port and --https-port are the same port, 80: choose another one for either",
+		"--metrics-address=:10254":             "--admin-address and --metrics-address are the same port, 10254: choose another one for either",
+		"--validating-webhook=:443":            "--https-port and --validating-webhook are the same port, 443: choose another one for either",
+		"--validating-webhook=[::]:443":        "--https-port and --validating-webhook are the same port, 443: choose another one for either",
+		"--validating-webhook=:8443":           "",
+		"--bind-address=::1 --http-port=10254": "",
+		"--http-port=0 --admin-address=127.0.0.1:0 --metrics-address=:0": "",
+	} {
+		o := defaultOptions()
+		o.reusePort, o.webhookCertificate, o.webhookKey = true, "c", "k"
+		if err := parseFlags(&o, strings.Fields(args), table); err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if err := checkTogether(&o); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", args, got, want)
+		}
+		if o.reusePort = false; checkTogether(&o) != nil {
+			t.Errorf("%s, a port of one process: %v", args, checkTogether(&o))
+		}
+	}
+}
+
+// TestOwnPorts: whatever form an address has.
+func TestOwnPorts(t *testing.T) {
+	o := defaultOptions()
+	args := "--http-port=81 --https-port=0 --admin-address=unix:///run/s.sock --metrics-address=:10254 --validating-webhook=[::1]:8443"
+	if err := parseFlags(&o, strings.Fields(args), table); err != nil {
+		t.Fatal(err)
+	}
+	want := []translate.OwnPort{{Port: 81, Flag: "--http-port"}, {Port: 10254, Flag: "--metrics-address"}, {Port: 8443, Flag: "--validating-webhook"}}
+	if got := ownPorts(&o); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }

@@ -101,6 +101,7 @@ func serve(args []string, stdout, stderr io.Writer) error {
 		return printHelp(nil, stdout, stderr)
 	}
 	log := newLogger(&o, stderr)
+	slog.SetDefault(log) // what packages below say of defects
 	p, err := newProxy(o, log, stdout)
 	if err != nil {
 		return err

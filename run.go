@@ -60,7 +60,8 @@ type proxy struct {
 	adminPort   atomic.Uint32 // 0: not open, or a path
 	metricsPort atomic.Uint32
 	webhookPort atomic.Uint32
-	bound       netip.Addr // of the doors; invalid: all addresses
+	bound       netip.Addr // of the doors and of services' ports, since the start; invalid: all addresses
+	toldBind    netip.Addr // what the log told of last; the ticker's
 	serving     func()     // called once the doors are open; nil: nobody wants to know
 
 	phase   atomic.Int32
@@ -95,11 +96,8 @@ func newProxy(o options, log *slog.Logger, accessLog io.Writer) (*proxy, error) 
 	if p.source, err = watcher.Open(spec, log); err != nil {
 		return nil, err
 	}
-	if o.webhookAddress != "" && (o.webhookCertificate == "" || o.webhookKey == "") {
-		return nil, usage{errors.New("--validating-webhook needs --validating-webhook-certificate and --validating-webhook-key: API servers speak TLS only")}
-	}
-	if o.httpPort == 0 && o.httpsPort == 0 {
-		return nil, usage{errors.New("--http-port=0 and --https-port=0 switch everything off: leave one of them on")}
+	if err := checkTogether(&o); err != nil {
+		return nil, usage{err}
 	}
 	if err := p.makeLoops(loopsOf(&o)); err != nil {
 		return nil, err
@@ -194,15 +192,6 @@ func (p *proxy) ownPorts() []uint16 {
 		}
 	}
 	return list
-}
-
-// portOf is the port of HOST:PORT; 0: there is none.
-func portOf(address string) uint32 {
-	at, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return 0
-	}
-	return uint32(at.Port())
 }
 
 // start opens everything. Ports are bound once the first snapshot is in place, so that an open port serves.
@@ -357,15 +346,15 @@ func (p *proxy) followLogs() {
 
 // noticeBind says, once, that a port does not move while it serves.
 func (p *proxy) noticeBind() {
-	if now := p.bindAddress(); p.phase.Load() == phaseServing && now != p.bound {
-		p.bound = now
+	if now := p.bindAddress(); p.phase.Load() == phaseServing && now != p.toldBind {
+		p.toldBind = now
 		p.log.Warn("bind-address has changed: it takes effect when the process is started again", "address", now)
 	}
 }
 
 func (p *proxy) openDoors() error {
 	process, address := p.controller.Process(), p.bindAddress()
-	p.bound = address
+	p.bound, p.toldBind = address, address
 	host := ""
 	if address.IsValid() {
 		host = address.String()

@@ -3,7 +3,9 @@ package main
 import (
 	"cmp"
 	"errors"
+	"net"
 	"os"
+	"strconv"
 
 	"github.com/sluiceproxy/sluice/watcher"
 	"github.com/sluiceproxy/sluice/watcher/translate"
@@ -111,15 +113,37 @@ func translateOptions(o *options) translate.Options {
 
 // ownPorts are those that flags name for this process itself, with the flags.
 func ownPorts(o *options) (list []translate.OwnPort) {
-	for _, p := range []struct {
-		port int
-		flag string
-	}{{o.httpPort, "--http-port"}, {o.httpsPort, "--https-port"},
-		{int(portOf(o.adminAddress)), "--admin-address"}, {int(portOf(o.metricsAddress)), "--metrics-address"},
-		{int(portOf(o.webhookAddress)), "--validating-webhook"}} {
-		if p.port != 0 {
-			list = append(list, translate.OwnPort{Port: uint16(p.port), Flag: p.flag})
+	for _, a := range ownAddresses(o) {
+		if port := portOf(a.address); port != 0 {
+			list = append(list, translate.OwnPort{Port: uint16(port), Flag: a.flag})
 		}
 	}
 	return list
+}
+
+// An ownAddress is where a flag has this process listen, as HOST:PORT; whatever else it says is of no interest here.
+type ownAddress struct{ flag, address string }
+
+func ownAddresses(o *options) []ownAddress {
+	host := ""
+	if o.bind.IsValid() {
+		host = o.bind.String()
+	}
+	return []ownAddress{
+		{"--http-port", net.JoinHostPort(host, strconv.Itoa(o.httpPort))}, {"--https-port", net.JoinHostPort(host, strconv.Itoa(o.httpsPort))},
+		{"--admin-address", o.adminAddress}, {"--metrics-address", o.metricsAddress}, {"--validating-webhook", o.webhookAddress},
+	}
+}
+
+// portOf is the port of HOST:PORT; 0: there is none, or the system chooses.
+func portOf(address string) uint32 {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return 0 // the path of a socket
+	}
+	return uint32(n)
 }

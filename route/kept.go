@@ -73,12 +73,13 @@ func (k *kept[K, V]) has(key K) bool {
 	return k.values[key] != nil
 }
 
-// sweep forgets the values that have been idle longest, once enough new ones have come that there may be too many. A
-// compile that changes little does not pay for it.
+// sweep forgets the values that have been idle longest, once enough new ones have come that there may be too many, or there is
+// no room for more. A compile that changes little does not pay for it.
 func (k *kept[K, V]) sweep(generation uint64, inUse iter.Seq[K]) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if len(k.values) <= k.sweepAt {
+	full := k.max > 0 && len(k.values) >= k.max
+	if len(k.values) <= k.sweepAt && !full {
 		return
 	}
 	for key := range inUse {
@@ -92,7 +93,11 @@ func (k *kept[K, V]) sweep(generation uint64, inUse iter.Seq[K]) {
 			idle = append(idle, key)
 		}
 	}
-	if excess := len(idle) - k.idleMax; excess > 0 {
+	excess := len(idle) - k.idleMax
+	if full && len(idle) > 0 {
+		excess = max(excess, len(idle)/2, 1) // new ones need room
+	}
+	if excess > 0 {
 		slices.SortFunc(idle, func(a, b K) int { return cmp.Compare(k.values[a].used, k.values[b].used) })
 		for _, key := range idle[:excess] {
 			delete(k.values, key)

@@ -43,6 +43,24 @@ func TestKept(t *testing.T) {
 	}
 }
 
+// TestKeptFull: values that are idle give way when there is no room, however few they are.
+func TestKeptFull(t *testing.T) {
+	k := kept[string, int]{max: 4, idleMax: 3}
+	for i, key := range []string{"a", "b", "c", "d"} {
+		if _, ok := k.get(key, uint64(i), func() int { return i }); !ok {
+			t.Fatal("no room for " + key)
+		}
+	}
+	k.sweep(5, slices.Values([]string{"a", "b", "d"}))
+	if _, ok := k.get("e", 5, func() int { return 5 }); !ok || k.has("c") {
+		t.Error("an idle value takes the room of a new one")
+	}
+	k.sweep(6, slices.Values([]string{"a", "b", "d", "e"}))
+	if len(k.values) != 4 {
+		t.Errorf("%d values of four that are in use", len(k.values))
+	}
+}
+
 // Identities beyond the maximum share one block; routes of the same Ingress and Service share theirs.
 func TestStatsMaximum(t *testing.T) {
 	e := newTestEnv()

@@ -43,7 +43,7 @@ func newAddressBook(c *clusterSource, changed func()) (*addressBook, error) {
 	core := c.clients.core.RESTClient()
 	switch o, ok := parseName(c.Status.PublishService); {
 	case len(b.fixed) > 0:
-		sortAddresses(b.fixed)
+		b.fixed = sortAddresses(b.fixed)
 	case ok:
 		b.service = newFeed("Service "+c.Status.PublishService,
 			lister(core, "services", o.namespace, byName(o), ""), &corev1.Service{}, trimService, notice)

@@ -81,6 +81,12 @@ func (s *statusWriter) setLeading(is bool) {
 	if is {
 		s.events.forget()
 		poke(s.kick)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cancel != nil {
+		s.cancel() // whoever leads now writes; and a process that ends does not wait for a round of thousands
 	}
 }
 

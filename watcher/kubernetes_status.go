@@ -54,6 +54,7 @@ type statusWriter struct {
 	writing sync.Mutex // one round of writing at a time
 
 	mu       sync.Mutex
+	cancel   context.CancelFunc // of the round under way; nil: none yet
 	taken    []*networkingv1.Ingress
 	observed map[name]observed
 	denied   bool // the log has told that statuses may not be written
@@ -123,15 +124,23 @@ func (s *statusWriter) run(ctx context.Context) {
 		case <-tick.C:
 		case <-retry.C:
 		}
-		if s.leading.Load() && !s.round(ctx) {
+		if !s.round(ctx) {
 			retry.Reset(statusRetry)
 		}
 	}
 }
 
-// round writes what should be where it is not. No address at all is not written: between the end of one proxy and the
-// start of the next the old address is the better one. false: something could not be written.
+// round writes what should be where it is not, as long as this replica leads. No address at all is not written: between the end
+// of one proxy and the start of the next the old address is the better one. false: something could not be written.
 func (s *statusWriter) round(ctx context.Context) bool {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.mu.Lock()
+	s.cancel = cancel
+	s.mu.Unlock()
+	if !s.leading.Load() { // asked after cancel is set: whoever ends leading sees it
+		return true
+	}
 	want, known := s.addresses.current("")
 	return !known || len(want) == 0 || s.write(ctx, want)
 }

@@ -3,6 +3,7 @@ package watcher
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -84,7 +85,7 @@ func (a *fakeAPI) expectStatus(name, want string) {
 func TestStatusOfFlags(t *testing.T) {
 	a := newFakeAPI(t)
 	a.put(anIngress("shop", "web"))
-	startReplica(t, a, Status{PublishAddresses: []string{"192.0.2.9", "lb.example.org", "192.0.2.1"}})
+	startReplica(t, a, Status{PublishAddresses: []string{"192.0.2.9", "lb.example.org", "192.0.2.1", "192.0.2.9"}})
 	const want = "192.0.2.1,192.0.2.9,lb.example.org"
 	a.expectStatus("web", want)
 	a.put(anIngress("shop", "late"))
@@ -228,6 +229,47 @@ func TestStatusOnShutdown(t *testing.T) {
 			r.says("leader=false")
 		})
 	}
+}
+
+// TestLeaveDuringRound: a round of writing that lasts, of thousands of statuses or beside an API server that does not answer, does
+// not hold up who leaves.
+func TestLeaveDuringRound(t *testing.T) {
+	a := newFakeAPI(t)
+	a.put(anIngress("shop", "web"), aNode("n1", "10.0.0.1", ""), proxyPod("a", "n1", true))
+	to, err := url.Parse(a.server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan struct{})
+	var first atomic.Bool
+	forward := httputil.NewSingleHostReverseProxy(to)
+	forward.FlushInterval = -1
+	forward.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }
+	way := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/status") && first.CompareAndSwap(false, true) {
+			_, _ = io.Copy(io.Discard, r.Body) // only then does net/http see that the client goes
+			close(asked)
+			<-r.Context().Done()
+			return
+		}
+		forward.ServeHTTP(w, r)
+	}))
+	t.Cleanup(way.Close)
+	t.Cleanup(way.CloseClientConnections)
+	r := startReplicaBy(t, a, way.URL, Status{Pod: "a", PodNamespace: "sluice"})
+	select {
+	case <-asked:
+	case <-time.After(clusterPatience):
+		t.Fatal("nothing is written")
+	}
+	left := make(chan struct{})
+	go func() { defer close(left); r.leave() }()
+	select {
+	case <-left:
+	case <-time.After(clusterPatience):
+		t.Fatal("it does not leave")
+	}
+	r.says("leader=false")
 }
 
 // One of two replicas writes. When it leaves the other takes over at once.

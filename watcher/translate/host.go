@@ -314,22 +314,21 @@ func (b *hostBuild) choosePassthrough() {
 	if oldest == nil || !oldest.dialect.passthrough {
 		return
 	}
-	asks := oldest
 	if b.host.name == "" {
-		b.refuse(asks, field, "is ignored for rules without a host: a TLS connection is known by its server name")
+		b.refuse(oldest, field, "is ignored for rules without a host: a TLS connection is known by its server name")
 		return
 	}
 	root := slices.IndexFunc(b.out.Rules, func(r route.Rule) bool { return r.Path == "/" })
-	if root < 0 || b.out.Rules[root].Owner.Namespace != asks.ing.Namespace {
-		b.refuse(asks, field, "is ignored for host %q: it needs a rule with path /, of the same namespace", b.host.name)
+	if root < 0 || b.out.Rules[root].Owner.Namespace != oldest.ing.Namespace {
+		b.refuse(oldest, field, "is ignored for host %q: it needs a rule with path /, of the same namespace", b.host.name)
 		return
 	}
-	b.out.Passthrough, b.out.PassthroughProxy = b.out.Rules[root].Cluster, asks.dialect.passthroughProxy
+	b.out.Passthrough, b.out.PassthroughProxy = b.out.Rules[root].Cluster, oldest.dialect.passthroughProxy
 	for i := range b.out.Rules {
 		if b.out.Rules[i].Path != "/" {
 			b.refuse(b.owners[i].fragment, b.places[i].field()+".path",
 				"is reached over plain http only: ssl-passthrough of Ingress %s/%s hands the host's TLS connections to the backend of /",
-				asks.ing.Namespace, asks.ing.Name)
+				oldest.ing.Namespace, oldest.ing.Name)
 		}
 	}
 }
