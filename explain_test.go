@@ -153,3 +153,15 @@ func TestExplainPage(t *testing.T) {
 		t.Errorf("nonsense answers %d", status)
 	}
 }
+
+// TestArgumentsBesideFlags: what stands after a switch is not its value, what stands after another flag is.
+func TestArgumentsBesideFlags(t *testing.T) {
+	q, _, rest := questionOf(strings.Fields("--enable-ssl-passthrough GET --v 3 -v 2 https://h/ --manifests POST"))
+	if q.Method != "GET" || q.URL != "https://h/" || strings.Join(rest, " ") != "--enable-ssl-passthrough --v 3 -v 2 --manifests POST" {
+		t.Errorf("%+v, flags %q", q, rest)
+	}
+	paths, rest := splitPaths(strings.Fields("--watch-ingress-without-class a --ingress-class b -v 3 c --ingress-class=x d"))
+	if strings.Join(paths, " ") != "a c d" || strings.Join(rest, " ") != "--watch-ingress-without-class --ingress-class b -v 3 --ingress-class=x" {
+		t.Errorf("paths %q, flags %q", paths, rest)
+	}
+}

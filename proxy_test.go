@@ -437,6 +437,26 @@ func TestReadiness(t *testing.T) {
 	check("after it", 503, 500)
 }
 
+// TestEndedWhileStarting: a process that is told to end when its ports are open already, in the last moment of its start, drains
+// what came to it.
+func TestEndedWhileStarting(t *testing.T) {
+	p := startProxy(t, "")
+	l := &life{proxy: p.proxy, ctx: t.Context(), starting: true, stopStart: func() {}, started: make(chan error, 1), drained: make(chan error, 1)}
+	l.started <- nil
+	if over, err := l.signalled(syscall.SIGTERM); over || err != nil {
+		t.Fatalf("it ends at once: %v, %v", over, err)
+	}
+	if err := <-l.drained; err != nil || p.phase.Load() != phaseDraining {
+		t.Errorf("the drain: %v, phase %d", err, p.phase.Load())
+	}
+	l.starting, l.draining = true, false
+	p.phase.Store(phaseStarting)
+	l.started <- nil
+	if over, err := l.signalled(syscall.SIGTERM); !over || err != nil {
+		t.Errorf("before there is anything to drain: %v, %v", over, err)
+	}
+}
+
 // ---- the process
 
 // TestProcessPorts starts processes whose flags switch ports off or move them.

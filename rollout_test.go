@@ -185,6 +185,26 @@ func TestRollOut(t *testing.T) {
 	}
 }
 
+// TestRollOutFails: a process that cannot have the address of its metrics ends before it takes the ports from who serves.
+func TestRollOutFails(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	r := newRelay(t, "127.0.0.1", "--reuse-port", "--admin-address=")
+	r.next()
+	r.openTunnels(1)
+	f := r.fleet()
+	for range 3 {
+		c := startChild(t, append([]string{"--metrics-address=" + taken.Addr().String()}, r.flags...)...)
+		c.ends(20*time.Second, 1)
+		c.logged("sluice: .*address already in use: choose another --metrics-address")
+	}
+	f.end("processes that fail")
+	r.tunnelsLive()
+}
+
 // left waits until another process has both ports of this one.
 func (c *child) left() {
 	c.t.Helper()

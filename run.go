@@ -225,8 +225,14 @@ func (p *proxy) start(ctx context.Context) error {
 		return nil
 	}
 	p.access.Open(p.controller.Process().Logs)
-	if err := p.openWebhook(); err != nil { // before the doors: what fails here must not take ports from who serves
+	// Before the doors: what fails here must not take ports from who serves.
+	if err := p.openWebhook(); err != nil {
 		return err
+	}
+	if !earlyMetrics {
+		if err := p.checkMetrics(); err != nil {
+			return err
+		}
 	}
 	if err := p.openDoors(); err != nil {
 		return err
@@ -270,13 +276,32 @@ func (p *proxy) openMetrics() error {
 	if p.metricsAddress == "" {
 		return nil
 	}
-	opened, err := p.admin.ListenMetrics(listen.Options{Name: "metrics", Address: p.metricsAddress, Share: p.reusePort, Legacy: p.legacy})
+	opened, err := p.admin.ListenMetrics(p.metricsOptions())
 	if err != nil {
-		return fmt.Errorf("%w: choose another --metrics-address", err)
+		return badMetricsAddress(err)
 	}
 	p.metricsPort.Store(portOf(opened))
 	p.log.Info("metrics are open", "address", opened)
 	return nil
+}
+
+// checkMetrics tells why that address could not be opened later.
+func (p *proxy) checkMetrics() error {
+	if p.metricsAddress == "" {
+		return nil
+	}
+	if err := listen.Check(p.metricsOptions()); err != nil {
+		return badMetricsAddress(err)
+	}
+	return nil
+}
+
+func (p *proxy) metricsOptions() listen.Options {
+	return listen.Options{Name: "metrics", Address: p.metricsAddress, Share: p.reusePort, Legacy: p.legacy}
+}
+
+func badMetricsAddress(err error) error {
+	return fmt.Errorf("%w: choose another --metrics-address", err)
 }
 
 // watch starts the watcher, and what has to happen now and then.

@@ -20,6 +20,7 @@ type life struct {
 	giveUp context.CancelFunc
 
 	starting  bool
+	stopStart context.CancelFunc
 	started   chan error
 	draining  bool
 	first     time.Time // signal to end
@@ -37,7 +38,9 @@ func (p *proxy) serve() error {
 
 	l := &life{proxy: p, starting: true, started: make(chan error, 1), drained: make(chan error, 1), upgraded: make(chan error, 1)}
 	l.ctx, l.giveUp = context.WithCancel(context.Background())
-	go func() { l.started <- p.start(l.ctx) }()
+	var starting context.Context
+	starting, l.stopStart = context.WithCancel(l.ctx)
+	go func() { l.started <- p.start(starting) }()
 	defer p.stop()
 	defer l.giveUp()
 	for {
@@ -77,8 +80,7 @@ func (l *life) signalled(s os.Signal) (over bool, err error) {
 	case s == syscall.SIGUSR2:
 		l.upgrade()
 	case l.starting:
-		l.giveUp()
-		return true, <-l.started
+		return l.endStart()
 	case l.draining && time.Since(l.first) < signalEcho:
 	case l.draining:
 		l.log.Warn("a second signal: ending at once", "signal", s.String())
@@ -90,6 +92,17 @@ func (l *life) signalled(s os.Signal) (over bool, err error) {
 		}
 		l.end()
 	}
+	return false, nil
+}
+
+// endStart gives a start up. If the doors are open by then, what came in is drained; over: they are not.
+func (l *life) endStart() (over bool, err error) {
+	l.stopStart()
+	if err := <-l.started; err != nil || l.phase.Load() != phaseServing {
+		return true, err
+	}
+	l.starting = false
+	l.end()
 	return false, nil
 }
 

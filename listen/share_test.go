@@ -245,3 +245,37 @@ func TestUnixSocket(t *testing.T) {
 		t.Errorf("the file has gone: %v", err)
 	}
 }
+
+// TestCheck: what Open would not get is told without listening.
+func TestCheck(t *testing.T) {
+	shared := serve(t, "a", "127.0.0.1:0")
+	at := shared.Addr().String()
+	if err := Check(Options{Address: at, Share: true}); err != nil {
+		t.Errorf("a port that is shared: %v", err)
+	}
+	if err := Check(Options{Address: at}); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("a port that is not to be shared: %v", err)
+	}
+	alone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer alone.Close()
+	_, port, _ := net.SplitHostPort(alone.Addr().String())
+	for _, address := range []string{"127.0.0.1:" + port, "0.0.0.0:" + port, ":" + port} {
+		if err := Check(Options{Address: address, Share: true}); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("%s, which somebody has: %v", address, err)
+		}
+	}
+	for range 50 { // nothing comes to who only checks
+		if err := Check(Options{Address: at, Share: true}); err != nil {
+			t.Fatal(err)
+		}
+		if who, err := greeting(at); who != "a" || err != nil {
+			t.Fatalf("%q answers, %v", who, err)
+		}
+	}
+	if err := Check(Options{Address: "127.0.0.1:0", Share: true}); err != nil {
+		t.Errorf("any port: %v", err)
+	}
+}

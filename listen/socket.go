@@ -10,6 +10,7 @@
 package listen
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -84,6 +85,60 @@ func Open(o Options) (*Socket, error) {
 		return nil, fmt.Errorf("listen on %s: %w", o.Address, err)
 	}
 	return s, nil
+}
+
+// errBindable ends Check's opening of a socket before it listens.
+var errBindable = errors.New("the address can be bound")
+
+// Check tells why Open would not get an address, without listening there: of those who share a port a socket that listens gets
+// connections. Whether another user's process has it only binding tells.
+func Check(o Options) error {
+	if _, ok := UnixPath(o.Address); ok || o.Legacy.Has(o.Name) {
+		return nil
+	}
+	c := net.ListenConfig{Control: func(network, address string, raw syscall.RawConn) error {
+		if o.Share {
+			if err := sharePort(network, address, raw); err != nil {
+				return err
+			}
+		}
+		return tryBind(network, address, raw)
+	}}
+	c.SetMultipathTCP(false)
+	ln, err := c.Listen(noContext, "tcp"+family(o.Address), o.Address)
+	switch {
+	case errors.Is(err, errBindable):
+		return nil
+	case err == nil:
+		return ln.Close()
+	}
+	return fmt.Errorf("listen on %s: %w", o.Address, err)
+}
+
+// tryBind binds a socket that is not to be used.
+func tryBind(network, address string, raw syscall.RawConn) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	if host == "" {
+		host = map[string]string{"tcp4": "0.0.0.0"}[network]
+	}
+	at, err := netip.ParseAddrPort(net.JoinHostPort(cmp.Or(host, "::"), port))
+	if err != nil {
+		return err
+	}
+	if at.Addr().Zone() != "" {
+		return errBindable // not known: its scope has no number here
+	}
+	if e := raw.Control(func(fd uintptr) {
+		if err = unix.Bind(int(fd), sockaddr(at.Addr(), at.Port())); err == nil {
+			err = errBindable
+		}
+	}); e != nil {
+		return e
+	}
+	return err
 }
 
 func bind(o Options) (net.Listener, error) {
