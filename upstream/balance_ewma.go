@@ -15,13 +15,14 @@ const ewmaDecay = 10 * time.Second
 func ewma(v *view, l *clusterLoop, w Wish) *Endpoint { return bestOfTwo(v, l, w, cheaper) }
 
 // cheaper compares costs. While one of the two was never observed, both count as equally fast: a new endpoint must
-// neither be flooded nor starve.
-func cheaper(a, b *Endpoint, loop int) *Endpoint {
-	ta, tb := &a.loops[loop].time, &b.loops[loop].time
+// neither be flooded nor starve. Nor does one that was slow once, and so is asked no more: a mean fades with time. What
+// both lose by now is the same part of each, so that only the older one's lead in age counts.
+func cheaper(a, b *Endpoint, l *clusterLoop) *Endpoint {
+	ta, tb := &a.loops[l.index].time, &b.loops[l.index].time
 	ca, cb := float64(a.active.Load()+1), float64(b.active.Load()+1)
 	if ta.at != 0 && tb.at != 0 {
-		ca *= ta.mean
-		cb *= tb.mean
+		ca *= ta.mean * ta.kept(tb.at)
+		cb *= tb.mean * tb.kept(ta.at)
 	}
 	if cb < ca {
 		return b
@@ -41,9 +42,17 @@ func (t *responseTime) observe(now, rtt int64) {
 		t.mean, t.at = float64(rtt), now
 		return
 	}
-	old := math.Exp(-float64(now-t.at) / float64(ewmaDecay))
+	old := t.kept(now)
 	t.mean = t.mean*old + float64(rtt)*(1-old)
-	t.at = now
+	t.at = max(t.at, now)
+}
+
+// kept is the weight that the mean still has at a time; all of it before the last observation.
+func (t *responseTime) kept(now int64) float64 {
+	if now <= t.at {
+		return 1
+	}
+	return math.Exp(-float64(now-t.at) / float64(ewmaDecay))
 }
 
 // Observe tells how many nanoseconds the endpoint took for the head of an answer. On loop l.

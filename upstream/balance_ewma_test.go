@@ -25,6 +25,10 @@ func TestResponseTime(t *testing.T) {
 	if math.Abs(r.mean-50) > 1e-9 {
 		t.Errorf("after long: %v, want 50", r.mean)
 	}
+	r.observe(start, 1e9)
+	if math.Abs(r.mean-50) > 1e-9 || r.at != start+100*int64(ewmaDecay) {
+		t.Errorf("an answer from before weighs: %v", r.mean)
+	}
 }
 
 // shares picks often and says which part each endpoint got.
@@ -59,6 +63,30 @@ func TestEWMA(t *testing.T) {
 	all[2].active.Store(1)
 	all[3].active.Store(1)
 	near("a new endpoint counts by what is under way", 3./6, 2./6, 1./6, 0)
+}
+
+// An endpoint that was slow once is asked again, although nothing is heard of it meanwhile.
+func TestEWMAForgets(t *testing.T) {
+	c := still(t, 1, EWMA, 2)
+	slow, quick := c.current.Load().ready[0], c.current.Load().ready[1]
+	now := int64(time.Hour)
+	slow.loops[0].time.observe(now, int64(3*time.Second))
+	for s := range 90 {
+		now += int64(time.Second)
+		quick.loops[0].time.observe(now, int64(20*time.Millisecond))
+		e := c.Pick(Wish{})
+		if e == slow && s < 40 {
+			t.Fatalf("picked after %d s, when it still counts as the slower one", s)
+		}
+		if e == slow {
+			slow.loops[0].time.observe(now, int64(20*time.Millisecond))
+			if mean := time.Duration(slow.loops[0].time.mean); mean > 100*time.Millisecond {
+				t.Errorf("mean %v after a quick answer", mean)
+			}
+			return
+		}
+	}
+	t.Error("an endpoint that answered slowly once was never asked again")
 }
 
 func TestObserve(t *testing.T) {

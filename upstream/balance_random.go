@@ -3,7 +3,7 @@ package upstream
 // randomOfTwo takes two endpoints by chance and of these the one with fewer streams under way on all loops. It comes
 // close to leastConnections at the cost of two looks, however many endpoints there are.
 func randomOfTwo(v *view, l *clusterLoop, w Wish) *Endpoint {
-	return bestOfTwo(v, l, w, func(a, b *Endpoint, _ int) *Endpoint {
+	return bestOfTwo(v, l, w, func(a, b *Endpoint, _ *clusterLoop) *Endpoint {
 		if b.active.Load() < a.active.Load() {
 			return b
 		}
@@ -12,7 +12,7 @@ func randomOfTwo(v *view, l *clusterLoop, w Wish) *Endpoint {
 }
 
 // bestOfTwo draws two endpoints and lets better choose among them, if both are usable.
-func bestOfTwo(v *view, l *clusterLoop, w Wish, better func(a, b *Endpoint, loop int) *Endpoint) *Endpoint {
+func bestOfTwo(v *view, l *clusterLoop, w Wish, better func(a, b *Endpoint, l *clusterLoop) *Endpoint) *Endpoint {
 	n := len(v.ready)
 	if n == 0 {
 		return nil
@@ -29,7 +29,7 @@ func bestOfTwo(v *view, l *clusterLoop, w Wish, better func(a, b *Endpoint, loop
 	b := v.ready[j]
 	switch aOK, bOK := l.usable(a, w), l.usable(b, w); {
 	case aOK && bOK:
-		return better(a, b, w.Loop)
+		return better(a, b, l)
 	case aOK:
 		return a
 	case bOK:
