@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestPickDoesNotAllocate(t *testing.T) {
@@ -15,6 +16,7 @@ func TestPickDoesNotAllocate(t *testing.T) {
 		c := still(t, 1, a.Algorithm, 20)
 		all := c.current.Load().ready
 		eject(c, 3)
+		all[5].warm(time.Hour)
 		for _, w := range []Wish{{}, {Hash: 1 << 30}, {Hash: 1 << 30, Hashed: true}, {Tried: all[:4]}, {Sticky: all[7].StickyID("")}, {Tried: all}} {
 			if n := testing.AllocsPerRun(100, func() { c.Pick(w) }); n != 0 {
 				t.Errorf("%s: %v allocations for %+v", a.name, n, w)

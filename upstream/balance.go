@@ -101,20 +101,34 @@ func (l *clusterLoop) usable(e *Endpoint, w Wish) bool {
 	return l.up(e) && !slices.Contains(w.Tried, e) && (e.warmUntil.Load() == 0 || l.warm(e))
 }
 
-// warm lets an endpoint in its slow start be chosen now and then: in a tenth of the draws at first, in all at the end.
+// warm lets an endpoint in its slow start be chosen now and then: in its warmth of a hundred draws.
 func (l *clusterLoop) warm(e *Endpoint) bool {
-	from, until, now := e.warmFrom.Load(), e.warmUntil.Load(), l.clock()
-	if now >= until {
-		e.warmUntil.CompareAndSwap(until, 0)
-		return true
-	}
-	share := max(slowStartMin, (now-from)*100/max(until-from, 1))
-	return int64(l.below(100)) < share
+	warmth := l.warmth(e)
+	return warmth >= 100 || int64(l.below(100)) < warmth
 }
 
-// fits is usable for an endpoint that the request belongs to.
+// warmFor is warm for those who belong where their hash leads: the hash draws, so that a key that is once there stays.
+func (l *clusterLoop) warmFor(e *Endpoint, hash uint32) bool {
+	warmth := l.warmth(e)
+	return warmth >= 100 || int64(mix(e.identity^uint64(hash))%100) < warmth
+}
+
+// warmth is the part of its share that an endpoint gets, of a hundred: a tenth at first, all when its slow start is over.
+func (l *clusterLoop) warmth(e *Endpoint) int64 {
+	from, until, now := e.warmFrom.Load(), e.warmUntil.Load(), l.clock()
+	if until == 0 {
+		return 100
+	}
+	if now >= until {
+		e.warmUntil.CompareAndSwap(until, 0)
+		return 100
+	}
+	return max(slowStartMin, (now-from)*100/max(until-from, 1))
+}
+
+// fits is usable for an endpoint that the request belongs to: its slow start sends nobody away who was there.
 func (l *clusterLoop) fits(e *Endpoint, w Wish) bool {
-	return w.Stay && l.up(e) || l.usable(e, w)
+	return l.up(e) && (w.Stay || !slices.Contains(w.Tried, e))
 }
 
 // below is a random number below n.
@@ -138,13 +152,15 @@ func (c *Cluster) Pick(w Wish) *Endpoint {
 	return v.otherwise(l, w)
 }
 
-// otherwise chooses when no endpoint is ready, up and untried. One that is terminating but serves comes first, then one
-// that was tried already, then ejected ones: an ejection is a guess, and a guess must not make a cluster empty.
+// otherwise chooses when a balancer found nobody. One that its slow start alone kept back comes first, then one that is
+// terminating but serves, then one that was tried already, then ejected ones: an ejection is a guess, and a guess must not
+// make a cluster empty.
 func (v *view) otherwise(l *clusterLoop, w Wish) *Endpoint {
 	for _, c := range [...]struct {
 		among       []*Endpoint
 		up, untried bool
 	}{
+		{v.ready, true, true},
 		{v.terminating, true, true},
 		{v.ready, true, false},
 		{v.terminating, true, false},

@@ -83,8 +83,8 @@ func mix(x uint64) uint64 {
 }
 
 // consistentHash takes the endpoint whose place on the ring follows the hash; unusable ones are walked past, so that only
-// their hashes move, and so are those that have more than their share under way (HashBalance). The walk is bounded;
-// behind the bound any usable endpoint will do.
+// their hashes move, and so are those that have more than their share under way (HashBalance), or that their slow start
+// keeps from the hash still, unless there is no other. The walk is bounded; behind the bound any usable endpoint will do.
 func consistentHash(v *view, l *clusterLoop, w Wish) *Endpoint {
 	n := len(v.ring)
 	if n == 0 {
@@ -101,7 +101,7 @@ func consistentHash(v *view, l *clusterLoop, w Wish) *Endpoint {
 	if v.subsets != nil {
 		return v.oneOf(low%n, l, w)
 	}
-	var last *Endpoint
+	var last, cold *Endpoint
 	share := int64(0)
 	if !w.Hashed {
 		share = v.share()
@@ -113,24 +113,41 @@ func consistentHash(v *view, l *clusterLoop, w Wish) *Endpoint {
 		e := v.ready[v.ring[low].node]
 		low++
 		if e != last && (share == 0 || e.active.Load() < share) && l.fits(e, w) {
-			return e
+			if w.Stay || l.warmFor(e, w.Hash) {
+				return e
+			}
+			if cold == nil {
+				cold = e
+			}
 		}
 		last = e
+	}
+	if cold != nil {
+		return cold
 	}
 	return roundRobin(v, l, w)
 }
 
-// oneOf takes an endpoint of a subset by chance; if that is unusable, the next one of the subset that is.
+// oneOf takes an endpoint of a subset by chance; if that is unusable, the next one of the subset that is. Whom only a slow
+// start keeps back is taken before the subset is left.
 func (v *view) oneOf(point int, l *clusterLoop, w Wish) *Endpoint {
 	set := v.subsets[v.ring[point].node]
 	i := l.below(len(set))
+	var cold *Endpoint
 	for range set {
-		if e := set[i]; l.fits(e, w) {
+		e := set[i]
+		if l.usable(e, w) {
 			return e
+		}
+		if cold == nil && l.fits(e, w) {
+			cold = e
 		}
 		if i++; i == len(set) {
 			i = 0
 		}
+	}
+	if cold != nil {
+		return cold
 	}
 	return roundRobin(v, l, w)
 }
