@@ -104,7 +104,7 @@ func consistentHash(v *view, l *clusterLoop, w Wish) *Endpoint {
 	var last, cold *Endpoint
 	share := int64(0)
 	if !w.Hashed {
-		share = v.share()
+		share = v.share(l)
 	}
 	for range min(n, ringWalkMax) {
 		if low == n {
@@ -153,15 +153,20 @@ func (v *view) oneOf(point int, l *clusterLoop, w Wish) *Endpoint {
 }
 
 // share is how many streams an endpoint may have under way so that the next one still goes where its hash leads:
-// HashBalance per cent of the mean, rounded up. 0: any number.
-func (v *view) share() int64 {
+// HashBalance per cent of the mean of those that are up, rounded up. 0: any number.
+func (v *view) share(l *clusterLoop) int64 {
 	if v.HashBalance == 0 {
 		return 0
 	}
-	all := int64(1) // this one
+	all, n := int64(1), int64(0) // this one
 	for _, e := range v.ready[:min(len(v.ready), leastWindowMax)] {
-		all += e.active.Load()
+		if l.up(e) {
+			all += e.active.Load()
+			n += 100
+		}
 	}
-	n := int64(min(len(v.ready), leastWindowMax)) * 100
+	if n == 0 {
+		return 0
+	}
 	return (all*int64(v.HashBalance) + n - 1) / n
 }

@@ -246,6 +246,30 @@ func TestBoundedLoad(t *testing.T) {
 	}
 }
 
+// Endpoints that are down have no part in the mean: where they leave the others more than their bound of it, hashes would
+// lead nowhere.
+func TestBoundedLoadWithoutOne(t *testing.T) {
+	c := NewCluster("shop/web:80", &Env{}, Settings{Algorithm: ConsistentHash, HashBalance: 125})
+	c.Apply(addresses(place(0), place(1), place(2), place(3)))
+	eject(c, 3)
+	for _, e := range c.current.Load().ready[:3] {
+		e.active.Store(100)
+	}
+	for i := range uint32(100) {
+		w := Wish{Hash: i * 2654435761}
+		home := c.Pick(Wish{Hash: w.Hash, Hashed: true})
+		for range 5 {
+			if e := c.Pick(w); e != home {
+				t.Fatalf("hash %d leads to %v, want %v", w.Hash, e.addr, home.addr)
+			}
+		}
+	}
+	eject(c, 0, 1, 2)
+	if c.Pick(Wish{Hash: 7}) == nil {
+		t.Error("all ejected: picked none")
+	}
+}
+
 // A client that a cookie holds is neither spread over a subset nor moved by load.
 func TestAffinityGoesBeforeSubsetAndLoad(t *testing.T) {
 	c := NewCluster("shop/web:80", &Env{}, Settings{Algorithm: ConsistentHash, Subset: 3, HashBalance: 110, Affinity: &Affinity{}})
