@@ -70,13 +70,12 @@ func (c *Cluster) SetSettings(s Settings) {
 	if c.closed {
 		return
 	}
-	if c.settings.tls != before.tls || c.settings.HTTP2 != before.HTTP2 {
-		for _, e := range c.byAddr {
-			e.tls.Store(forEndpoint(c.settings.tls))
+	c.rebuild() // before anything is drained: what is dialled behind that has the new settings
+	for _, e := range c.byAddr {
+		if e.secure(c.settings) || c.settings.HTTP2 != before.HTTP2 {
 			c.env.post(func(l *fastpath.Loop) { e.drain(l, true) })
 		}
 	}
-	c.rebuild()
 }
 
 // Problem is why the settings cannot be used; nil: they can.
@@ -154,7 +153,7 @@ func (c *Cluster) endpoint(addr netip.AddrPort) *Endpoint {
 		if c.began {
 			e.warm(c.settings.SlowStart)
 		}
-		e.tls.Store(forEndpoint(c.settings.tls))
+		e.secure(c.settings)
 		c.byAddr[addr] = e
 	}
 	return e

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"crypto/tls"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -17,9 +16,9 @@ type Endpoint struct {
 	identity uint64
 	loops    []endpointLoop
 
-	tls     atomic.Pointer[tls.Config] // nil: plain
-	removed atomic.Bool                // no longer of the cluster: sessions end with their present exchange
-	drained atomic.Int32               // … and how many loops have closed the idle ones
+	tls     atomic.Pointer[endpointTLS] // nil: plain
+	removed atomic.Bool                 // no longer of the cluster: sessions end with their present exchange
+	drained atomic.Int32                // … and how many loops have closed the idle ones
 	idle    idleLimit
 
 	failing      atomic.Bool  // outlier is not at rest
@@ -138,13 +137,13 @@ func (e *Endpoint) drain(l *fastpath.Loop, stale bool) {
 	p := &e.loops[l.ID]
 	http2 := e.cluster.current.Load().HTTP2
 	for i := len(p.sessions) - 1; i >= 0; i-- {
-		if s := p.sessions[i]; !stale || !http2 || s.tls != e.tls.Load() {
+		if s := p.sessions[i]; !stale || !http2 || s.tls != e.currentTLS() {
 			s.drain()
 		}
 	}
 	keep := p.idle[:0]
 	for _, s := range p.idle {
-		if stale && !http2 && s.tls == e.tls.Load() {
+		if stale && !http2 && s.tls == e.currentTLS() {
 			keep = append(keep, s)
 			continue
 		}

@@ -86,20 +86,23 @@ func (c *Cluster) checkHealth(ctx context.Context, k Check) {
 
 func (c *Cluster) checkAll(ctx context.Context, k *Check) {
 	v := c.current.Load()
+	if v.err != nil { // nobody is dialled, and not in clear either
+		return
+	}
 	room := make(chan struct{}, checksAtOnce)
 	var all sync.WaitGroup
 	for _, e := range v.ready {
 		room <- struct{}{}
 		all.Go(func() {
 			defer func() { <-room }()
-			c.judge(ctx, e, k, e.check(ctx, k))
+			c.judge(ctx, e, k, e.check(ctx, v, k))
 		})
 	}
 	all.Wait()
 }
 
 // check is one check of one endpoint.
-func (e *Endpoint) check(ctx context.Context, k *Check) error {
+func (e *Endpoint) check(ctx context.Context, v *view, k *Check) error {
 	ctx, cancel := context.WithTimeout(ctx, k.Timeout)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", e.addr.String())
@@ -110,9 +113,9 @@ func (e *Endpoint) check(ctx context.Context, k *Check) error {
 	deadline, _ := ctx.Deadline()
 	_ = conn.SetDeadline(deadline)
 	if k.Kind == CheckGRPC {
-		return e.checkGRPC(ctx, conn, k)
+		return e.checkGRPC(ctx, conn, v, k)
 	}
-	if config := e.tls.Load(); config != nil && k.Kind == CheckHTTP {
+	if config := e.tlsFor(v); config != nil && k.Kind == CheckHTTP {
 		secured := tls.Client(conn, config)
 		if err := secured.HandshakeContext(ctx); err != nil {
 			return err

@@ -16,13 +16,13 @@ import (
 
 // checkGRPC asks on conn for gRPC's own word on an endpoint's health: grpc.health.v1.Health/Check. It is HTTP/2, whatever
 // the cluster speaks.
-func (e *Endpoint) checkGRPC(ctx context.Context, conn net.Conn, k *Check) error {
+func (e *Endpoint) checkGRPC(ctx context.Context, conn net.Conn, v *view, k *Check) error {
 	scheme, host := "http", k.Host
 	if host == "" {
 		host = e.addr.String()
 	}
 	transport := &http.Transport{Protocols: new(http.Protocols), DisableCompression: true, MaxResponseHeaderBytes: checkBytesMax}
-	if config := e.tls.Load(); config != nil {
+	if config := e.tlsFor(v); config != nil {
 		scheme = "https"
 		transport.Protocols.SetHTTP2(true)
 		transport.DialTLSContext = func(ctx context.Context, _, _ string) (net.Conn, error) {

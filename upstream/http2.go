@@ -167,7 +167,7 @@ func (e *Endpoint) dial2(l *fastpath.Loop, v *view, timeout time.Duration) (s *s
 		timeout = v.ConnectTimeout
 	}
 	p := &e.loops[l.ID]
-	s = &session2{endpoint: e, loop: l, tls: e.tls.Load(), connectBy: l.Now() + int64(timeout), next: 1, limit: h2StreamsMax,
+	s = &session2{endpoint: e, loop: l, tls: e.tlsFor(v), connectBy: l.Now() + int64(timeout), next: 1, limit: h2StreamsMax,
 		window: wire.H2WindowInitial, initial: wire.H2WindowInitial, recv: h2WindowConn}
 	if p.streams > 0 {
 		s.limit = p.streams
@@ -232,7 +232,11 @@ func (s *session2) elsewhere() *session2 {
 	if next := s.endpoint.roomy(s.loop, true); next != nil && next != s && next.state != ready2 {
 		return next
 	}
-	next, err := s.endpoint.dial2(s.loop, s.endpoint.cluster.current.Load(), 0)
+	v := s.endpoint.cluster.current.Load()
+	if v.err != nil || !v.HTTP2 { // they have changed since the stream was opened
+		return nil
+	}
+	next, err := s.endpoint.dial2(s.loop, v, 0)
 	if err != nil {
 		return nil
 	}
@@ -340,7 +344,7 @@ func (s *session2) settle() {
 	}
 	e := s.endpoint
 	v := e.cluster.current.Load()
-	if s.state == ready2 && (e.removed.Load() || s.tls != e.tls.Load() || !v.HTTP2 || v.idlePerLoop == 0 || s.worn() || !slices.Contains(e.loops[s.loop.ID].sessions, s)) {
+	if s.state == ready2 && (e.removed.Load() || s.tls != e.currentTLS() || !v.HTTP2 || v.idlePerLoop == 0 || s.worn() || !slices.Contains(e.loops[s.loop.ID].sessions, s)) {
 		s.state = leaving2
 	}
 	if s.state == leaving2 {

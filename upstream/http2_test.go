@@ -162,7 +162,7 @@ func TestHealthCheckGRPC(t *testing.T) {
 			answer.Store([2]string{c.body, c.status})
 			k := Check{Kind: CheckGRPC, Service: "shop"}
 			k.fill()
-			err := e.check(t.Context(), &k)
+			err := e.check(t.Context(), e.cluster.current.Load(), &k)
 			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 				t.Errorf("TLS %v, %q, status %s: %v, want %q", secure, c.body, c.status, err, c.want)
 			}

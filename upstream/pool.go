@@ -54,7 +54,7 @@ func (s *session) park() bool {
 	e := s.endpoint
 	settings := e.cluster.current.Load()
 	p := &e.loops[s.loop.ID]
-	if e.removed.Load() || s.tls != e.tls.Load() || s.requests >= settings.RequestsMax || settings.idlePerLoop == 0 {
+	if e.removed.Load() || s.tls != e.currentTLS() || s.requests >= settings.RequestsMax || settings.idlePerLoop == 0 {
 		return false
 	}
 	limit := min(settings.IdleTimeout, settings.AgeMax-time.Duration(s.loop.Now()-s.born))

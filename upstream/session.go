@@ -90,7 +90,7 @@ func (e *Endpoint) openFresh(l *fastpath.Loop, v *view, p Peer, o *OpenOptions) 
 		timeout = v.ConnectTimeout
 	}
 	fresh := localOf(l).get()
-	fresh.endpoint, fresh.loop, fresh.tls, fresh.idled = e, l, e.tls.Load(), -1
+	fresh.endpoint, fresh.loop, fresh.tls, fresh.idled = e, l, e.tlsFor(v), -1
 	fresh.state, fresh.connectBy, fresh.http10 = sessionDialling, l.Now()+int64(timeout), o.HTTP10
 	if fresh.conn, fresh.dialled, err = e.dial(l, v, fresh, int64(timeout)); err != nil {
 		localOf(l).put(fresh)

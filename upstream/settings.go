@@ -102,6 +102,7 @@ type TLS struct {
 type compiled struct {
 	Settings
 	tls         *tls.Config // nil: plain
+	tlsErr      error       // why it cannot be had
 	err         error       // why the settings cannot be used: every Open fails
 	idlePerLoop int
 	countActive bool // the balancer asks for streams under way on all loops
@@ -141,10 +142,11 @@ func compile(s Settings, loops int, before *compiled) *compiled {
 	switch {
 	case s.TLS == nil:
 	case before != nil && before.TLS != nil && *before.TLS == *s.TLS && before.HTTP2 == s.HTTP2:
-		c.tls, c.err = before.tls, before.err
+		c.tls, c.tlsErr = before.tls, before.tlsErr
 	default:
-		c.tls, c.err = s.TLS.config(s.HTTP2)
+		c.tls, c.tlsErr = s.TLS.config(s.HTTP2)
 	}
+	c.err = c.tlsErr
 	if key, err := ParseKey(s.HashBy); err == nil {
 		c.key = key
 	} else if c.err == nil {

@@ -64,12 +64,42 @@ func (t *TLS) shallow(s tls.ConnectionState) error {
 	return errDeep
 }
 
-// forEndpoint is the configuration with a ticket cache of its own: equal backends rarely share their ticket keys.
-func forEndpoint(cfg *tls.Config) *tls.Config {
-	if cfg == nil {
-		return nil
+// endpointTLS is a cluster's configuration with a ticket cache of its own: equal backends rarely share their ticket keys.
+type endpointTLS struct{ of, own *tls.Config }
+
+// secure gives e the TLS of settings, and tells whether that is other than before. Settings that cannot be used leave it as
+// it is: nobody dials by them, and what was secure must not become plain.
+func (e *Endpoint) secure(c *compiled) (changed bool) {
+	var of *tls.Config
+	if t := e.tls.Load(); t != nil {
+		of = t.of
 	}
-	own := cfg.Clone()
+	if c.err != nil || of == c.tls {
+		return false
+	}
+	if c.tls == nil {
+		e.tls.Store(nil)
+		return true
+	}
+	own := c.tls.Clone()
 	own.ClientSessionCache = tls.NewLRUClientSessionCache(tlsTicketsMax)
-	return own
+	e.tls.Store(&endpointTLS{of: c.tls, own: own})
+	return true
+}
+
+// currentTLS is that of sessions which may be used again; nil: plain.
+func (e *Endpoint) currentTLS() *tls.Config {
+	if t := e.tls.Load(); t != nil {
+		return t.own
+	}
+	return nil
+}
+
+// tlsFor is what who looked at v dials with. In the moment in which settings change, e may have that of other ones, which
+// may be plain or speak another protocol; then it is the cluster's, and the session carries one request.
+func (e *Endpoint) tlsFor(v *view) *tls.Config {
+	if t := e.tls.Load(); t != nil && t.of == v.tls {
+		return t.own
+	}
+	return v.tls
 }

@@ -13,6 +13,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -298,6 +299,87 @@ func TestTLSSettingsChange(t *testing.T) {
 	}
 	if c := get("/").do(t, env, e).ok(t, 200, ""); c.reused {
 		t.Error("a session of the old settings was used")
+	}
+}
+
+// Settings that cannot be used make nothing plain: neither what was there before nor what comes meanwhile.
+func TestTLSSettingsBreak(t *testing.T) {
+	ca := newAuthority(t)
+	pair, _, _ := ca.pair("web.shop")
+	env, seen := newEnv(t, 1), make(chan tls.ConnectionState, 9)
+	addr := func() netip.AddrPort {
+		return newServer(t, secure(&tls.Config{Certificates: []tls.Certificate{pair}}, seen, answering(empty))).addr()
+	}
+	one, two := addr(), addr()
+	s := Settings{TLS: &TLS{ServerName: "web.shop"}, AllowLoopback: true}
+	c := cluster(t, env, s, one)
+	e := only(t, c)
+	before := e.currentTLS()
+	for name, broken := range map[string]Settings{
+		"TLS":      {TLS: &TLS{Verify: true}, AllowLoopback: true},
+		"hash key": {TLS: &TLS{ServerName: "api.shop"}, AllowLoopback: true, HashBy: "$nothing"},
+	} {
+		broken.Check = Check{Kind: CheckHTTP, Interval: time.Millisecond}
+		c.SetSettings(broken)
+		c.Apply(addresses(one, two))
+		if got := e.currentTLS(); got == nil || got != before {
+			t.Fatalf("broken %s: the endpoint's TLS is %v, want what it was", name, got)
+		}
+		get("/").do(t, env, e).failed(t, ErrSettings)
+		time.Sleep(10 * time.Millisecond)
+		if s := c.Stats(); s.Checks != 0 {
+			t.Errorf("broken %s: %d health checks", name, s.Checks)
+		}
+	}
+	s.TLS = &TLS{ServerName: "api.shop"}
+	c.SetSettings(s)
+	for _, e := range c.current.Load().ready {
+		for i := range 2 {
+			if c := get("/").do(t, env, e).ok(t, 200, ""); c.reused != (i > 0) {
+				t.Errorf("request %d to %v: reused is %v", i, e.addr, c.reused)
+			}
+		}
+		if s := wait(t, seen, "the handshake"); s.ServerName != "api.shop" {
+			t.Errorf("%v was asked for %q", e.addr, s.ServerName)
+		}
+	}
+}
+
+// Who looked at the settings before they changed dials by them in all, and who looks after too: never the protocol of the
+// ones with the TLS of the others.
+func TestTLSSettingsChangeWhileDialling(t *testing.T) {
+	ca := newAuthority(t)
+	pair, _, _ := ca.pair("web.shop")
+	cfg := &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{protocolHTTP2, "http/1.1"}}
+	env, seen := newEnv(t, 1), make(chan tls.ConnectionState, 1)
+	c := cluster(t, env, Settings{TLS: &TLS{}}, newServer(t, secure(cfg, seen, answering(empty))).addr())
+	e, old := only(t, c), c.current.Load()
+	before := e.tls.Load()
+	c.SetSettings(Settings{TLS: &TLS{}, HTTP2: true, AllowLoopback: true})
+	r := get("/")
+	r.done, r.loop = make(chan struct{}), env.Loops[0]
+	on(t, env.Loops[0], func() { r.stream, r.err = e.openFresh(env.Loops[0], old, r, &r.options) })
+	wait(t, r.done, "the answer")
+	r.ok(t, 200, "")
+	if s := wait(t, seen, "the handshake"); s.NegotiatedProtocol != "http/1.1" {
+		t.Errorf("HTTP/1.1 was spoken on a connection of %q", s.NegotiatedProtocol)
+	}
+	if n := idle(t, env, e); n != 0 {
+		t.Errorf("%d sessions of the old settings are kept", n)
+	}
+	v := c.current.Load()
+	e.tls.Store(before)
+	if got := e.tlsFor(v); got.NextProtos[0] != protocolHTTP2 {
+		t.Errorf("HTTP/2 is dialled with ALPN %q", got.NextProtos)
+	}
+	e.tls.Store(nil)
+	if e.tlsFor(v) == nil {
+		t.Error("TLS settings, and it is dialled in clear")
+	}
+	v = newView(compile(Settings{}, 1, nil), nil, nil)
+	e.tls.Store(before)
+	if e.tlsFor(v) != nil {
+		t.Error("plain settings, and it is dialled with TLS")
 	}
 }
 
