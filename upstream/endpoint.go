@@ -106,9 +106,9 @@ func (e *Endpoint) Answered(l *fastpath.Loop, bad bool) {
 	switch {
 	case limit == 0:
 	case !bad:
-		if e.errors.Load() != 0 {
+		if e.errors.Load() != 0 || e.served(l.Now()) {
 			e.errors.Store(0)
-			e.forgive()
+			e.forgive(l.Now())
 		}
 	case e.errors.Add(1) >= int32(limit):
 		e.errors.Store(0)

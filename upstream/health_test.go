@@ -91,6 +91,21 @@ func TestOutlierByAnswers(t *testing.T) {
 	j.later(0)
 	answer(0, true, false, true, true, true)
 	j.want("after a good answer", 7, 0, 0, 0)
+	j.later(0)
+	answer(0, true, true, true)
+	j.want("again at once", 14, 0, 0, 0)
+	answer(0, true, false)
+	j.want("answers from before", 14, 0, 0, 0)
+	j.later(0)
+	answer(0, true, true, true)
+	j.want("which forgive nothing", 28, 0, 0, 0)
+	j.later(0)
+	answer(0, false)
+	if until := j.current.Load().ready[0].ejectedUntil.Load(); until != 0 {
+		t.Error("a good answer leaves the ejection that is over")
+	}
+	answer(0, true, true, true)
+	j.want("after nothing but good answers", 7, 0, 0, 0)
 }
 
 // A new endpoint gets a tenth of its share at first, and all of it in the end; the first ones of a cluster start at once.

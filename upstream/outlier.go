@@ -63,11 +63,22 @@ func (e *Endpoint) ejectLocked(l *fastpath.Loop, reason string) {
 		"cluster", c.id, "endpoint", e.addr.String(), "error", reason, "for", o.backOff)
 }
 
-// forgive lets the next ejection be a short one again: the endpoint has answered well.
-func (e *Endpoint) forgive() {
+// served tells that an ejection is over which nothing has been made of since.
+func (e *Endpoint) served(now int64) bool {
+	until := e.ejectedUntil.Load()
+	return until != 0 && until <= now
+}
+
+// forgive lets the next ejection be a short one again: the endpoint has answered well, and not from before the one that
+// runs.
+func (e *Endpoint) forgive(now int64) {
 	c := e.cluster
 	c.judging.Lock()
 	defer c.judging.Unlock()
+	if e.ejectedUntil.Load() > now {
+		return
+	}
+	e.ejectedUntil.Store(0)
 	if e.outlier.failures == 0 {
 		e.outlier.backOff = 0
 	}
