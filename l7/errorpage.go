@@ -42,7 +42,7 @@ func (x *Exchange) intercept(status int) bool {
 		return false
 	}
 	e := x.Route.Errors
-	if !e.Has(status) || e.Cluster.Pick(upstream.Wish{Loop: x.loop.ID}) == nil {
+	if !e.Has(status) || e.Cluster.Empty() {
 		return false
 	}
 	x.intercepted = true
