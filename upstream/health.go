@@ -192,8 +192,10 @@ func (e *Endpoint) learn(k *Check, err error) (changed bool) {
 	return true
 }
 
-// judgePanic decides whether health counts: not when fewer endpoints are healthy than Outlier.Panic says.
+// judgePanic decides whether health counts: not when fewer endpoints are healthy than Outlier.Panic says. Checks that end
+// at once judge one after the other, so that the last one has seen what all of them found.
 func (c *Cluster) judgePanic() {
+	c.judging.Lock()
 	v := c.current.Load()
 	well := 0
 	for _, e := range v.ready {
@@ -202,7 +204,9 @@ func (c *Cluster) judgePanic() {
 		}
 	}
 	panics := well*100 < len(v.ready)*v.Outlier.Panic
-	if c.panics.Swap(panics) != panics && panics {
+	began := !c.panics.Swap(panics) && panics
+	c.judging.Unlock()
+	if began {
 		c.env.log().Warn("too few endpoints of the cluster are healthy: health does not count until more are", "cluster", c.id, "healthy", well, "ready", len(v.ready))
 	}
 }

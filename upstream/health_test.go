@@ -54,6 +54,31 @@ func TestHealthChecks(t *testing.T) {
 	eventually(t, "without checks all are used", func() bool { return len(seen()) == 3 })
 }
 
+// Whether health counts is judged by what all checks found, also when others end while one judges.
+func TestPanicIsJudgedInTurn(t *testing.T) {
+	c := still(t, 1, RoundRobin, 2)
+	all := c.current.Load().ready
+	all[0].unhealthy.Store(true)
+	all[1].unhealthy.Store(true)
+	c.judging.Lock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.judgePanic()
+	}()
+	select {
+	case <-done:
+		t.Error("it was judged while another check did")
+	case <-time.After(20 * time.Millisecond):
+	}
+	all[1].unhealthy.Store(false)
+	c.judging.Unlock()
+	<-done
+	if c.panics.Load() {
+		t.Error("health does not count, although half of the endpoints are well")
+	}
+}
+
 func TestHealthCheckTCP(t *testing.T) {
 	env := newEnv(t, 1)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
