@@ -92,6 +92,7 @@ type clientCount struct {
 	loadResult
 	histogram *hdrhistogram.Histogram
 	from      time.Time     // latencies of requests before it are not counted
+	now       time.Time     // of a loop: near enough for telling silence, and cheaper than to read the clock each time
 	seen      *bytes.Buffer // what a probe wants to look at: bodies of answers; nil in a load
 }
 

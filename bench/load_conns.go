@@ -40,16 +40,17 @@ func loadEach(ctx context.Context, l load, duration time.Duration, client func(c
 }
 
 // runClient is one closed loop: it connects, asks until told otherwise, and connects again. What fails because
-// the time is over is not counted. A client with too many errors ends them all.
+// the time is over is not counted, unless the peer had long been silent. A client with too many errors ends them all.
 func runClient(ctx context.Context, l load, count *clientCount, giveUp func()) {
 	buf := make([]byte, clientReadBytes)
 	message := request(l.host, l.path)
 	for !over(ctx) {
 		start := time.Now()
 		conn, err := dial(ctx, l)
+		heard := &heardConn{Conn: conn, moved: start}
 		for err == nil {
 			var answer answerParser
-			if err = exchange(conn, message, buf, &answer); err != nil {
+			if err = exchange(heard, message, buf, &answer); err != nil {
 				break
 			}
 			count.answered(answer.right(sizeOf(l.path)), start)
@@ -61,10 +62,11 @@ func runClient(ctx context.Context, l load, count *clientCount, giveUp func()) {
 		if conn != nil {
 			conn.Close()
 		}
-		if err != nil && !over(ctx) {
-			if count.failed(err) {
-				giveUp()
-			}
+		if err != nil && over(ctx) {
+			err = silence(endOf(ctx).Sub(heard.moved))
+		}
+		if err != nil && count.failed(err) {
+			giveUp()
 		}
 	}
 }

@@ -32,6 +32,8 @@ type loadLoop struct {
 	out   []byte // what one connection is about to say
 	pace  *pace  // nil: closed loops
 	roomy []*loadConn
+
+	looked time.Time // what had arrived by then has been heard
 }
 
 // A loadConn is one connection of a loop.
@@ -42,7 +44,8 @@ type loadConn struct {
 	talk       talk
 	secured    *tls.Conn // nil: plain
 	unsent     []byte
-	queued     bool // in the loop's roomy
+	queued     bool      // in the loop's roomy
+	moved      time.Time // when a byte last went either way, or the connection was begun
 }
 
 // loadKept is the loadFunc for connections that are kept, of any protocol, plain or TLS.
@@ -72,7 +75,8 @@ func newLoadLoop(l load, end time.Time) (*loadLoop, error) {
 		conns: map[int32]*loadConn{},
 		buf:   make([]byte, loadReadBytes),
 	}
-	p.from = time.Now().Add(l.settle)
+	p.look(time.Now())
+	p.from = p.now.Add(l.settle)
 	for range l.conns {
 		if err := p.open(); err != nil {
 			p.shut()
@@ -106,6 +110,9 @@ func (p *loadLoop) run(ctx context.Context, end time.Time) error {
 		n, err := unix.EpollWait(p.epoll, events, int(loadPoll.Milliseconds()))
 		if err != nil && err != unix.EINTR {
 			return fmt.Errorf("epoll_wait: %w", err)
+		}
+		if err == nil {
+			p.look(time.Now())
 		}
 		for _, e := range events[:max(n, 0)] {
 			if err := p.dispatch(e); err != nil {
@@ -168,8 +175,12 @@ func (p *loadLoop) keepPace() error {
 	return nil
 }
 
-// settleUp counts the requests that an open loop still owes at its end: their users wait since they were due.
+// settleUp counts what is under way at the end, and the requests that an open loop still owes then: their users wait
+// since they were due.
 func (p *loadLoop) settleUp() {
+	for _, c := range p.conns {
+		c.settleUp()
+	}
 	if p.pace == nil {
 		return
 	}
@@ -180,9 +191,13 @@ func (p *loadLoop) settleUp() {
 	}
 }
 
+func (p *loadLoop) newConn() *loadConn {
+	return &loadConn{loop: p, talk: newTalk(p.load, p.clientCount), moved: p.now}
+}
+
 // open begins a connection. A plain one's first event says how that went.
 func (p *loadLoop) open() error {
-	c := &loadConn{loop: p, talk: newTalk(p.load, p.clientCount)}
+	c := p.newConn()
 	if p.tls != nil {
 		return p.openTLS(c)
 	}
@@ -328,6 +343,7 @@ func (c *loadConn) flush() error {
 		case err != nil:
 			return err
 		default:
+			c.moved = c.loop.now
 			c.unsent = c.unsent[n:]
 		}
 	}
@@ -347,6 +363,7 @@ func (c *loadConn) Read(b []byte) (int, error) {
 		case n == 0:
 			return 0, io.EOF
 		default:
+			c.moved = c.loop.now
 			return n, nil
 		}
 	}
@@ -365,6 +382,7 @@ func (c *loadConn) Write(b []byte) (int, error) {
 		case err != nil:
 			return sent, err
 		default:
+			c.moved = c.loop.now
 			sent += n
 		}
 	}

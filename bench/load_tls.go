@@ -40,8 +40,9 @@ func (p *loadLoop) openTLS(c *loadConn) error {
 		if errors.Is(err, errNoHTTP2) || p.failed(err) {
 			return err
 		}
-		return p.openTLS(&loadConn{loop: p, talk: newTalk(p.load, p.clientCount)})
+		return p.openTLS(p.newConn())
 	}
+	p.now = time.Now() // a handshake may take long
 	p.conns[c.fd] = c
 	if err := p.watch(unix.EPOLL_CTL_ADD, c, unix.EPOLLIN); err != nil {
 		return err

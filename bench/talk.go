@@ -21,6 +21,9 @@ type talk interface {
 	ask(out []byte, since time.Time) []byte
 	// feed takes what the peer said and appends what the protocol wants said in return.
 	feed(b, out []byte) ([]byte, error)
+	// underWay tells of each request without a whole answer since when its latency counts, and when it was sent or, if
+	// that is later, something of its answer came.
+	underWay(tell func(since, moved time.Time))
 	// leaves tells that the peer wants to end the connection and nothing is under way.
 	leaves() bool
 }
@@ -55,6 +58,7 @@ type http1Talk struct {
 	size     int
 	answer   answerParser
 	since    time.Time
+	moved    time.Time
 	busy     bool
 }
 
@@ -69,7 +73,7 @@ func (t *http1Talk) room() int {
 
 func (t *http1Talk) ask(out []byte, since time.Time) []byte {
 	t.answer.reset()
-	t.busy, t.since = true, since
+	t.busy, t.since, t.moved = true, since, t.count.now
 	if len(t.messages) > 0 {
 		return append(out, t.messages[rand.IntN(len(t.messages))]...)
 	}
@@ -80,6 +84,7 @@ func (t *http1Talk) feed(b, out []byte) ([]byte, error) {
 	if !t.busy {
 		return out, errAnswerLong
 	}
+	t.moved = t.count.now
 	done, err := t.answer.feed(b)
 	if t.count.seen != nil {
 		t.count.seen.Write(b)
@@ -89,6 +94,12 @@ func (t *http1Talk) feed(b, out []byte) ([]byte, error) {
 		t.count.answered(t.answer.right(t.size), t.since)
 	}
 	return out, err
+}
+
+func (t *http1Talk) underWay(tell func(since, moved time.Time)) {
+	if t.busy {
+		tell(t.since, t.moved)
+	}
 }
 
 func (t *http1Talk) leaves() bool { return t.answer.close && !t.busy }

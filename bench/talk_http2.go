@@ -36,6 +36,7 @@ type http2Talk struct {
 // An http2Answer is one under way.
 type http2Answer struct {
 	since  time.Time
+	moved  time.Time
 	status int
 	grpc   int // status of the call; -1 before it came
 	length int64
@@ -119,10 +120,10 @@ func (t *http2Talk) answer(since time.Time) *http2Answer {
 	if n := len(t.spare); n > 0 {
 		a := t.spare[n-1]
 		t.spare = t.spare[:n-1]
-		*a = http2Answer{since: since, grpc: -1}
+		*a = http2Answer{since: since, moved: t.count.now, grpc: -1}
 		return a
 	}
-	return &http2Answer{since: since, grpc: -1}
+	return &http2Answer{since: since, moved: t.count.now, grpc: -1}
 }
 
 func (t *http2Talk) head(id uint32, fields []hpack.HeaderField, last bool, out []byte) ([]byte, error) {
@@ -130,6 +131,7 @@ func (t *http2Talk) head(id uint32, fields []hpack.HeaderField, last bool, out [
 	if a == nil {
 		return out, fmt.Errorf("HTTP/2: a head on stream %d, which is not open", id)
 	}
+	a.moved = t.count.now
 	for _, f := range fields {
 		switch f.Name {
 		case ":status":
@@ -150,6 +152,7 @@ func (t *http2Talk) data(id uint32, b []byte, last bool, out []byte) ([]byte, er
 	if a == nil {
 		return out, fmt.Errorf("HTTP/2: data on stream %d, which is not open", id)
 	}
+	a.moved = t.count.now
 	a.length += int64(len(b))
 	if t.count.seen != nil {
 		t.count.seen.Write(b)
@@ -178,6 +181,12 @@ func (t *http2Talk) reset(id uint32) error {
 		return nil // after its answer: the peer needs no more of the request
 	}
 	return fmt.Errorf("HTTP/2: stream %d was reset", id)
+}
+
+func (t *http2Talk) underWay(tell func(since, moved time.Time)) {
+	for _, a := range t.active {
+		tell(a.since, a.moved)
+	}
 }
 
 func (t *http2Talk) leaves() bool { return t.leaving && len(t.active) == 0 }

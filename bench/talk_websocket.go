@@ -115,6 +115,7 @@ type webSocketTalk struct {
 	open    bool
 	busy    bool
 	since   time.Time
+	moved   time.Time
 }
 
 func (t *webSocketTalk) greet(out []byte) []byte {
@@ -130,11 +131,12 @@ func (t *webSocketTalk) room() int {
 }
 
 func (t *webSocketTalk) ask(out []byte, since time.Time) []byte {
-	t.busy, t.since = true, since
+	t.busy, t.since, t.moved = true, since, t.count.now
 	return appendMessage(out, bodySmall, &webSocketMask)
 }
 
 func (t *webSocketTalk) feed(b, out []byte) ([]byte, error) {
+	t.moved = t.count.now
 	t.partial = append(t.partial, b...)
 	if !t.open {
 		end := bytes.Index(t.partial, endOfHead)
@@ -164,6 +166,12 @@ func (t *webSocketTalk) feed(b, out []byte) ([]byte, error) {
 	}
 	t.partial = append(t.partial[:0], t.partial[m.size:]...)
 	return out, nil
+}
+
+func (t *webSocketTalk) underWay(tell func(since, moved time.Time)) {
+	if t.busy {
+		tell(t.since, t.moved)
+	}
 }
 
 func (t *webSocketTalk) leaves() bool { return false }
