@@ -52,7 +52,7 @@ func fakeSluice(args []string) error {
 	plain := f.String("http-port", "", "")
 	secured := f.String("https-port", "", "")
 	admin := f.String("admin-address", "", "")
-	for _, name := range []string{"ingress-class", "default-ssl-certificate", "configmap"} {
+	for _, name := range []string{"ingress-class", "default-ssl-certificate", "configmap", "loops"} {
 		f.String(name, "", "")
 	}
 	f.Bool("enable-ssl-passthrough", false, "")

@@ -106,6 +106,9 @@ func sluiceChanging(d deployment) error {
 	return os.Rename(next, filepath.Join(manifestsOf(d), fmt.Sprintf("changing-%d.yaml", d.Turn())))
 }
 
+// twoLoops gives Sluice as many loops as rivals are given workers, on a machine of any size.
+const twoLoops = "--loops=2"
+
 func sluiceArguments(d deployment, manifests string) []string {
 	arguments := []string{
 		"--manifests=" + manifests,
@@ -117,6 +120,7 @@ func sluiceArguments(d deployment, manifests string) []string {
 		"--enable-ssl-passthrough",
 		"--default-ssl-certificate=default/bench-tls",
 		"--configmap=default/sluice",
+		twoLoops,
 	}
 	if d.Services {
 		arguments = append(arguments, "--tcp-services-configmap=default/tcp", "--udp-services-configmap=default/udp")

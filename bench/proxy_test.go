@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -131,4 +133,65 @@ func checkSyntax(t *testing.T, template string, text []byte) {
 			t.Errorf("%s: %v", template, err)
 		}
 	}
+}
+
+// TestAllHaveTwoWorkers: on a machine of many processors one that takes them all would be compared with others on two.
+func TestAllHaveTwoWorkers(t *testing.T) {
+	file := func(name string) string {
+		text, err := configurations.ReadFile("rivals/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	for who, is := range map[string]struct{ said, want string }{
+		"sluice":            {strings.Join(sluiceArguments(deployment{}, ""), "\n"), "--loops=2"},
+		"nginx":             {file("nginx.conf.tmpl"), "worker_processes 2;"},
+		"haproxy":           {file("haproxy.cfg.tmpl"), "nbthread 2"},
+		"caddy":             {commandOf(t, findCaddy), "GOMAXPROCS=2"},
+		"traefik":           {commandOf(t, findTraefik), "GOMAXPROCS=2"},
+		"envoy":             {commandOf(t, findEnvoy), "--concurrency\n2"},
+		"sluice, tunnels":   {tunnelCommand(t, nameSluice), "--loops=2"},
+		"joined, tunnels":   {tunnelCommand(t, nameJoined), "--loops=2"},
+		"haproxy's tunnels": {tunnelHAProxy, "nbthread 2"},
+		"nginx's tunnels":   {tunnelNginx, "worker_processes 2;"},
+	} {
+		if !strings.Contains(is.said, is.want) {
+			t.Errorf("%s is not given %q", who, is.want)
+		}
+	}
+}
+
+// commandOf is how a rival is started, with what it is told by its environment; one that tells its version is enough.
+func commandOf(t *testing.T, find func(context.Context, options) (candidate, error)) string {
+	t.Helper()
+	dir := t.TempDir()
+	program := filepath.Join(dir, "program")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\necho 1.2.3\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c, err := find(t.Context(), options{caddy: program, traefik: program, envoy: program})
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := newCertificate(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd, err := c.command(deployment{Dir: dir, Address: loopback, OriginAddress: loopback, Certificate: certificate})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(append(cmd.Args, cmd.Env...), "\n")
+}
+
+func tunnelCommand(t *testing.T, name string) string {
+	t.Helper()
+	relays := tunnelRelays("sluice", "haproxy", "nginx")
+	i := slices.IndexFunc(relays, func(r tunnelRelay) bool { return r.name == name })
+	args, err := relays[i].start(&tunnelBench{dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(args, "\n")
 }

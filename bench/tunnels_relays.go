@@ -38,7 +38,7 @@ func tunnelRelays(program, haproxy, nginx string) []tunnelRelay {
 				err = os.WriteFile(filepath.Join(dir, "all.yaml"), fmt.Appendf(nil, tunnelManifests, hostPass, b.origin, b.originPort), 0o644)
 			}
 			return []string{program, "--manifests=" + dir, "--http-port=0", fmt.Sprint("--https-port=", b.port), "--bind-address=" + b.address,
-				"--admin-address=", "--loops=2", "--enable-ssl-passthrough", "--sockmap=" + sockmap, "--allow-backend-cidr=" + b.origin + "/32"}, err
+				"--admin-address=", twoLoops, "--enable-ssl-passthrough", "--sockmap=" + sockmap, "--allow-backend-cidr=" + b.origin + "/32"}, err
 		}
 	}
 	return []tunnelRelay{
