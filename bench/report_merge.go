@@ -15,7 +15,9 @@ import (
 // ratios being taken within rounds of one row, so several runs can make one section. Every row comes whole from one
 // run.
 
-var errOtherMachine = errors.New("the runs differ in machine, versions or rounds: their rows do not belong in one table")
+var errOtherMachine = errors.New("the runs differ in machine, versions, load or rounds: their rows do not belong in one table")
+
+var errPartial = errors.New("the run was interrupted: its rows may lack rounds or proxies, and are not published as whole ones")
 
 // readmeCommand rewrites a results section from the JSON files of earlier runs.
 func readmeCommand(args []string, progress io.Writer) error {
@@ -63,6 +65,9 @@ func readReport(path string) (*report, error) {
 	if r.Quick {
 		return nil, fmt.Errorf("%s: a smoke test's numbers mean little", filepath.Base(path))
 	}
+	if r.Partial {
+		return nil, fmt.Errorf("%s: %w", filepath.Base(path), errPartial)
+	}
 	for i := range r.Rows {
 		row := &r.Rows[i]
 		n := scenarioIndex(row.Name)
@@ -85,7 +90,8 @@ func scenarioIndex(name string) int {
 // merge takes another run's rows in; those of the same name are replaced.
 func (r *report) merge(other *report) error {
 	same := r.Machine.CPU == other.Machine.CPU && r.Machine.Cores == other.Machine.Cores && r.Machine.Kernel == other.Machine.Kernel &&
-		r.Rounds == other.Rounds && r.Seconds == other.Seconds && r.Network == other.Network
+		r.Rounds == other.Rounds && r.Seconds == other.Seconds && r.Network == other.Network &&
+		r.Load == other.Load
 	for name, version := range other.Versions {
 		if known, ok := r.Versions[name]; ok && known != version {
 			same = false
@@ -103,7 +109,6 @@ func (r *report) merge(other *report) error {
 			r.Rows[i] = theirs
 		}
 	}
-	r.Partial = r.Partial || other.Partial
 	r.Time = other.Time
 	return nil
 }

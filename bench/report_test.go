@@ -242,6 +242,16 @@ func TestReadmeOfSeveralRuns(t *testing.T) {
 	elsewhere := save("3.json", func(r *report) { r.Versions["nginx"] = "1.0" })
 	quick := save("4.json", func(r *report) { r.Quick = true })
 	gone := save("5.json", func(r *report) { r.Rows[0].Name = "h9" })
+	other := save("6.json", func(r *report) { r.Load = "wrk" })
+	partial := save("7.json", func(r *report) { r.Partial = true })
+	for file, want := range map[string]error{elsewhere: errOtherMachine, other: errOtherMachine, partial: errPartial} {
+		if err := readmeCommand([]string{"--readme=" + readme, "--out=" + dir, first, file}, io.Discard); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", filepath.Base(file), err, want)
+		}
+	}
+	if err := readmeCommand([]string{"--readme=" + readme, "--out=" + dir, partial}, io.Discard); !errors.Is(err, errPartial) {
+		t.Errorf("an interrupted run alone: %v", err)
+	}
 	for _, file := range []string{elsewhere, quick, gone, filepath.Join(dir, "none.json"), readme} {
 		if err := readmeCommand([]string{"--readme=" + readme, "--out=" + dir, first, file}, io.Discard); err == nil {
 			t.Errorf("%s was taken", filepath.Base(file))
