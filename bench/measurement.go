@@ -1,5 +1,7 @@
 package main
 
+import "cmp"
+
 // A measurement is one proxy's figures of one round of one scenario.
 type measurement struct {
 	Round       int     `json:"round"`
@@ -64,6 +66,12 @@ func (w window) measurement() measurement {
 // costs sets the cost: the window's CPU per unit of work, scaled from seconds.
 func (m *measurement) costs(w window, units, scale float64) {
 	m.Cost = w.used.cpu.Seconds() * scale / units
+}
+
+// alsoFailed adds what went wrong in another measurement that this one is made with.
+func (m *measurement) alsoFailed(other measurement) {
+	m.Errors, m.Bad = m.Errors+other.Errors, m.Bad+other.Bad
+	m.Example, m.NotHeld = cmp.Or(m.Example, other.Example), cmp.Or(m.NotHeld, other.NotHeld)
 }
 
 // clean says that every answer was right.

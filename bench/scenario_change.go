@@ -49,7 +49,7 @@ func (p *running) changeNext() error {
 }
 
 // duringChanges measures at the fixed rate twice: quiet, and while a route changes so many times a second. The cost
-// and the latencies are those of the second.
+// and the latencies are those of the second, faults those of both: a quiet time that was none is nothing to compare with.
 func duringChanges(perSecond float64) func(context.Context, *rig, *running) (measurement, error) {
 	return func(ctx context.Context, r *rig, p *running) (measurement, error) {
 		quiet, err := atRate(ctx, r, p)
@@ -75,6 +75,7 @@ func duringChanges(perSecond float64) func(context.Context, *rig, *running) (mea
 			"changes/s":      perSecond,
 			"swaps/s":        (after - applied) / time.Since(begun).Seconds(),
 		}
+		m.alsoFailed(quiet)
 		if err == nil && after <= applied {
 			err = errors.New("no snapshot was swapped meanwhile")
 		}

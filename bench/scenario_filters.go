@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,7 +65,7 @@ func chainBesideBare(ctx context.Context, r *rig, p *running) (measurement, erro
 	}
 	m.Extra = map[string]float64{"CPU µs/request with": m.Cost, "CPU µs/request without": bare.Cost}
 	m.Cost /= bare.Cost
-	m.Errors, m.Bad, m.Example = m.Errors+bare.Errors, m.Bad+bare.Bad, cmp.Or(m.Example, bare.Example)
+	m.alsoFailed(bare)
 	return m, nil
 }
 
