@@ -113,6 +113,9 @@ func requestOf(l load) []byte {
 		method = "POST "
 	}
 	b := []byte(method + l.path + " HTTP/1.1\r\nHost: " + l.host + "\r\nUser-Agent: bench\r\nAccept: */*\r\n")
+	if l.origin != "" {
+		b = append(b, "Origin: "+l.origin+"\r\n"...)
+	}
 	if l.upload > 0 {
 		b = fmt.Appendf(b, "Content-Length: %d\r\n", l.upload)
 	}

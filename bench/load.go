@@ -24,6 +24,7 @@ type load struct {
 
 	speaks  protocol
 	streams int      // of one HTTP/2 connection at a time; 0 is 1
+	origin  string   // of HTTP/1.1: the field Origin, as scripts of another site send it; empty: none
 	upload  int      // bytes of a request's body
 	targets []target // of HTTP/1.1: requests go to one of them after another, in an order of chance
 	once    bool     // connections that end are not opened again, and the load ends with the last of them
