@@ -226,6 +226,8 @@ func TestChart(t *testing.T) {
 		"unknown value":         {[]string{"ingresClass.name=x"}, "ingresClass"},
 		"no surge":              {[]string{"update.maxSurge=0"}, "/update/maxSurge"},
 		"drain limit in config": {[]string{"config.worker-shutdown-timeout=1s"}, "worker-shutdown-timeout"},
+		"a port twice":          {[]string{"runAsRoot=false", "ports.http=8080", "ports.https=8443", "webhook.create=true"}, "webhook.port is 8443, which another"},
+		"nothing to scrape":     {[]string{"monitoring.serviceMonitor.create=true", "ports.metrics=0"}, "needs ports.metrics"},
 		"a bad port":            {[]string{"ports.http=70000"}, "/ports/http"},
 	} {
 		args := []string{"template", "sluice", "deploy/chart", "--kube-version=1.34"}
@@ -234,6 +236,21 @@ func TestChart(t *testing.T) {
 		}
 		if out, _ := exec.Command(helm, args...).CombinedOutput(); !strings.Contains(string(out), c.holds) {
 			t.Errorf("%s: there is no %q in\n%s", name, c.holds, out)
+		}
+	}
+}
+
+// TestChartNumbers: a number of a values file is the one that it looks like.
+func TestChartNumbers(t *testing.T) {
+	values := filepath.Join(t.TempDir(), "values.yaml")
+	text := "config: {hsts-max-age: 63072000, proxy-body-size: 10485760, limit: 1.5, large: 12345678901234, hsts: true}\n"
+	if err := os.WriteFile(values, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := string(output(t, tool(t, "helm"), "template", "sluice", "deploy/chart", "--kube-version=1.34", "--show-only=templates/configmap.yaml", "--values="+values))
+	for _, want := range []string{`hsts-max-age: "63072000"`, `proxy-body-size: "10485760"`, `limit: "1.5"`, `large: "12345678901234"`, `hsts: "true"`} {
+		if !strings.Contains(out, want) {
+			t.Errorf("there is no %s in\n%s", want, out)
 		}
 	}
 }

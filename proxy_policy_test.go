@@ -375,3 +375,57 @@ func TestServiceUpstream(t *testing.T) {
 	p := startProxy(t, strings.Replace(text, "port: {number: 80}", "port: {name: main}", 1))
 	ask(t, p.HTTP, nil, "shop.example", "/").want(t, 200, "service")
 }
+
+// ejected is how many endpoints of all clusters are out.
+func (p *testProxy) ejected() (n int) {
+	for _, c := range p.clusters() {
+		n += c.Ejected
+	}
+	return n
+}
+
+// TestWhoIsBlamed: an endpoint whose bodies break off is ejected, and one that does not answer in a request's time; one whose client
+// used that time up is not.
+func TestWhoIsBlamed(t *testing.T) {
+	annotations := map[string]string{"sluice.dev/outlier-errors": "3", "sluice.dev/outlier-ejection-time": "1h", "sluice.dev/request-timeout": "200ms",
+		"proxy-request-buffering": "off"}
+	for _, c := range []struct {
+		name    string
+		answer  string
+		request string
+		ejected bool
+	}{
+		{"bodies that break off", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", request("shop.example", "/"), true},
+		{"no answer in time", "", request("shop.example", "/"), true},
+		{"no body in time", "", "POST / HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 5\r\n\r\n", false},
+		{"good answers", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", request("shop.example", "/"), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			lead := func(conn *net.TCPConn) {
+				r := bufio.NewReader(conn)
+				if _, err := http.ReadRequest(r); err != nil {
+					return
+				}
+				if c.answer == "" {
+					_, _ = io.Copy(io.Discard, r)
+				}
+				_, _ = io.WriteString(conn, c.answer)
+			}
+			ports := []int{newRawBackend(t, lead).port(), newRawBackend(t, lead).port()}
+			p := startProxy(t, site{name: "shop", host: "shop.example", ports: ports, annotations: annotations}.yaml())
+			for range 8 {
+				conn, err := net.Dial("tcp", p.HTTP)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = conn.SetDeadline(time.Now().Add(callTimeout))
+				_, _ = io.WriteString(conn, c.request)
+				_, _ = io.Copy(io.Discard, io.LimitReader(conn, 12)) // or it is cut
+				_ = conn.Close()
+			}
+			if n := p.ejected(); (n > 0) != c.ejected {
+				t.Errorf("%d endpoints are ejected; one is to be: %v", n, c.ejected)
+			}
+		})
+	}
+}

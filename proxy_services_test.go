@@ -109,6 +109,10 @@ func TestTCPServices(t *testing.T) {
 	p.write("all.yaml", services+portMap("tcp", strconv.Itoa(a), "default/two:80", strconv.Itoa(b), "default/two:main"))
 	third := dialService(t, a, "two")
 	lives("an entry was changed", first, second, third)
+	sum := func() float64 {
+		return p.metric(t, "nginx_ingress_controller_nginx_process_connections_total", `state="accepted"`)
+	}
+	accepted := sum()
 
 	p.write("all.yaml", services+portMap("tcp", strconv.Itoa(b), "default/two:main"))
 	within(t, callTimeout, "the port is closed", func() bool {
@@ -126,6 +130,13 @@ func TestTCPServices(t *testing.T) {
 		_ = c.Close()
 	}
 	within(t, callTimeout, "the tunnels' end", func() bool { return p.passing() == 0 })
+	p.write("all.yaml", services+portMap("tcp", strconv.Itoa(a), "default/one:80")) // a retired door goes when the next one does
+	dialService(t, a, "one")
+	p.write("all.yaml", services)
+	within(t, callTimeout, "there is no port", func() bool { return len(p.services.all()) == 0 })
+	if n := sum(); accepted < 3 || n <= accepted {
+		t.Errorf("%v connections were accepted when ports are closed, %v before", n, accepted)
+	}
 }
 
 // TestTCPServiceDrainLimit: the connections of a port that was taken out have as long as in a drain, those of others stay.

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/sluiceproxy/sluice/admin"
 	"github.com/sluiceproxy/sluice/listen"
 	"github.com/sluiceproxy/sluice/route"
 	"github.com/sluiceproxy/sluice/sni"
@@ -24,6 +25,7 @@ type servicePorts struct {
 	mu      sync.Mutex
 	state   portsState
 	open    map[string]*servicePort // by name
+	past    doorSum                 // of retired ones that are no longer kept
 	retired []*servicePort          // closed ones whose connections may still be open
 	failed  map[string]route.Problem
 	retry   bool // one is due
@@ -221,10 +223,35 @@ func (s *servicePorts) forget() {
 	for _, d := range s.retired {
 		if d.Open() > 0 || d == s.retired[len(s.retired)-1] {
 			keep = append(keep, d)
+		} else {
+			s.past.add(d)
 		}
 	}
 	clear(s.retired[len(keep):])
 	s.retired = keep
+}
+
+// closed is what retired doors have accepted and refused since the start, and what is open of that.
+func (s *servicePorts) closed() admin.Door {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum := s.past
+	for _, d := range s.retired {
+		sum.add(d)
+	}
+	return admin.Door(sum)
+}
+
+// doorSum is figures of several doors.
+type doorSum admin.Door
+
+func (s *doorSum) add(d *servicePort) {
+	if t, ok := d.portDoor.(tcpPort); ok {
+		s.Accepted += t.Stats.Accepted.Load()
+		s.Refused += t.Stats.Refused.Load()
+		s.SourceFull += t.Stats.SourceFull.Load()
+		s.Tunnels += t.Stats.Tunnels.Load()
+	}
 }
 
 // all are the open ports.

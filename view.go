@@ -93,6 +93,7 @@ func (p *proxy) doorStats() (list []admin.Door) {
 			doors = append(doors, &door{Door: t.Door, name: d.name})
 		}
 	}
+	list = append(list, p.services.closed())
 	for _, d := range doors {
 		s := &d.Stats
 		list = append(list, admin.Door{

@@ -3,6 +3,7 @@ package admin
 import (
 	"runtime"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -12,7 +13,7 @@ import (
 	"github.com/sluiceproxy/sluice/l7/wire"
 )
 
-// collector makes the series of a scrape from the sources. It keeps nothing between two scrapes.
+// collector makes the series of a scrape from the sources. It keeps nothing between two scrapes but what must not fall.
 type collector struct {
 	*metrics
 	options *Options
@@ -316,6 +317,9 @@ func (s scrape) doorCounts() {
 		return
 	}
 	for _, d := range s.sources.Doors() {
+		if d.Name == "" {
+			continue
+		}
 		s.count(s.doorAccepted, d.Accepted, d.Name)
 		s.count(s.doorRefused, d.Refused, d.Name)
 		s.count(s.doorExhausted, d.NoDescriptor, d.Name)
@@ -346,6 +350,22 @@ func (s scrape) serviceCounts() {
 	}
 }
 
+// highest is a figure that never falls: the difference of two counters does, when a connection that was accepted is refused later.
+type highest struct{ atomic.Uint64 }
+
+// least answers n, or what was answered before if that is more.
+func (h *highest) least(n uint64) uint64 {
+	for {
+		before := h.Load()
+		if n <= before {
+			return before
+		}
+		if h.CompareAndSwap(before, n) {
+			return n
+		}
+	}
+}
+
 // connections shows nginx's view of client connections. "reading" is not told from "waiting": an incomplete head is a
 // moment.
 func (s scrape) connections() {
@@ -365,7 +385,7 @@ func (s scrape) connections() {
 	s.gauge(s.nginxConnections, float64(writing), "writing")
 	s.gauge(s.nginxConnections, float64(max(open+tunnels-writing, 0)), "waiting")
 	s.count(s.nginxConnectionSum, accepted, "accepted")
-	s.count(s.nginxConnectionSum, accepted-min(refused, accepted), "handled")
+	s.count(s.nginxConnectionSum, s.handled.least(accepted-min(refused, accepted)), "handled")
 }
 
 func (s scrape) certificates() {

@@ -16,7 +16,8 @@ const (
 // metrics are all series that we make, by name and help text. The Go runtime's and the process's own come from the
 // Prometheus library, under its names.
 type metrics struct {
-	all []*prometheus.Desc
+	all     []*prometheus.Desc
+	handled highest // what nginx calls handled connections
 
 	buildInfo *prometheus.Desc
 

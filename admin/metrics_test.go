@@ -390,3 +390,13 @@ func BenchmarkScrape(b *testing.B) {
 		b.SetBytes(int64(scrapeBytes(b, "http://"+addr+"/metrics")))
 	}
 }
+
+// TestHighest: a counter does not fall when what it is the difference of does.
+func TestHighest(t *testing.T) {
+	var h highest
+	for _, c := range [][2]uint64{{3, 3}, {2, 3}, {5, 5}, {0, 5}, {6, 6}} {
+		if got := h.least(c[0]); got != c[1] {
+			t.Errorf("after %d it is %d, want %d", c[0], got, c[1])
+		}
+	}
+}

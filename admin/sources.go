@@ -41,7 +41,7 @@ type Sources struct {
 
 // Door is what happened at one listening port before HTTP or a tunnel.
 type Door struct {
-	Name                        string // "http", "https"
+	Name                        string // "http", "https"; "": all that are closed already, which have no figures of their own
 	Accepted, Refused           uint64
 	NoDescriptor                uint64 // accepting failed for want of descriptors
 	SourceFull                  uint64 // closed at once because their source has too many

@@ -2,6 +2,7 @@ package l7
 
 import (
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -85,6 +86,14 @@ const holdsMax = 4
 func (x *Exchange) Hold(count *atomic.Uint64) {
 	x.holds[x.held] = count
 	x.held++
+}
+
+// unhold lowers a count before the exchange's end, in which it was entered by Hold.
+func (x *Exchange) unhold(count *atomic.Uint64) {
+	i := slices.Index(x.holds[:x.held], count)
+	count.Add(^uint64(0))
+	x.held--
+	x.holds[i], x.holds[x.held] = x.holds[x.held], nil
 }
 
 // letGo takes the exchange out of all counts.

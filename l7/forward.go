@@ -1,6 +1,7 @@
 package l7
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/sluiceproxy/sluice/fastpath"
@@ -29,7 +30,8 @@ type forward struct {
 	statuses [triesMax]int16           // … or the status for which another endpoint was asked
 	times    [triesMax]int64           // … and how long they lasted
 	first    int64                     // when the first attempt began
-	tunnel   *upstream.Endpoint        // counts the exchange as a tunnel
+	tunnel   *upstream.Endpoint        // counts the exchange as a tunnel; nil: as a stream, or not at all
+	retries  *atomic.Uint64            // the cluster's, among which the exchange is; nil: it is not
 
 	body      []byte // the request's body as far as it is kept for a repeat
 	bodySent  int    // bytes of body that the present stream has
@@ -42,7 +44,6 @@ type forward struct {
 	expecting bool   // the backend's time runs
 	copying   bool   // there was no pipe for a splice: bodies are copied
 	http10    bool   // the request goes in HTTP/1.0: its body has a length, and nothing is upgraded
-	retrying  bool   // the exchange is among the cluster's retries
 	pacing    bool   // the response waits until limit-rate lets it go on
 
 	splice fastpath.Splicer // the response's body
@@ -488,7 +489,10 @@ func (x *Exchange) beginResponse() {
 	f := &x.fwd
 	f.headAt, f.status = x.loop.Now(), x.Resp.Status
 	f.stream.Endpoint().Observe(x.loop, f.headAt-f.asked)
-	f.stream.Endpoint().Answered(x.loop, f.status >= 500)
+	if f.status >= 500 { // whether it is good, its end tells
+		f.stream.Endpoint().Answered(x.loop, true)
+	}
+	x.leaveRetries()
 	if x.Req.Connect && f.status/100 == 2 { // to the client it would be a tunnel (RFC 8441, 5), and the page its first bytes
 		f.release()
 		x.err = errNoTunnel // nobody is to blame: a server may answer an Upgrade as if there were none (RFC 9110, 7.8)
@@ -648,6 +652,9 @@ func (x *Exchange) endResponse() {
 	if err := x.client.EndBody(trailers); err != nil {
 		x.failed(err)
 		return
+	}
+	if f.status < 500 {
+		f.stream.Endpoint().Answered(x.loop, false)
 	}
 	if !f.reqEnded {
 		x.bodies.keep = false // the backend answered without the whole body: the rest is not waited for

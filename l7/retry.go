@@ -32,22 +32,48 @@ func (x *Exchange) retry(err *fastpath.Error) {
 // budgeted enters the exchange into the cluster's retries, once; false: there are as many as its breaker allows.
 func (x *Exchange) budgeted() bool {
 	f := &x.fwd
-	if f.retrying {
+	if f.retries != nil {
 		return true
 	}
 	count, ok := f.cluster.Retry()
 	if count != nil {
 		x.Hold(count)
-		f.retrying = true
+		f.retries = count
 	}
 	return ok
 }
 
-// blame tells the endpoint that it answered badly: by a status of 500 and more, a cut or silence.
-func (x *Exchange) blame(err *fastpath.Error, status int) {
-	if s := x.fwd.stream; s != nil && x.fwd.connected && (status >= 500 || err != nil && err.Fault == fastpath.FaultBackend) {
-		s.Endpoint().Answered(x.loop, true)
+// leaveRetries takes an exchange whose answer stands out of the cluster's retries: what follows, a body or a tunnel, may last
+// for hours.
+func (x *Exchange) leaveRetries() {
+	if f := &x.fwd; f.retries != nil {
+		x.unhold(f.retries)
+		f.retries = nil
 	}
+}
+
+// blame tells the endpoint that it answered badly: by a status of 500 and more, a cut or silence. One whose head said so was told.
+func (x *Exchange) blame(err *fastpath.Error, status int) {
+	f := &x.fwd
+	if f.stream == nil || !f.connected || f.status >= 500 {
+		return
+	}
+	if status >= 500 || err != nil && err.Fault == fastpath.FaultBackend && (err != errOverdue || x.backendOwes()) {
+		f.stream.Endpoint().Answered(x.loop, true)
+	}
+}
+
+// backendOwes tells whether it is the backend that is waited for, and as long as the route says: a deadline of the client's own
+// (grpc-timeout) may be of a millisecond, and whoever sends or reads slowly may use a request's time up by himself.
+func (x *Exchange) backendOwes() bool {
+	f := &x.fwd
+	switch {
+	case x.callTimeout > 0 && x.callTimeout == x.total():
+		return false
+	case x.stage >= stageBody:
+		return !f.pacing && x.client.Room() > 0
+	}
+	return f.expecting
 }
 
 // again gives up the present attempt, which failed or was answered with a status that asks for another, and makes the next.

@@ -573,3 +573,41 @@ func TestOverdueFailure(t *testing.T) {
 		t.Errorf("%d connections to the backend", n)
 	}
 }
+
+// TestRetriesEndWithTheHead: once an answer stands, its body may last for hours, and the retry that it took is another's.
+func TestRetriesEndWithTheHead(t *testing.T) {
+	r := newRig(t, func(r *rig) { r.route.Policy.NextUpstream |= Next503 })
+	r.on(func() {
+		r.cluster.SetSettings(upstream.Settings{AllowLoopback: true, Breaker: upstream.Breaker{Retries: 1}})
+	})
+	ended := make(chan struct{})
+	end := sync.OnceFunc(func() { close(ended) })
+	t.Cleanup(end) // before the rig's, which waits for backends
+	var asks asksLog
+	for range 2 {
+		r.backend(func(p *peer) {
+			for p.request() != nil {
+				if asks.note(""); asks.count("")%2 == 1 {
+					p.answer("503 x", "over")
+					continue
+				}
+				p.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nlo")
+				<-ended
+				p.send("ong")
+			}
+		})
+	}
+	var clients []*client
+	for range 4 {
+		c := r.dial()
+		c.get("/")
+		if line, err := c.r.Peek(len("HTTP/1.1 200")); err != nil || string(line) != "HTTP/1.1 200" {
+			t.Fatalf("%q, %v: what others do is no reason to refuse a retry", line, err)
+		}
+		clients = append(clients, c)
+	}
+	end()
+	for _, c := range clients {
+		c.expect("GET", 200, "loong")
+	}
+}

@@ -36,13 +36,14 @@ func (x *Exchange) upgrade() {
 	}
 	x.stage = stageTunnel
 	s := f.stream
-	f.tunnel = s.Endpoint()
-	f.tunnel.TunnelBegan()
+	x.leaveRetries()
 	x.local.srv.Stats.TunnelOpened(x.loop.ID)
 	if streams {
-		x.client.TunnelStream(x, s)
+		x.client.TunnelStream(x, s) // counted already, as a stream
 		return
 	}
+	f.tunnel = s.Endpoint()
+	f.tunnel.TunnelBegan()
 	f.stream = nil
 	x.client.Tunnel(x, s.Detach())
 }
@@ -57,7 +58,9 @@ func (x *Exchange) OnTunnelEnd(t *fastpath.Tunnel, err *fastpath.Error) {
 func (x *Exchange) tunnelEnded(up, down int64, err *fastpath.Error) {
 	x.bodies.got, x.bodies.sent, x.fwd.got = up, down, down
 	x.err = err
-	x.fwd.tunnel.TunnelEnded()
+	if e := x.fwd.tunnel; e != nil {
+		e.TunnelEnded()
+	}
 	x.local.srv.Stats.TunnelClosed(x.loop.ID)
 	x.stage = stageDone
 	x.record()

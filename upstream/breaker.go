@@ -15,6 +15,7 @@ type under struct {
 	pending     atomic.Int64
 	requests    atomic.Int64
 	retries     atomic.Uint64
+	shedding    atomic.Bool // loops are asked for an idle connection
 	refused     [overflowKinds]atomic.Uint64
 	_           [64]byte
 }
@@ -97,6 +98,7 @@ func (e *Endpoint) dial(l *fastpath.Loop, v *view, h fastpath.Connector, timeout
 	if v.countAll {
 		limit := v.Breaker.Connections
 		if !take(&cluster.under.connections, limit) && (!v.shed(l) || !take(&cluster.under.connections, limit)) {
+			cluster.shedElsewhere()
 			return nil, false, cluster.overflowed(OverflowConnections, ErrConnections)
 		}
 		counted = true
@@ -109,6 +111,22 @@ func (e *Endpoint) dial(l *fastpath.Loop, v *view, h fastpath.Connector, timeout
 		return nil, false, err
 	}
 	return c, counted, nil
+}
+
+// shedElsewhere has every loop close an idle session, so that a loop which has none is not refused for as long as those of the
+// others stay.
+func (c *Cluster) shedElsewhere() {
+	if !c.under.shedding.CompareAndSwap(false, true) {
+		return // they are about to
+	}
+	left := new(atomic.Int64)
+	left.Store(int64(len(c.env.Loops)))
+	c.env.post(func(l *fastpath.Loop) {
+		c.current.Load().shed(l)
+		if left.Add(-1) == 0 {
+			c.under.shedding.Store(false)
+		}
+	})
 }
 
 // shed closes an idle session of loop l to one of the cluster's endpoints; false: there is none.

@@ -90,6 +90,31 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
+// TestBreakerBetweenLoops: an idle connection of one loop gives way to another loop, which is refused no longer than that takes.
+func TestBreakerBetweenLoops(t *testing.T) {
+	env := newEnv(t, 2)
+	e := only(t, cluster(t, env, Settings{Breaker: Breaker{Connections: 1}}, newServer(t, answering(empty)).addr()))
+	get("/").do(t, env, e).ok(t, 200, "")
+	if n := idle(t, env, e); n != 1 {
+		t.Fatalf("%d idle sessions", n)
+	}
+	l := env.Loops[1]
+	p := &waiting{}
+	eventually(t, "a connection of the second loop", func() bool {
+		on(t, l, func() {
+			if p.s == nil {
+				p.s, _, p.err = e.Open(l, p, OpenOptions{})
+			}
+		})
+		return p.err == nil
+	})
+	eventually(t, "its stream is there", func() (there bool) {
+		on(t, l, func() { there = p.s != nil })
+		return there
+	})
+	on(t, l, func() { p.s.Release() })
+}
+
 // Connections that fail are taken out of every count.
 func TestBreakerCountsFailuresOut(t *testing.T) {
 	env := newEnv(t, 1)
