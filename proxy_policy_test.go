@@ -420,7 +420,11 @@ func TestWhoIsBlamed(t *testing.T) {
 				}
 				_ = conn.SetDeadline(time.Now().Add(callTimeout))
 				_, _ = io.WriteString(conn, c.request)
-				_, _ = io.Copy(io.Discard, io.LimitReader(conn, 12)) // or it is cut
+				if strings.HasPrefix(c.name, "bodies") {
+					_, _ = io.Copy(io.Discard, conn) // it is cut; who left earlier would have cut it
+				} else {
+					_, _ = io.ReadFull(conn, make([]byte, len("HTTP/1.1 200")))
+				}
 				_ = conn.Close()
 			}
 			if n := p.ejected(); (n > 0) != c.ejected {

@@ -231,15 +231,20 @@ func (s *servicePorts) forget() {
 	s.retired = keep
 }
 
-// closed is what retired doors have accepted and refused since the start, and what is open of that.
-func (s *servicePorts) closed() admin.Door {
+// doors are the open ports of TCP, and what retired ones have accepted and refused since the start, of one moment.
+func (s *servicePorts) doors() (open []*door, closed admin.Door) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, d := range s.open {
+		if t, ok := d.portDoor.(tcpPort); ok {
+			open = append(open, &door{Door: t.Door, name: d.name})
+		}
+	}
 	sum := s.past
 	for _, d := range s.retired {
 		sum.add(d)
 	}
-	return admin.Door(sum)
+	return open, admin.Door(sum)
 }
 
 // doorSum is figures of several doors.

@@ -87,14 +87,9 @@ func (p *proxy) portIs(well func() (bool, string)) func() (bool, string) {
 }
 
 func (p *proxy) doorStats() (list []admin.Door) {
-	doors := slices.Clone(p.doors)
-	for _, d := range p.services.all() {
-		if t, ok := d.portDoor.(tcpPort); ok {
-			doors = append(doors, &door{Door: t.Door, name: d.name})
-		}
-	}
-	list = append(list, p.services.closed())
-	for _, d := range doors {
+	services, closed := p.services.doors()
+	list = append(list, closed)
+	for _, d := range slices.Concat(p.doors, services) {
 		s := &d.Stats
 		list = append(list, admin.Door{
 			Name:         d.name,

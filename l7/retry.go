@@ -58,8 +58,18 @@ func (x *Exchange) blame(err *fastpath.Error, status int) {
 	if f.stream == nil || !f.connected || f.status >= 500 {
 		return
 	}
-	if status >= 500 || err != nil && err.Fault == fastpath.FaultBackend && (err != errOverdue || x.backendOwes()) {
-		f.stream.Endpoint().Answered(x.loop, true)
+	e := f.stream.Endpoint()
+	switch {
+	case status >= 500:
+		e.Answered(x.loop, true)
+	case err == nil:
+	case err.Fault == fastpath.FaultBackend && (err != errOverdue || x.backendOwes()):
+		e.Answered(x.loop, true)
+		if err.Kind == fastpath.KindTimeout && f.asked > 0 && f.headAt == 0 {
+			e.Observe(x.loop, x.loop.Now()-f.asked) // at least so long
+		}
+	case f.status > 0 && err.Fault == fastpath.FaultClient:
+		e.Answered(x.loop, false) // the client had enough of a good answer: many a stream never ends otherwise
 	}
 }
 

@@ -202,6 +202,9 @@ func (x *Exchange) failed(err *fastpath.Error) {
 
 // abort cuts the exchange visibly.
 func (x *Exchange) abort(err *fastpath.Error) {
+	if err.Fault == fastpath.FaultClient {
+		x.blame(err, 0)
+	}
 	x.fwd.release()
 	x.unpark()
 	x.err, x.stage = err, stageDone

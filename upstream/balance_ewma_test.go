@@ -71,6 +71,7 @@ func TestEWMAForgets(t *testing.T) {
 	slow, quick := c.current.Load().ready[0], c.current.Load().ready[1]
 	now := int64(time.Hour)
 	slow.loops[0].time.observe(now, int64(3*time.Second))
+	c.loops[0].clock = func() int64 { return now }
 	for s := range 90 {
 		now += int64(time.Second)
 		quick.loops[0].time.observe(now, int64(20*time.Millisecond))
@@ -87,6 +88,30 @@ func TestEWMAForgets(t *testing.T) {
 		}
 	}
 	t.Error("an endpoint that answered slowly once was never asked again")
+}
+
+// TestEWMAHangs: an endpoint that takes requests and says nothing is asked less and less.
+func TestEWMAHangs(t *testing.T) {
+	c := still(t, 1, EWMA, 2)
+	hangs, well := c.current.Load().ready[0], c.current.Load().ready[1]
+	now := int64(time.Hour)
+	c.loops[0].clock = func() int64 { return now }
+	for _, e := range []*Endpoint{hangs, well} {
+		e.loops[0].time.observe(now, int64(20*time.Millisecond))
+	}
+	asked := 0
+	for range 100 * 60 { // 100 a second for a minute
+		now += int64(10 * time.Millisecond)
+		if e := c.Pick(Wish{}); e == hangs {
+			e.active.Add(1)
+			asked++
+		} else {
+			e.loops[0].time.observe(now, int64(20*time.Millisecond))
+		}
+	}
+	if asked == 0 || asked > 60 {
+		t.Errorf("asked %d times of 6,000", asked)
+	}
 }
 
 func TestObserve(t *testing.T) {

@@ -100,19 +100,20 @@ func TestBreakerBetweenLoops(t *testing.T) {
 	}
 	l := env.Loops[1]
 	p := &waiting{}
-	eventually(t, "a connection of the second loop", func() bool {
+	var s Stream
+	eventually(t, "a connection of the second loop", func() (begun bool) {
 		on(t, l, func() {
-			if p.s == nil {
-				p.s, _, p.err = e.Open(l, p, OpenOptions{})
-			}
+			var err *fastpath.Error
+			s, _, err = e.Open(l, p, OpenOptions{})
+			begun = err == nil
 		})
-		return p.err == nil
+		return begun
 	})
 	eventually(t, "its stream is there", func() (there bool) {
-		on(t, l, func() { there = p.s != nil })
+		on(t, l, func() { there = p.n > 0 && p.s != nil && p.err == nil })
 		return there
 	})
-	on(t, l, func() { p.s.Release() })
+	on(t, l, func() { s.Release() })
 }
 
 // Connections that fail are taken out of every count.

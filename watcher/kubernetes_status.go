@@ -64,6 +64,7 @@ type statusWriter struct {
 type observed struct {
 	uid       types.UID
 	addresses []networkingv1.IngressLoadBalancerIngress
+	unsure    bool // a patch was given up that it may have taken
 }
 
 // newStatusWriter makes the writer of a source; nil: nothing is to be written.
@@ -91,7 +92,7 @@ func (s *statusWriter) observe(n name, ing *networkingv1.Ingress) {
 		delete(s.observed, n)
 		return
 	}
-	s.observed[n] = observed{ing.UID, ing.Status.LoadBalancer.Ingress}
+	s.observed[n] = observed{uid: ing.UID, addresses: ing.Status.LoadBalancer.Ingress}
 	poke(s.kick)
 }
 
@@ -167,7 +168,7 @@ func (s *statusWriter) write(ctx context.Context, want []networkingv1.IngressLoa
 	var due []*networkingv1.Ingress
 	s.mu.Lock()
 	for _, ing := range s.taken {
-		if is, ok := s.observed[nameOf(ing)]; ok && is.uid == ing.UID && !sameAddresses(is.addresses, want) {
+		if is, ok := s.observed[nameOf(ing)]; ok && is.uid == ing.UID && (is.unsure || !sameAddresses(is.addresses, want)) {
 			due = append(due, ing)
 		}
 	}
@@ -211,13 +212,20 @@ func (s *statusWriter) patch(ctx context.Context, ing *networkingv1.Ingress, wan
 	_, err = s.clients.networking.Ingresses(ing.Namespace).Patch(ctx, ing.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	is, known := s.observed[nameOf(ing)]
+	known = known && is.uid == ing.UID
 	switch {
 	case err == nil:
 		// The watch will say so; until then nobody has to write it again.
-		if is, ok := s.observed[nameOf(ing)]; ok && is.uid == ing.UID {
-			s.observed[nameOf(ing)] = observed{ing.UID, want}
+		if known {
+			s.observed[nameOf(ing)] = observed{uid: ing.UID, addresses: want}
 		}
 		return true
+	case ctx.Err() != nil:
+		if known {
+			is.unsure = true
+			s.observed[nameOf(ing)] = is
+		}
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err), apierrors.IsInvalid(err):
 		return true // another Ingress, or none: the watch tells
 	case apierrors.IsForbidden(err):
