@@ -433,3 +433,80 @@ func TestWhoIsBlamed(t *testing.T) {
 		})
 	}
 }
+
+// TestAnswersInARow: a stream that its client leaves was a good answer, one that was asked for before the bad ones says nothing of
+// them, and a body that was promised and not sent is none.
+func TestAnswersInARow(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		paths   string
+		ejected bool
+	}{
+		{"a stream between", "/bad /bad /stream /bad /bad", false},
+		{"a body that stalls between", "/bad /bad /stall /bad", true},
+		{"an answer between", "/bad /bad /good /bad /bad", false},
+		{"a stream from before", "/old /bad /bad /leave /bad", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			lead := func(conn *net.TCPConn) {
+				for r := bufio.NewReader(conn); ; {
+					q, err := http.ReadRequest(r)
+					if err != nil {
+						return
+					}
+					_, _ = io.WriteString(conn, map[string]string{
+						"/bad":    "HTTP/1.1 500 x\r\nContent-Length: 2\r\n\r\nno",
+						"/good":   "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+						"/stall":  "HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nok",
+						"/stream": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
+						"/old":    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n",
+					}[q.URL.Path])
+				}
+			}
+			p := startProxy(t, site{name: "shop", host: "shop.example", ports: []int{newRawBackend(t, lead).port(), newRawBackend(t, lead).port()},
+				annotations: map[string]string{"sluice.dev/outlier-errors": "3", "sluice.dev/outlier-ejection-time": "1h",
+					"upstream-hash-by": "$host"}}.yaml()) // all to one of the two
+			var old net.Conn
+			for path := range strings.FieldsSeq(c.paths) {
+				conn := old
+				if path != "/leave" {
+					var err error
+					if conn, err = net.Dial("tcp", p.HTTP); err != nil {
+						t.Fatal(err)
+					}
+					_ = conn.SetDeadline(time.Now().Add(callTimeout))
+					_, _ = io.WriteString(conn, request("shop.example", path))
+					if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if path == "/old" {
+					old = conn
+					continue
+				}
+				_ = conn.(*net.TCPConn).SetLinger(0) // a half-close is no reason to end a stream
+				_ = conn.Close()
+				time.Sleep(50 * time.Millisecond) // the proxy notices, and its clock goes on
+			}
+			if n := p.ejected(); (n > 0) != c.ejected {
+				t.Errorf("%d endpoints are ejected; one is to be: %v", n, c.ejected)
+			}
+		})
+	}
+}
+
+// TestTimeoutsCountForEWMA: who is silent until proxy-read-timeout is over is as slow as that.
+func TestTimeoutsCountForEWMA(t *testing.T) {
+	hangs := newRawBackend(t, func(conn *net.TCPConn) { _, _ = io.Copy(io.Discard, conn) })
+	p := startProxy(t, site{name: "shop", host: "shop.example", ports: []int{hangs.port(), newBackend(t, "well", nil).port()},
+		annotations: map[string]string{"load-balance": "ewma", "proxy-read-timeout": "1", "proxy-next-upstream": "off"}}.yaml())
+	late := 0
+	for range 24 {
+		if ask(t, p.HTTP, nil, "shop.example", "/").status == 504 {
+			late++
+		}
+	}
+	if late > 4 { // each loop has to learn it, and asks once more
+		t.Errorf("%d of 24 requests went to an endpoint that hangs", late)
+	}
+}

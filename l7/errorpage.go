@@ -53,7 +53,7 @@ func (x *Exchange) intercept(status int) bool {
 	}
 	f := &x.fwd
 	if f.stream != nil {
-		f.stream.Endpoint().Answered(x.loop, status >= 500)
+		f.stream.Endpoint().Answered(x.loop, status >= 500, f.asked)
 		f.attemptEnded(x.loop.Now(), nil, status)
 	}
 	f.release()

@@ -490,7 +490,7 @@ func (x *Exchange) beginResponse() {
 	f.headAt, f.status = x.loop.Now(), x.Resp.Status
 	f.stream.Endpoint().Observe(x.loop, f.headAt-f.asked)
 	if f.status >= 500 { // whether it is good, its end tells
-		f.stream.Endpoint().Answered(x.loop, true)
+		f.stream.Endpoint().Answered(x.loop, true, f.asked)
 	}
 	x.leaveRetries()
 	if x.Req.Connect && f.status/100 == 2 { // to the client it would be a tunnel (RFC 8441, 5), and the page its first bytes
@@ -654,7 +654,7 @@ func (x *Exchange) endResponse() {
 		return
 	}
 	if f.status < 500 {
-		f.stream.Endpoint().Answered(x.loop, false)
+		f.stream.Endpoint().Answered(x.loop, false, f.asked)
 	}
 	if !f.reqEnded {
 		x.bodies.keep = false // the backend answered without the whole body: the rest is not waited for

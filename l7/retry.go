@@ -61,15 +61,15 @@ func (x *Exchange) blame(err *fastpath.Error, status int) {
 	e := f.stream.Endpoint()
 	switch {
 	case status >= 500:
-		e.Answered(x.loop, true)
+		e.Answered(x.loop, true, f.asked)
 	case err == nil:
 	case err.Fault == fastpath.FaultBackend && (err != errOverdue || x.backendOwes()):
-		e.Answered(x.loop, true)
-		if err.Kind == fastpath.KindTimeout && f.asked > 0 && f.headAt == 0 {
+		e.Answered(x.loop, true, f.asked)
+		if err.Kind == fastpath.KindTimeout && f.asked > 0 && f.headAt == 0 && !x.duplex() {
 			e.Observe(x.loop, x.loop.Now()-f.asked) // at least so long
 		}
-	case f.status > 0 && err.Fault == fastpath.FaultClient:
-		e.Answered(x.loop, false) // the client had enough of a good answer: many a stream never ends otherwise
+	case f.status > 0 && err.Fault == fastpath.FaultClient && f.stream.BodyLeft() <= 0:
+		e.Answered(x.loop, false, f.asked) // the client had enough of a stream: many a one never ends otherwise
 	}
 }
 

@@ -26,6 +26,7 @@ type Endpoint struct {
 	lastFailure  atomic.Pointer[string]
 	outlier      outlier
 	errors       atomic.Int32 // bad answers in a row, while Outlier asks for it
+	badAt        atomic.Int64 // loop time of the last of them
 	unhealthy    atomic.Bool  // its checks fail
 	warmFrom     atomic.Int64 // slow start: loop time of its beginning
 	warmUntil    atomic.Int64 // … and end; 0: none
@@ -100,19 +101,22 @@ func (e *Endpoint) Dial(l *fastpath.Loop, h fastpath.Connector, timeout time.Dur
 	return c, sent, err
 }
 
-// Answered tells how an exchange with e went: bad is a status of 500 and more, a cut or a timeout. On loop l.
-func (e *Endpoint) Answered(l *fastpath.Loop, bad bool) {
+// Answered tells how an exchange with e went that was asked at a loop time: bad is a status of 500 and more, a cut or a timeout.
+// On loop l.
+func (e *Endpoint) Answered(l *fastpath.Loop, bad bool, asked int64) {
 	limit := e.cluster.current.Load().Outlier.Errors
 	switch {
 	case limit == 0:
-	case !bad:
-		if e.errors.Load() != 0 || e.served(l.Now()) {
+	case bad:
+		e.badAt.Store(l.Now())
+		if e.errors.Add(1) >= int32(limit) {
 			e.errors.Store(0)
-			e.forgive(l.Now())
+			e.eject(l, "its answers are errors")
 		}
-	case e.errors.Add(1) >= int32(limit):
+	case asked < e.badAt.Load(): // an answer from before that says nothing of what came since
+	case e.errors.Load() != 0 || e.served(l.Now()):
 		e.errors.Store(0)
-		e.eject(l, "its answers are errors")
+		e.forgive(l.Now())
 	}
 }
 

@@ -100,7 +100,7 @@ func TestOutlierByAnswers(t *testing.T) {
 	answer := func(i int, bad ...bool) {
 		on(t, j.env.Loops[0], func() {
 			for _, b := range bad {
-				j.current.Load().ready[i].Answered(j.env.Loops[0], b)
+				j.current.Load().ready[i].Answered(j.env.Loops[0], b, j.env.Loops[0].Now())
 			}
 		})
 	}

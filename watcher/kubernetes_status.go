@@ -199,6 +199,9 @@ func (s *statusWriter) write(ctx context.Context, want []networkingv1.IngressLoa
 
 // patch writes one status. The uid in it makes sure that it is still the same Ingress.
 func (s *statusWriter) patch(ctx context.Context, ing *networkingv1.Ingress, want []networkingv1.IngressLoadBalancerIngress) bool {
+	if ctx.Err() != nil {
+		return false // nothing is sent, so that what is known stays so
+	}
 	if want == nil {
 		want = []networkingv1.IngressLoadBalancerIngress{} // an empty list, which a patch can tell from nothing said
 	}
