@@ -63,7 +63,8 @@ webhooks:
 		t.Errorf("an annotation that is refused: %v, %s", err, out)
 	}
 	p.serves("http://warned.example/", status(503))
-	taken := p.ingress("taken", "  rules:\n"+rule("warned.example", "/", "nobody"))
+	// Both may be of one second, and then the name decides which comes first.
+	taken := p.ingress("younger", "  rules:\n"+rule("warned.example", "/", "nobody"))
 	if out, err := tryKubectl(taken, "apply", "-n", namespace, "-f", "-"); err == nil || !strings.Contains(err.Error(), "belongs to Ingress "+namespace+"/warned") {
 		t.Errorf("a path that is taken: %v, %s", err, out)
 	}
