@@ -123,34 +123,47 @@ func (r *rig) runScenario(ctx context.Context, s scenario, proxies []candidate) 
 			return result
 		}
 	}
-	for round := 1; round <= r.options.rounds; round++ {
-		for i, c := range proxies {
-			column := &result.Proxies[i]
-			if column.Skipped != "" || column.Failed != "" {
-				continue
-			}
-			m, err := instances.measure(ctx, c)
-			if ctx.Err() != nil {
-				return result
-			}
-			var missing lacking
-			if errors.As(err, &missing) {
-				column.Skipped = missing.Error()
-				r.logf("  %-8s %v", c.name, missing)
-				continue
-			}
-			if err != nil {
-				column.Failed = err.Error()
-				r.logf("  %-8s failed: %v", c.name, err)
-				continue
-			}
-			m.Round = round
-			column.Rounds = append(column.Rounds, m)
-			r.logf("  round %d  %-8s %10.*f %s  errors %d, bad %d %s",
-				round, c.name, s.unit.Digits, m.Cost, s.unit.Name, m.Errors, m.Bad, cmp.Or(m.Example, m.NotHeld))
+	again := 0
+	for round := 1; round <= r.options.rounds && ctx.Err() == nil; round++ {
+		r.runRound(ctx, &instances, proxies, &result, round)
+		if most := result.disturbed(round); most >= loudFrom && again < r.options.rounds && !r.options.quick {
+			r.logf("  round %d again: others had %.0f %% of the machine", round, most)
+			result.setAside(round)
+			again++
+			round--
 		}
 	}
 	return result
+}
+
+// runRound measures every proxy once.
+func (r *rig) runRound(ctx context.Context, instances *instances, proxies []candidate, result *row, round int) {
+	for i, c := range proxies {
+		column := &result.Proxies[i]
+		if column.Skipped != "" || column.Failed != "" {
+			continue
+		}
+		m, err := instances.measure(ctx, c)
+		if ctx.Err() != nil {
+			return
+		}
+		var missing lacking
+		if errors.As(err, &missing) {
+			column.Skipped = missing.Error()
+			r.logf("  %-8s %v", c.name, missing)
+			continue
+		}
+		if err != nil {
+			column.Failed = err.Error()
+			r.logf("  %-8s failed: %v", c.name, err)
+			continue
+		}
+		m.Round = round
+		column.Rounds = append(column.Rounds, m)
+		unit := result.Unit
+		r.logf("  round %d  %-8s %10.*f %s  errors %d, bad %d %s",
+			round, c.name, unit.Digits, m.Cost, unit.Name, m.Errors, m.Bad, cmp.Or(m.Example, m.NotHeld))
+	}
 }
 
 // instances are the proxies of one scenario: each is started when it is first measured and lives to the

@@ -41,12 +41,50 @@ type row struct {
 type column struct {
 	Name    string                `json:"name"`
 	Rounds  []measurement         `json:"rounds,omitempty"`
+	Aside   []measurement         `json:"aside,omitempty"`   // rounds that were measured again, because others were at work
 	Against map[string]comparison `json:"against,omitempty"` // by the other proxy's name
 	Skipped string                `json:"skipped,omitempty"`
 	Failed  string                `json:"failed,omitempty"`
 	Must    *must                 `json:"must,omitempty"` // of the subject's own figure
 
 	version string
+}
+
+// disturbed is the most of the machine that others had in a round, in percent; 0 for a round with an error, which is kept whoever
+// was to blame.
+func (r *row) disturbed(round int) (most float64) {
+	for _, c := range r.Proxies {
+		if n := len(c.Rounds); n > 0 && c.Rounds[n-1].Round == round {
+			if !c.Rounds[n-1].clean() {
+				return 0
+			}
+			most = max(most, c.Rounds[n-1].Others)
+		}
+	}
+	return most
+}
+
+// setAside takes a round out of what is compared, of all proxies: what it would have said does not matter for that.
+func (r *row) setAside(round int) {
+	for i := range r.Proxies {
+		c := &r.Proxies[i]
+		if n := len(c.Rounds); n > 0 && c.Rounds[n-1].Round == round {
+			c.Aside = append(c.Aside, c.Rounds[n-1])
+			c.Rounds = c.Rounds[:n-1]
+		}
+	}
+}
+
+// setAside is how many rounds were measured again, of all rows.
+func (r *report) setAside() (n int) {
+	for _, row := range r.Rows {
+		most := 0
+		for _, c := range row.Proxies {
+			most = max(most, len(c.Aside))
+		}
+		n += most
+	}
+	return n
 }
 
 // A comparison holds ratios to another proxy within rounds. Only the subject's has verdicts.

@@ -42,7 +42,10 @@ func (r *report) preamble(b *strings.Builder) {
 	b.WriteString("ratios are medians of ratios within a round (smallest–largest).\n")
 	b.WriteString("CPU is that of the proxy's process tree in the round's window, work what the origin served in it.\n")
 	b.WriteString("Latencies are those of a closed loop at saturation; in rows at a fixed rate they are counted from when a request was due.\n")
-	b.WriteString("\"others\" is the share of the machine that foreign processes used.\n")
+	b.WriteString("\"others\" is the share of the machine that foreign processes used, or its host for others.\n")
+	if n := r.setAside(); n > 0 {
+		fmt.Fprintf(b, "%d rounds were measured again, because others had %d %% or more in them; the JSON file has what they said.\n", n, loudFrom)
+	}
 	b.WriteString("Differences under 10 % are noise; where others is not near 0, larger ones are too.\n")
 	if r.Quick {
 		b.WriteString("\n**A smoke test: these numbers mean little.**\n")

@@ -72,6 +72,9 @@ func (r *report) section(links string) string {
 	if loudest := r.loudest(); loudest >= loudFrom {
 		fmt.Fprintf(&b, "**The machine was not quiet**: other programs used up to %.0f %% of it, so treat these as directions. ", loudest)
 	}
+	if n := r.setAside(); n > 0 {
+		fmt.Fprintf(&b, "%d rounds in which others had %d %% or more of the machine were measured again. ", n, loudFrom)
+	}
 	b.WriteString("Sluice's figure divided by the rival's; smaller is better, except for requests/s.\n\n")
 	r.musts(&b)
 	if absent := r.absent(); absent != "" {

@@ -344,3 +344,34 @@ func TestReportJudgesAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestDisturbedRounds: a round in which others were at work is set aside for all proxies, unless it has an error.
+func TestDisturbedRounds(t *testing.T) {
+	r := testReport()
+	row := &r.Rows[0]
+	if most := row.disturbed(2); most != 0 {
+		t.Errorf("%v %% in a quiet round", most)
+	}
+	row.Proxies[1].Rounds[1].Others = 12
+	if most := row.disturbed(2); most != 12 || row.disturbed(1) != 0 {
+		t.Errorf("%v %% of 12", most)
+	}
+	row.Proxies[2].Rounds[1].Errors = 1
+	if most := row.disturbed(2); most != 0 {
+		t.Errorf("%v %% in a round with an error, which has to stay", most)
+	}
+	row.Proxies[2].Rounds[1].Errors = 0
+	row.setAside(2)
+	for _, c := range row.Proxies {
+		if len(c.Rounds) != 1 || len(c.Aside) != 1 || c.Aside[0].Round != 2 {
+			t.Errorf("%s has %d rounds, %d aside", c.Name, len(c.Rounds), len(c.Aside))
+		}
+	}
+	r.finish()
+	if text := r.markdown(); !strings.Contains(text, "1 rounds were measured again") {
+		t.Errorf("the report does not tell:\n%.900s", text)
+	}
+	if !strings.Contains(r.section(""), "measured again") {
+		t.Error("the section does not tell")
+	}
+}
