@@ -34,6 +34,7 @@ type loadLoop struct {
 	roomy []*loadConn
 
 	looked time.Time // what had arrived by then has been heard
+	end    time.Time // of the load
 }
 
 // A loadConn is one connection of a loop.
@@ -74,6 +75,7 @@ func newLoadLoop(l load, end time.Time) (*loadLoop, error) {
 		peer:  unix.SockaddrInet4{Port: int(address.Port()), Addr: address.Addr().As4()},
 		conns: map[int32]*loadConn{},
 		buf:   make([]byte, loadReadBytes),
+		end:   end,
 	}
 	p.look(time.Now())
 	p.from = p.now.Add(l.settle)

@@ -50,7 +50,11 @@ func (c *loadConn) settleUp() {
 
 // hush books an error if nothing has come since moved, which is long ago.
 func (p *loadLoop) hush(moved time.Time) {
-	if err := silence(p.looked.Sub(moved)); err != nil {
+	until := p.looked
+	if p.end.Before(until) {
+		until = p.end // a look that comes late says no more than that nothing came
+	}
+	if err := silence(until.Sub(moved)); err != nil {
 		p.failed(err)
 	}
 }

@@ -157,9 +157,9 @@ func TestStreamsAreSilentByThemselves(t *testing.T) {
 		t.Fatal(err)
 	}
 	silent := 0
-	p := &loadLoop{clientCount: count, conns: map[int32]*loadConn{}}
+	p := &loadLoop{clientCount: count, conns: map[int32]*loadConn{}, end: count.now}
 	p.conns[0] = &loadConn{loop: p, talk: c, moved: count.now}
-	p.looked = count.now
+	p.looked = count.now.Add(time.Hour)
 	c.underWay(func(_, moved time.Time) {
 		if moved.Equal(begun) {
 			silent++
