@@ -25,7 +25,7 @@ type forward struct {
 	stream   upstream.Stream // nil while none is had
 	tried    [triesMax]*upstream.Endpoint
 	tries    int
-	base     int                       // … before an error page was asked for
+	base     int                       // … that do not count: before an error page was asked for, or given up because their endpoint was removed
 	failures [triesMax]*fastpath.Error // why tried attempts failed
 	statuses [triesMax]int16           // … or the status for which another endpoint was asked
 	times    [triesMax]int64           // … and how long they lasted

@@ -17,6 +17,11 @@ func (x *Exchange) retry(err *fastpath.Error) {
 		return
 	}
 	f := &x.fwd
+	if err == upstream.ErrRemoved && !x.overdue() { // by the configuration, so that it is no try
+		f.base++
+		x.again(err, 0)
+		return
+	}
 	unsent := f.stream == nil && err.Retry || f.stream != nil && !f.stream.Sent()
 	allowed := unsent && x.wants(err) && x.triesLeft() && !f.lost
 	if !allowed && !f.answered {

@@ -74,6 +74,26 @@ func TestConnectTimeout(t *testing.T) {
 	}
 }
 
+// TestEndpointRemovedWhileDialling: who waits for a connection to an endpoint that the configuration removes asks another one at
+// once, even where nothing may be tried again; without another he waits on.
+func TestEndpointRemovedWhileDialling(t *testing.T) {
+	r := newRig(t, func(r *rig) { r.route.Policy.Tries, r.route.Policy.NextUpstream = 1, 0 })
+	r.endpoint(fullBacklog(t))
+	c := r.dial()
+	c.post("/", "body")
+	r.eventually("the silent endpoint is dialled", func() bool { return r.cluster.Stats().Active == 1 })
+	began := time.Now()
+	r.addresses = nil
+	r.backend(mirror)
+	c.expect("POST", 200, "POST / body")
+	if took := time.Since(began); took >= r.settings.ConnectTimeout {
+		t.Errorf("answered after %v, as if the dial had come to its end", took)
+	}
+	if s := r.cluster.Stats(); s.ConnectFailures != 0 {
+		t.Errorf("%d failures, although nothing failed", s.ConnectFailures)
+	}
+}
+
 // fullBacklog is a listener that accepts nobody and whose queue is full: to who dials it, it is silent.
 func fullBacklog(t *testing.T) netip.AddrPort {
 	t.Helper()

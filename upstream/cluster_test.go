@@ -91,6 +91,67 @@ func TestRemovedEndpointServesOn(t *testing.T) {
 	}
 }
 
+// Who waits for a connection to an endpoint that is removed is told at once, if there is another one to ask; its failures say
+// nothing to anybody then.
+func TestRemovedWhileDialling(t *testing.T) {
+	silent := func(t *testing.T) netip.AddrPort { return newServer(t, func(c net.Conn, _ int) { wait10(c) }).addr() }
+	for name, c := range map[string]struct {
+		settings Settings
+		addr     func(*testing.T) netip.AddrPort
+	}{
+		"dialling":         {Settings{}, fullBacklog},
+		"shaking hands":    {Settings{TLS: &TLS{}}, silent},
+		"HTTP/2, dialling": {http2(false), fullBacklog},
+		"HTTP/2, settings": {http2(false), silent},
+		"HTTP/2, hands":    {http2(true), silent},
+	} {
+		t.Run(name, func(t *testing.T) {
+			env, addr := newEnv(t, 1), c.addr(t)
+			cluster := cluster(t, env, c.settings, addr)
+			e := only(t, cluster)
+			var callers [3]*caller
+			on(t, env.Loops[0], func() {
+				for i := range callers {
+					callers[i] = get("/")
+					callers[i].done = make(chan struct{})
+					callers[i].start(env.Loops[0], e)
+				}
+			})
+			on(t, env.Loops[0], func() { callers[1].stream.Release() }) // of those that stay none is lost by it
+			cluster.Apply(nil)
+			on(t, env.Loops[0], func() {
+				if callers[0].closed || callers[2].closed {
+					t.Error("given up although there is nobody else")
+				}
+			})
+			cluster.Apply(addresses(addr))
+			again, last := get("/"), only(t, cluster)
+			again.done = make(chan struct{})
+			on(t, env.Loops[0], func() { again.start(env.Loops[0], last) })
+			other := netip.MustParseAddrPort("127.0.0.1:9")
+			cluster.Apply(addresses(other))
+			wait(t, again.done, "the word of the removal")
+			again.failed(t, ErrRemoved)
+			if s := last.Stats(); s != (Stats{Requests: 1, Connects: s.Connects}) {
+				t.Errorf("%+v, want nothing open and no failure", s)
+			}
+			on(t, env.Loops[0], func() {
+				for range ejectAfter {
+					e.Failed(env.Loops[0], ErrHandshake)
+				}
+				callers[0].stream.Release()
+				callers[2].stream.Release()
+			})
+			if e.ejectedUntil.Load() != 0 {
+				t.Error("a removed endpoint was ejected")
+			}
+			if s := e.Stats(); s.Open != 0 || s.Active != 0 {
+				t.Errorf("%+v, want nothing open", s)
+			}
+		})
+	}
+}
+
 func TestClosedClusterStaysClosed(t *testing.T) {
 	env := newEnv(t, 1)
 	a := newServer(t, answering(empty)).addr()

@@ -40,6 +40,7 @@ type Endpoint struct {
 // endpointLoop is one loop's part of an endpoint. The loop alone writes it; counters are read by anybody.
 type endpointLoop struct {
 	idle     []*session  // by time of release: the last one is taken first
+	awaited  []*session  // being connected, in no order: session.place is its index
 	sessions []*session2 // HTTP/2 ones that may take more streams, or will when they are connected
 	streams  int         // how many streams such a session takes, as the last one showed; 0: none has
 	time     responseTime
@@ -138,6 +139,9 @@ func (e *Endpoint) TunnelEnded() {
 // drain closes e's idle sessions of loop l, and has HTTP/2 ones end with their streams; with stale, only those that were
 // made under other settings.
 func (e *Endpoint) drain(l *fastpath.Loop, stale bool) {
+	if !stale {
+		e.giveUp(l)
+	}
 	p := &e.loops[l.ID]
 	http2 := e.cluster.current.Load().HTTP2
 	for i := len(p.sessions) - 1; i >= 0; i-- {
@@ -157,5 +161,23 @@ func (e *Endpoint) drain(l *fastpath.Loop, stale bool) {
 	p.idle = keep
 	if !stale {
 		e.drained.Add(1)
+	}
+}
+
+// giveUp sends those who wait for a connection to e elsewhere, where there is anybody else: e is of its cluster no more, and
+// what has gone may not even refuse them. Nothing of their requests was sent.
+func (e *Endpoint) giveUp(l *fastpath.Loop) {
+	v := e.cluster.current.Load()
+	if len(v.ready)+len(v.terminating) == 0 {
+		return
+	}
+	p := &e.loops[l.ID]
+	for n := len(p.awaited); n > 0 && len(p.awaited) > 0; n-- {
+		p.awaited[len(p.awaited)-1].refused(ErrRemoved)
+	}
+	for i := len(p.sessions) - 1; i >= 0; i-- {
+		if i < len(p.sessions) && p.sessions[i].state < ready2 {
+			p.sessions[i].refused(ErrRemoved, ErrRemoved.Text)
+		}
 	}
 }

@@ -31,6 +31,7 @@ var (
 
 // Errors of ours.
 var (
+	ErrRemoved  = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindNoEndpoint, Retry: true, Text: "the endpoint was removed while it was being connected"}
 	ErrSettings = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindNoEndpoint, Text: "the cluster's TLS settings cannot be used: see its Problem"}
 	ErrUpgrade  = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindUnsupported, Text: "no upgrade: the backend's HTTP/2 does not offer extended CONNECT (RFC 8441)"}
 	ErrPanic    = &fastpath.Error{Fault: fastpath.FaultProxy, Kind: fastpath.KindInternal, Text: "a session of HTTP/2 panicked"}

@@ -29,6 +29,9 @@ func (e *Endpoint) failed(l *fastpath.Loop, err *fastpath.Error, reason string) 
 	}
 	e.loops[l.ID].failures.inc()
 	e.lastFailure.Store(&reason)
+	if e.removed.Load() {
+		return // nobody is given to it any more
+	}
 	c := e.cluster
 	c.judging.Lock()
 	defer c.judging.Unlock()

@@ -25,6 +25,7 @@ type session struct {
 	tls     *tls.Config // what it was made with
 	dialled bool        // cluster.under counts its connection
 
+	place     int   // dialling and shaking: its index in endpointLoop.awaited
 	connectBy int64 // end of the time for connecting and the handshake
 	born      int64 // when it was connected
 	requests  int   // sent on it
@@ -100,9 +101,28 @@ func (e *Endpoint) openFresh(l *fastpath.Loop, v *view, p Peer, o *OpenOptions) 
 		return nil, err
 	}
 	fresh.waits = v.countAll
-	e.loops[l.ID].dials.inc()
+	fresh.enter()
 	fresh.begin(p, v, o)
 	return fresh, nil
+}
+
+// enter counts a dial and enters it among those that are awaited.
+func (s *session) enter() {
+	p := &s.endpoint.loops[s.loop.ID]
+	p.dials.inc()
+	s.place = len(p.awaited)
+	p.awaited = append(p.awaited, s)
+}
+
+// arrived is enter's other half: the session is there, or was given up.
+func (s *session) arrived() {
+	p := &s.endpoint.loops[s.loop.ID]
+	p.dialled.inc()
+	last := len(p.awaited) - 1
+	p.awaited[s.place] = p.awaited[last]
+	p.awaited[s.place].place = s.place
+	p.awaited[last] = nil
+	p.awaited = p.awaited[:last]
 }
 
 // OnConnect implements fastpath.Connector.
@@ -153,9 +173,8 @@ func (s *session) OnHandshake(c *fastpath.Conn, err *fastpath.Error) {
 
 // connected gives the stream to its peer.
 func (s *session) connected() {
-	p := &s.endpoint.loops[s.loop.ID]
-	p.dialled.inc()
-	p.opened.inc()
+	s.arrived()
+	s.endpoint.loops[s.loop.ID].opened.inc()
 	s.born = s.loop.Now()
 	noLonger(&s.waits, &s.endpoint.cluster.under.pending)
 	s.state = sessionBusy
@@ -176,12 +195,11 @@ func (s *session) refusedFor(err *fastpath.Error, reason string) {
 
 // close ends the session, whatever its state; a stream on it has ended before.
 func (s *session) close() {
-	p := &s.endpoint.loops[s.loop.ID]
 	switch s.state {
 	case sessionDialling, sessionShaking:
-		p.dialled.inc()
+		s.arrived()
 	default:
-		p.closed.inc()
+		s.endpoint.loops[s.loop.ID].closed.inc()
 	}
 	noLonger(&s.dialled, &s.endpoint.cluster.under.connections)
 	s.conn.Close()

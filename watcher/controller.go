@@ -229,7 +229,9 @@ func (k *Controller) report(id uint64, took time.Duration, endpointsOf int, only
 		}
 	}
 	if only {
-		k.Log.Debug("endpoints applied", "clusters", endpointsOf, "took", took)
+		if endpointsOf > 0 { // most of what changes in a large cluster is nobody's backend
+			k.Log.Debug("endpoints applied", "clusters", endpointsOf, "took", took)
+		}
 		return
 	}
 	k.Log.Info("configuration applied", "generation", k.Store.Load().Generation, "hosts", len(k.config.Hosts),
