@@ -20,15 +20,17 @@ func TestRolloutUnderLoad(t *testing.T) {
 	apply(t, namespace, echoApp("web", 3)+p.ingress("web", "  rules:\n"+rule("web.example", "/", "web")))
 	rolledOut(t, namespace, "deployment/web")
 	p.serves("http://web.example/", from("web"))
+	p.reaches("http://web.example/", 3)
 	stop := p.load("http://web.example/", 8)
 	seen := map[string]bool{}
-	for _, replicas := range []string{"1", "5"} {
-		kubectl(t, "scale", "-n", namespace, "deployment/web", "--replicas="+replicas)
+	for _, replicas := range []int{1, 5} {
+		kubectl(t, "scale", "-n", namespace, "deployment/web", fmt.Sprint("--replicas=", replicas))
 		rolledOut(t, namespace, "deployment/web")
-		eventually(t, "there are "+replicas+" pods", func() (bool, string) {
+		eventually(t, fmt.Sprint("there are ", replicas, " pods"), func() (bool, string) {
 			pods := strings.Fields(kubectl(t, "get", "pods", "-n", namespace, "-l", "app=web", "-o", "name"))
-			return fmt.Sprint(len(pods)) == replicas, fmt.Sprint(pods)
+			return len(pods) == replicas, fmt.Sprint(pods)
 		})
+		p.reaches("http://web.example/", replicas)
 	}
 	old := kubectl(t, "get", "pods", "-n", namespace, "-l", "app=web", "-o", "jsonpath={.items[*].metadata.name}")
 	kubectl(t, "rollout", "restart", "-n", namespace, "deployment/web")

@@ -27,7 +27,8 @@ type proxy struct {
 	class string // its own ingress class
 	cmd   *exec.Cmd
 	ended chan struct{}
-	log   *os.File
+	log   *os.File // what it says
+	asked *os.File // its access log
 	http  string // HOST:PORT
 	https string
 	admin string
@@ -52,10 +53,14 @@ func launch(t testing.TB, a account, flags ...string) *proxy {
 	if p.log, err = os.Create(filepath.Join(t.TempDir(), "sluice.log")); err != nil {
 		t.Fatal(err)
 	}
+	if p.asked, err = os.Create(filepath.Join(t.TempDir(), "access.log")); err != nil {
+		t.Fatal(err)
+	}
 	p.cmd = exec.Command(os.Getenv("SLUICE_BIN"), append([]string{"--kubeconfig=" + a.kubeconfig, "--ingress-class=" + p.class,
 		"--controller-class=" + controllerOf(p.class), "--election-id=sluice", "--election-ttl=3", "--log-level=debug", "--loops=1",
 		"--http-port=" + at[0], "--https-port=" + at[1], "--admin-address=" + p.admin}, flags...)...)
 	p.cmd.Stderr = p.log
+	p.cmd.Stdout = p.asked
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -94,8 +99,19 @@ func (p *proxy) stop() {
 		<-p.ended
 	}
 	if p.Failed() {
-		p.Logf("the log of Sluice:\n%s", p.logs())
+		p.Logf("the log of Sluice:\n%s\nrequests that it answered by an error of a backend's:\n%s", p.logs(), p.unanswered())
 	}
+}
+
+// unanswered are the last lines of the access log with 502, 503 or 504.
+func (p *proxy) unanswered() string {
+	var lines []string
+	for line := range strings.Lines(read(p, p.asked.Name())) {
+		if strings.Contains(line, `" 502 `) || strings.Contains(line, `" 503 `) || strings.Contains(line, `" 504 `) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines[max(0, len(lines)-20):], "")
 }
 
 func (p *proxy) logs() string {
@@ -150,6 +166,19 @@ func (p *proxy) serves(url string, wanted func(reply) bool) time.Duration {
 			return false, err.Error()
 		}
 		return wanted(r), r.String()
+	})
+}
+
+// reaches waits until so many pods have answered. A Deployment is called rolled out as soon as its pods are ready, which is before
+// the EndpointSlices tell of them: until then nobody can be sent to them, and may have no one left when others go.
+func (p *proxy) reaches(url string, pods int) {
+	p.Helper()
+	seen := map[string]bool{}
+	eventually(p, fmt.Sprintf("%d pods answer %s", pods, url), func() (bool, string) {
+		if r, err := p.askWithin(lookTimeout, http.MethodGet, url); err == nil && r.Status == http.StatusOK {
+			seen[r.Pod] = true
+		}
+		return len(seen) >= pods, fmt.Sprint(seen)
 	})
 }
 
