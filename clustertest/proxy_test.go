@@ -29,7 +29,7 @@ type proxy struct {
 	ended chan struct{}
 	log   *os.File // what it says
 	asked *os.File // its access log
-	http  string // HOST:PORT
+	http  string   // HOST:PORT
 	https string
 	admin string
 	*http.Client

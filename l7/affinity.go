@@ -74,7 +74,7 @@ func (x *Exchange) pickPersistent(w upstream.Wish) *upstream.Endpoint {
 	}
 	w.Sticky = upstream.ParseStickyKey(b.key)
 	w.Stay = !b.affinity.ChangeOnFailure
-	stays := w.Sticky != 0 && f.cluster.HasSticky(w.Sticky) && (f.tries == 0 || w.Stay)
+	stays := w.Sticky != 0 && f.cluster.HasSticky(w.Sticky) && (f.tries == f.base || w.Stay)
 	e := f.cluster.Pick(w)
 	if e != nil && !stays {
 		b.set = e.AppendStickyKey(x.Arena.Alloc(2 * md5Size)[:0])
@@ -93,7 +93,7 @@ func (x *Exchange) pickBalanced(w upstream.Wish) *upstream.Endpoint {
 		b.key, _ = x.readAffinity(b.affinity)
 	}
 	w.Hashed = true
-	if b.key != nil && (f.tries == 0 || !b.affinity.ChangeOnFailure) {
+	if b.key != nil && (f.tries == f.base || !b.affinity.ChangeOnFailure) {
 		w.Hash, w.Stay = upstream.Hash(b.key), true
 		return f.cluster.Pick(w)
 	}

@@ -25,7 +25,8 @@ type forward struct {
 	stream   upstream.Stream // nil while none is had
 	tried    [triesMax]*upstream.Endpoint
 	tries    int
-	base     int                       // … that do not count: before an error page was asked for, or given up because their endpoint was removed
+	base     int                       // … that do not count: before an error page was asked for, and removed ones
+	removed  int                       // … that were given up because their endpoint was removed
 	failures [triesMax]*fastpath.Error // why tried attempts failed
 	statuses [triesMax]int16           // … or the status for which another endpoint was asked
 	times    [triesMax]int64           // … and how long they lasted

@@ -12,12 +12,13 @@ var errBackendCut = &fastpath.Error{Fault: fastpath.FaultBackend, Kind: fastpath
 // retry repeats the request on another endpoint if the rules of docs/hardening.md 3.4 allow it, else answers the error.
 // Nothing of a response has gone to the client yet.
 func (x *Exchange) retry(err *fastpath.Error) {
-	if err.Fault == fastpath.FaultBackend && x.overdue() { // who was told the deadline (grpc-timeout) may give up just before our timer does
+	if (err.Fault == fastpath.FaultBackend || err == upstream.ErrRemoved) && x.overdue() { // who was told the deadline (grpc-timeout) may give up just before our timer does
 		x.failed(errOverdue)
 		return
 	}
 	f := &x.fwd
-	if err == upstream.ErrRemoved && !x.overdue() { // by the configuration, so that it is no try
+	if err == upstream.ErrRemoved && f.removed < triesMax { // by the configuration, so that it is no try
+		f.removed++
 		f.base++
 		x.again(err, 0)
 		return

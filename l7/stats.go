@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluiceproxy/sluice/fastpath"
 	"github.com/sluiceproxy/sluice/l7/wire"
+	"github.com/sluiceproxy/sluice/upstream"
 )
 
 // Bounds of what is kept of one exchange and of one route.
@@ -321,13 +322,18 @@ func (b *routeBlock) tried(r *Record) {
 	if last := &tries[len(tries)-1]; last.Time >= 0 {
 		b.response.observe(last.Time)
 	}
-	if r.Tried > 1 {
-		b.retries.Add(int64(r.Tried - 1))
-	}
+	retries := r.Tried - 1
 	for i := range tries {
-		if e := tries[i].Err; e != nil {
+		switch e := tries[i].Err; e {
+		case nil:
+		case upstream.ErrRemoved:
+			retries--
+		default:
 			b.backendErrors[e.Kind].Inc()
 		}
+	}
+	if retries > 0 {
+		b.retries.Add(int64(retries))
 	}
 }
 

@@ -65,6 +65,9 @@ func newView(c *compiled, ready, terminating []*Endpoint) *view {
 	return v
 }
 
+// empty tells that there is nobody to pick.
+func (v *view) empty() bool { return len(v.ready)+len(v.terminating) == 0 }
+
 // clusterLoop is what one loop remembers of a cluster between two picks. It is touched by that loop only.
 type clusterLoop struct {
 	clock  func() int64 // the loop's time

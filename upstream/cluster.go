@@ -134,7 +134,13 @@ func (c *Cluster) rebuild() {
 	}
 	c.refused = b.refused
 	c.began = c.began || len(ready) > 0
+	before := c.current.Load()
 	c.current.Store(newView(c.settings, ready, terminating))
+	if before.empty() {
+		for _, e := range c.gone {
+			c.env.post(e.giveUp)
+		}
+	}
 	c.watchHealth()
 	c.judgePanic()
 	for addr, e := range c.byAddr {

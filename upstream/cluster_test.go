@@ -125,6 +125,10 @@ func TestRemovedWhileDialling(t *testing.T) {
 				}
 			})
 			cluster.Apply(addresses(addr))
+			for _, i := range []int{0, 2} {
+				wait(t, callers[i].done, "the word that there is somebody else now")
+				callers[i].failed(t, ErrRemoved)
+			}
 			again, last := get("/"), only(t, cluster)
 			again.done = make(chan struct{})
 			on(t, env.Loops[0], func() { again.start(env.Loops[0], last) })
@@ -139,14 +143,12 @@ func TestRemovedWhileDialling(t *testing.T) {
 				for range ejectAfter {
 					e.Failed(env.Loops[0], ErrHandshake)
 				}
-				callers[0].stream.Release()
-				callers[2].stream.Release()
 			})
 			if e.ejectedUntil.Load() != 0 {
 				t.Error("a removed endpoint was ejected")
 			}
-			if s := e.Stats(); s.Open != 0 || s.Active != 0 {
-				t.Errorf("%+v, want nothing open", s)
+			if s := e.Stats(); s.Open != 0 || s.Active != 0 || s.ConnectFailures != ejectAfter {
+				t.Errorf("%+v, want nothing open and no other failures", s)
 			}
 		})
 	}

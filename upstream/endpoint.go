@@ -41,6 +41,7 @@ type Endpoint struct {
 type endpointLoop struct {
 	idle     []*session  // by time of release: the last one is taken first
 	awaited  []*session  // being connected, in no order: session.place is its index
+	opening  []*session2 // the same of HTTP/2
 	sessions []*session2 // HTTP/2 ones that may take more streams, or will when they are connected
 	streams  int         // how many streams such a session takes, as the last one showed; 0: none has
 	time     responseTime
@@ -164,20 +165,22 @@ func (e *Endpoint) drain(l *fastpath.Loop, stale bool) {
 	}
 }
 
-// giveUp sends those who wait for a connection to e elsewhere, where there is anybody else: e is of its cluster no more, and
-// what has gone may not even refuse them. Nothing of their requests was sent.
+// giveUp sends those who wait for a connection to e elsewhere, as soon as there is anybody else: e is of its cluster no more,
+// and what has gone may not even refuse them. Nothing of their requests was sent.
 func (e *Endpoint) giveUp(l *fastpath.Loop) {
-	v := e.cluster.current.Load()
-	if len(v.ready)+len(v.terminating) == 0 {
+	if e.cluster.current.Load().empty() {
 		return
 	}
 	p := &e.loops[l.ID]
 	for n := len(p.awaited); n > 0 && len(p.awaited) > 0; n-- {
 		p.awaited[len(p.awaited)-1].refused(ErrRemoved)
 	}
-	for i := len(p.sessions) - 1; i >= 0; i-- {
-		if i < len(p.sessions) && p.sessions[i].state < ready2 {
-			p.sessions[i].refused(ErrRemoved, ErrRemoved.Text)
+	for n := len(p.opening); n > 0 && len(p.opening) > 0; n-- {
+		p.opening[len(p.opening)-1].refused(ErrRemoved, ErrRemoved.Text)
+	}
+	for _, s := range p.sessions {
+		for s.probing && len(s.waiting) > 0 {
+			s.shift().refused(ErrRemoved)
 		}
 	}
 }

@@ -177,6 +177,7 @@ func (e *Endpoint) dial2(l *fastpath.Loop, v *view, timeout time.Duration) (s *s
 	}
 	p.dials.inc()
 	p.sessions = append(p.sessions, s)
+	p.opening = append(p.opening, s)
 	return s, nil
 }
 
@@ -233,7 +234,7 @@ func (s *session2) elsewhere() *session2 {
 		return next
 	}
 	v := s.endpoint.cluster.current.Load()
-	if v.err != nil || !v.HTTP2 { // they have changed since the stream was opened
+	if v.err != nil || !v.HTTP2 || s.endpoint.removed.Load() { // they have changed since the stream was opened
 		return nil
 	}
 	next, err := s.endpoint.dial2(s.loop, v, 0)
@@ -301,14 +302,21 @@ func (s *session2) greet() {
 
 // greeted opens the session: the backend's first SETTINGS have come.
 func (s *session2) greeted() {
-	p := &s.endpoint.loops[s.loop.ID]
-	p.dialled.inc()
-	p.opened.inc()
+	s.opened()
+	s.endpoint.loops[s.loop.ID].opened.inc()
 	now := s.loop.Now()
 	s.state, s.born, s.idleSince, s.heard, s.period = ready2, now, now, now, now
 	s.conn.SetDeadline(0)
 	s.endpoint.Connected(s.loop)
 	s.promote()
+}
+
+// opened takes the session out of those that are being opened: it is there, or was given up.
+func (s *session2) opened() {
+	p := &s.endpoint.loops[s.loop.ID]
+	p.dialled.inc()
+	i := slices.Index(p.opening, s)
+	p.opening = slices.Delete(p.opening, i, i+1)
 }
 
 // refused tells those who wait that there is no session.
@@ -385,11 +393,10 @@ func (s *session2) farewell(code wire.H2Code) {
 
 // shut closes the connection; streams are the caller's.
 func (s *session2) shut() {
-	p := &s.endpoint.loops[s.loop.ID]
 	if s.state < ready2 {
-		p.dialled.inc()
+		s.opened()
 	} else {
-		p.closed.inc()
+		s.endpoint.loops[s.loop.ID].closed.inc()
 	}
 	s.state = closed2
 	s.leave()

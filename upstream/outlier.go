@@ -29,9 +29,6 @@ func (e *Endpoint) failed(l *fastpath.Loop, err *fastpath.Error, reason string) 
 	}
 	e.loops[l.ID].failures.inc()
 	e.lastFailure.Store(&reason)
-	if e.removed.Load() {
-		return // nobody is given to it any more
-	}
 	c := e.cluster
 	c.judging.Lock()
 	defer c.judging.Unlock()
@@ -53,7 +50,7 @@ func (e *Endpoint) eject(l *fastpath.Loop, reason string) {
 func (e *Endpoint) ejectLocked(l *fastpath.Loop, reason string) {
 	c := e.cluster
 	now := l.Now()
-	if e.ejectedUntil.Load() > now || !c.spares(e, now) {
+	if e.removed.Load() || e.ejectedUntil.Load() > now || !c.spares(e, now) {
 		return
 	}
 	o := &e.outlier
