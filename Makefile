@@ -61,8 +61,14 @@ bin/.kube: $(KUBE_SOURCES)
 	CGO_ENABLED=0 $(GO) build -C testcluster -p $(KUBE_JOBS) -trimpath -ldflags '$(KUBE_LDFLAGS)' -o ../bin/ ./controlplane ./kubectl ./localkubelet ./echo
 	@touch $@
 
+# `go test -p 1` runs one package's tests at a time, and one compiler, too. This compiles what they are made of side by side;
+# where that fails, the tests say why.
+compile = @$(GO) list -deps -test -f '{{if not (or .ForTest .Standard)}}{{.ImportPath}}{{end}}' $(PACKAGES) | \
+	sed '/\.test$$/d' | xargs $(GO) build $(1) -o /dev/null 2>/dev/null || true
+
 .PHONY: test
 test: bin/h2spec bin/interop-client bin/interop-server ## all tests, those in a cluster too, with the fuzz targets' seeds (TESTFLAGS=-v, PACKAGES=./route, SLUICE_KUBE=off)
+	$(compile)
 	$(GO) test -p 1 -timeout 18m $(TESTFLAGS) $(PACKAGES)
 ifeq ($(PACKAGES),./...)
 ifeq ($(SLUICE_KUBE),off)
@@ -90,6 +96,7 @@ test-short: ## the tests that need no long load
 
 .PHONY: race
 race: bin/h2spec bin/interop-client bin/interop-server ## all tests under the race detector (needs gcc)
+	$(call compile,-race)
 	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 18m $(TESTFLAGS) $(PACKAGES)
 
 # `go test -fuzz` takes one target of one package a run.

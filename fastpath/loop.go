@@ -70,10 +70,11 @@ type Loop struct {
 	mu        sync.Mutex
 	posted    []post
 	spare     []post
-	queued    atomic.Bool // posted is not empty
-	asleep    atomic.Bool // in epoll_wait, or about to be
-	newcomers [2][]post   // what GiveWatched brought, and the list to be used next
-	came      atomic.Bool // there are newcomers
+	queued    atomic.Bool  // posted is not empty
+	asleep    atomic.Bool  // in epoll_wait, or about to be
+	wakers    atomic.Int32 // goroutines that are about to write the eventfd
+	newcomers [2][]post    // what GiveWatched brought, and the list to be used next
+	came      atomic.Bool  // there are newcomers
 	stopping  bool
 	poison    bool  // tests: overwrite the shared buffers after every turn
 	watched   int32 // the last generation that GiveWatched used; below 0, so that they are no others' (register)
@@ -292,18 +293,23 @@ func (l *Loop) Post(f func()) { l.post(post{f: f}) }
 
 func (l *Loop) post(p post) {
 	l.mu.Lock()
-	defer l.mu.Unlock() // after the wake-up: the number of wakeFD may be another descriptor's once the loop has ended
 	l.posted = append(l.posted, p)
 	l.queued.Store(true)
 	l.wake()
 }
 
-// wake is called with the lock held.
+// wake gives the lock up and then wakes the loop, which wants the lock at once: a loop that finds it held waits for Go's
+// scheduler. wakers keeps the eventfd open meanwhile, since its number may be another descriptor's once the loop has ended.
 func (l *Loop) wake() {
-	if l.asleep.CompareAndSwap(true, false) {
-		one := [8]byte{1}
-		_, _ = unix.Write(l.wakeFD, one[:])
+	if !l.asleep.CompareAndSwap(true, false) {
+		l.mu.Unlock()
+		return
 	}
+	l.wakers.Add(1)
+	l.mu.Unlock()
+	one := [8]byte{1}
+	_, _ = unix.Write(l.wakeFD, one[:])
+	l.wakers.Add(-1)
 }
 
 func (l *Loop) runPosted() {
@@ -359,6 +365,9 @@ func (l *Loop) closeAll() {
 	_ = unix.Close(l.ep)
 	l.ep = -1
 	l.asleep.Store(false)
+	for l.wakers.Load() > 0 {
+		runtime.Gosched()
+	}
 	_ = unix.Close(l.wakeFD)
 }
 
@@ -370,7 +379,7 @@ func (l *Loop) lead(events []unix.EpollEvent) {
 	}
 	l.flushDirty()
 	if l.poison {
-		overwrite(l.ahead)
+		overwrite(l.ahead[:len(events)*aheadStride])
 	}
 }
 
@@ -568,8 +577,12 @@ func (l *Loop) lend(c *Conn) {
 
 // overwrite makes views that outlived their buffer show in tests.
 func overwrite(b []byte) {
-	for i := range b {
-		b[i] = 0xdb
+	if len(b) == 0 {
+		return
+	}
+	b[0] = 0xdb
+	for n := 1; n < len(b); n *= 2 {
+		copy(b[n:], b[:n])
 	}
 }
 
@@ -767,7 +780,6 @@ func (l *Loop) Nudge() {
 		return
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.wake()
 }
 
