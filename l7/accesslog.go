@@ -548,6 +548,12 @@ func appendEscaped[T []byte | string](b []byte, v T, limit int, safe uint8) []by
 	short := v[:min(len(v), limit)]
 	done := 0
 	for i := 0; i < len(short); i++ {
+		for i+4 <= len(short) && logSafe[short[i]]&logSafe[short[i+1]]&logSafe[short[i+2]]&logSafe[short[i+3]]&safe != 0 {
+			i += 4
+		}
+		if i == len(short) {
+			break
+		}
 		c := short[i]
 		if logSafe[c]&safe != 0 {
 			continue

@@ -134,22 +134,41 @@ func (x *Exchange) SetResponse(id wire.FieldID, name, value []byte) {
 	x.Resp.Fields = setField(x.Resp.Fields, id, name, value)
 }
 
+// SetResponses is SetResponse of several fields in a row, each of an ID of its own (not FieldOther), once.
+func (x *Exchange) SetResponses(fields []wire.Field) {
+	var set uint64
+	for i := range fields {
+		set |= 1 << fields[i].ID
+	}
+	out := x.Resp.Fields[:0]
+	for i := range x.Resp.Fields {
+		if f := &x.Resp.Fields[i]; set>>f.ID&1 == 0 {
+			if len(out) < i {
+				out = append(out, *f)
+			} else {
+				out = out[:i+1]
+			}
+		}
+	}
+	x.Resp.Fields = append(out, fields...)
+}
+
 func setField(fs []wire.Field, id wire.FieldID, name, value []byte) []wire.Field {
-	out := fs[:0]
-	done := false
-	for _, f := range fs {
-		if f.ID != id || id == wire.FieldOther && !f.Named(name) {
-			out = append(out, f)
+	same := func(f *wire.Field) bool { return f.ID == id && (id != wire.FieldOther || f.Named(name)) }
+	for i := range fs {
+		if !same(&fs[i]) {
 			continue
 		}
-		if !done {
-			out, done = append(out, wire.Field{Name: name, Value: value, ID: id}), true
+		fs[i] = wire.Field{Name: name, Value: value, ID: id}
+		out := fs[:i+1]
+		for j := i + 1; j < len(fs); j++ {
+			if !same(&fs[j]) {
+				out = append(out, fs[j])
+			}
 		}
+		return out
 	}
-	if !done {
-		out = append(out, wire.Field{Name: name, Value: value, ID: id})
-	}
-	return out
+	return append(fs, wire.Field{Name: name, Value: value, ID: id})
 }
 
 // Client is the client's side of an exchange: an HTTP/1.1 connection's current request, later an HTTP/2 or HTTP/3

@@ -30,12 +30,22 @@ func (CORS) Stage() Stage { return Rewrite }
 
 // Compile refuses origins that no browser could send.
 func (c CORS) Compile(*State) (l7.Filter, error) {
-	f := &cors{
-		methods: []byte(c.AllowMethods), headers: []byte(c.AllowHeaders), expose: []byte(c.ExposeHeaders),
-		maxAge: strconv.AppendInt(nil, int64(c.MaxAge/time.Second), 10), credentials: c.Credentials,
+	f := &cors{}
+	add := func(id wire.FieldID, value string) {
+		f.fields = append(f.fields, wire.Field{ID: id, Name: []byte(id.Name()), Value: []byte(value)})
 	}
-	for _, v := range [][]byte{f.methods, f.headers, f.expose} {
-		if !wire.ValidValue(v) {
+	add(wire.FieldAccessControlAllowOrigin, "") // first: the answer's is put here
+	if c.Credentials {
+		add(wire.FieldAccessControlAllowCredentials, "true")
+	}
+	add(wire.FieldAccessControlAllowMethods, c.AllowMethods)
+	add(wire.FieldAccessControlAllowHeaders, c.AllowHeaders)
+	if c.ExposeHeaders != "" {
+		add(wire.FieldAccessControlExposeHeaders, c.ExposeHeaders)
+	}
+	add(wire.FieldAccessControlMaxAge, strconv.FormatInt(int64(c.MaxAge/time.Second), 10))
+	for i := range f.fields {
+		if v := f.fields[i].Value; !wire.ValidValue(v) {
 			return l7.Filter{}, fmt.Errorf("cors: %q cannot stand in a field", v)
 		}
 	}
@@ -63,27 +73,19 @@ var originForm = regexp.MustCompile(`^([a-z]+://(\*\.)?[A-Za-z0-9\-.]*(:\d+)?|nu
 func ValidOrigin(s string) bool { return originForm.MatchString(s) }
 
 type cors struct {
-	any                              bool
-	exact                            [][]byte // in lower case
-	wild                             []wildOrigin
-	methods, headers, expose, maxAge []byte
-	credentials                      bool
+	any    bool
+	exact  [][]byte // in lower case
+	wild   []wildOrigin
+	fields []wire.Field // of an answer, Access-Control-Allow-Origin first
 }
 
 // wildOrigin is an origin with one label of any name between two texts.
 type wildOrigin struct{ before, after []byte }
 
 var (
-	nameAllowOrigin      = []byte("Access-Control-Allow-Origin")
-	nameAllowCredentials = []byte("Access-Control-Allow-Credentials")
-	nameAllowMethods     = []byte("Access-Control-Allow-Methods")
-	nameAllowHeaders     = []byte("Access-Control-Allow-Headers")
-	nameExposeHeaders    = []byte("Access-Control-Expose-Headers")
-	nameMaxAge           = []byte("Access-Control-Max-Age")
-	nameContentType      = []byte("Content-Type")
-	wordTrue             = []byte("true")
-	wordStar             = []byte("*")
-	typePreflight        = []byte("text/plain charset=UTF-8")
+	nameContentType = []byte("Content-Type")
+	wordStar        = []byte("*")
+	typePreflight   = []byte("text/plain charset=UTF-8")
 )
 
 func (c *cors) Request(x *l7.Exchange) l7.Verdict {
@@ -100,16 +102,8 @@ func (c *cors) Response(x *l7.Exchange) {
 	if origin == nil {
 		return
 	}
-	x.SetResponse(wire.FieldOther, nameAllowOrigin, origin)
-	if c.credentials {
-		x.SetResponse(wire.FieldOther, nameAllowCredentials, wordTrue)
-	}
-	x.SetResponse(wire.FieldOther, nameAllowMethods, c.methods)
-	x.SetResponse(wire.FieldOther, nameAllowHeaders, c.headers)
-	if len(c.expose) > 0 {
-		x.SetResponse(wire.FieldOther, nameExposeHeaders, c.expose)
-	}
-	x.SetResponse(wire.FieldOther, nameMaxAge, c.maxAge)
+	x.SetResponses(c.fields)
+	x.Resp.Fields[len(x.Resp.Fields)-len(c.fields)].Value = origin
 }
 
 // allowed is what Access-Control-Allow-Origin says; nil: the origin is none that is allowed.
@@ -122,7 +116,7 @@ func (c *cors) allowed(x *l7.Exchange) []byte {
 		return nil
 	}
 	for _, o := range c.exact {
-		if wire.EqualFold(o, origin) {
+		if string(o) == string(origin) || wire.EqualFold(o, origin) { // browsers send them in lower case
 			return origin
 		}
 	}

@@ -8,6 +8,12 @@ const (
 	FieldOther FieldID = iota
 	FieldAccept
 	FieldAcceptEncoding
+	FieldAccessControlAllowCredentials
+	FieldAccessControlAllowHeaders
+	FieldAccessControlAllowMethods
+	FieldAccessControlAllowOrigin
+	FieldAccessControlExposeHeaders
+	FieldAccessControlMaxAge
 	FieldAccessControlRequestMethod
 	FieldAuthorization
 	FieldConnection
@@ -50,49 +56,57 @@ const (
 	fieldCount
 )
 
+const _ = uint(64 - fieldCount) // sets of IDs are words of 64 bits
+
 // fieldNames are the canonical spellings, by ID.
 var fieldNames = [fieldCount]string{
-	FieldAccept:                     "Accept",
-	FieldAcceptEncoding:             "Accept-Encoding",
-	FieldAccessControlRequestMethod: "Access-Control-Request-Method",
-	FieldAuthorization:              "Authorization",
-	FieldConnection:                 "Connection",
-	FieldContentEncoding:            "Content-Encoding",
-	FieldContentLength:              "Content-Length",
-	FieldContentType:                "Content-Type",
-	FieldCookie:                     "Cookie",
-	FieldDate:                       "Date",
-	FieldETag:                       "ETag",
-	FieldExpect:                     "Expect",
-	FieldForwarded:                  "Forwarded",
-	FieldHost:                       "Host",
-	FieldHTTP2Settings:              "HTTP2-Settings",
-	FieldKeepAlive:                  "Keep-Alive",
-	FieldLocation:                   "Location",
-	FieldOrigin:                     "Origin",
-	FieldProxyConnection:            "Proxy-Connection",
-	FieldReferer:                    "Referer",
-	FieldSecWebSocketKey:            "Sec-WebSocket-Key",
-	FieldSecWebSocketVersion:        "Sec-WebSocket-Version",
-	FieldServer:                     "Server",
-	FieldSetCookie:                  "Set-Cookie",
-	FieldStrictTransportSecurity:    "Strict-Transport-Security",
-	FieldTE:                         "TE",
-	FieldTrailer:                    "Trailer",
-	FieldTransferEncoding:           "Transfer-Encoding",
-	FieldUpgrade:                    "Upgrade",
-	FieldUserAgent:                  "User-Agent",
-	FieldVary:                       "Vary",
-	FieldXForwardedFor:              "X-Forwarded-For",
-	FieldXForwardedHost:             "X-Forwarded-Host",
-	FieldXForwardedPort:             "X-Forwarded-Port",
-	FieldXForwardedProto:            "X-Forwarded-Proto",
-	FieldXForwardedScheme:           "X-Forwarded-Scheme",
-	FieldXOriginalForwardedFor:      "X-Original-Forwarded-For",
-	FieldXOriginalForwardedHost:     "X-Original-Forwarded-Host",
-	FieldXRealIP:                    "X-Real-IP",
-	FieldXRequestID:                 "X-Request-ID",
-	FieldXScheme:                    "X-Scheme",
+	FieldAccept:                        "Accept",
+	FieldAcceptEncoding:                "Accept-Encoding",
+	FieldAccessControlAllowCredentials: "Access-Control-Allow-Credentials",
+	FieldAccessControlAllowHeaders:     "Access-Control-Allow-Headers",
+	FieldAccessControlAllowMethods:     "Access-Control-Allow-Methods",
+	FieldAccessControlAllowOrigin:      "Access-Control-Allow-Origin",
+	FieldAccessControlExposeHeaders:    "Access-Control-Expose-Headers",
+	FieldAccessControlMaxAge:           "Access-Control-Max-Age",
+	FieldAccessControlRequestMethod:    "Access-Control-Request-Method",
+	FieldAuthorization:                 "Authorization",
+	FieldConnection:                    "Connection",
+	FieldContentEncoding:               "Content-Encoding",
+	FieldContentLength:                 "Content-Length",
+	FieldContentType:                   "Content-Type",
+	FieldCookie:                        "Cookie",
+	FieldDate:                          "Date",
+	FieldETag:                          "ETag",
+	FieldExpect:                        "Expect",
+	FieldForwarded:                     "Forwarded",
+	FieldHost:                          "Host",
+	FieldHTTP2Settings:                 "HTTP2-Settings",
+	FieldKeepAlive:                     "Keep-Alive",
+	FieldLocation:                      "Location",
+	FieldOrigin:                        "Origin",
+	FieldProxyConnection:               "Proxy-Connection",
+	FieldReferer:                       "Referer",
+	FieldSecWebSocketKey:               "Sec-WebSocket-Key",
+	FieldSecWebSocketVersion:           "Sec-WebSocket-Version",
+	FieldServer:                        "Server",
+	FieldSetCookie:                     "Set-Cookie",
+	FieldStrictTransportSecurity:       "Strict-Transport-Security",
+	FieldTE:                            "TE",
+	FieldTrailer:                       "Trailer",
+	FieldTransferEncoding:              "Transfer-Encoding",
+	FieldUpgrade:                       "Upgrade",
+	FieldUserAgent:                     "User-Agent",
+	FieldVary:                          "Vary",
+	FieldXForwardedFor:                 "X-Forwarded-For",
+	FieldXForwardedHost:                "X-Forwarded-Host",
+	FieldXForwardedPort:                "X-Forwarded-Port",
+	FieldXForwardedProto:               "X-Forwarded-Proto",
+	FieldXForwardedScheme:              "X-Forwarded-Scheme",
+	FieldXOriginalForwardedFor:         "X-Original-Forwarded-For",
+	FieldXOriginalForwardedHost:        "X-Original-Forwarded-Host",
+	FieldXRealIP:                       "X-Real-IP",
+	FieldXRequestID:                    "X-Request-ID",
+	FieldXScheme:                       "X-Scheme",
 }
 
 // What a parser does with a field that has an ID.

@@ -248,7 +248,7 @@ func appendH2Fields(dst []byte, fields []Field, trailer bool) (_ []byte, ok bool
 // h2Static are the places of names with an ID in the static table (RFC 7541 A). A set top bit has the field never indexed,
 // by nobody on the way: a credential (RFC 7541 7.1.3).
 var h2Static = [fieldCount]uint8{
-	FieldAccept: 19, FieldAcceptEncoding: 16, FieldAuthorization: 23 | h2Secret, FieldContentEncoding: 26,
+	FieldAccept: 19, FieldAcceptEncoding: 16, FieldAccessControlAllowOrigin: 20, FieldAuthorization: 23 | h2Secret, FieldContentEncoding: 26,
 	FieldContentType: 31, FieldCookie: 32 | h2Secret, FieldDate: 33, FieldETag: 34, FieldLocation: 46, FieldReferer: 51,
 	FieldServer: 54, FieldSetCookie: 55 | h2Secret, FieldStrictTransportSecurity: 56, FieldUserAgent: 58, FieldVary: 59,
 }
