@@ -63,8 +63,8 @@ bin/.kube: $(KUBE_SOURCES)
 
 # `go test -p 1` runs one package's tests at a time, and one compiler, too. This compiles what they are made of side by side;
 # where that fails, the tests say why.
-compile = @$(GO) list -deps -test -f '{{if not (or .ForTest .Standard)}}{{.ImportPath}}{{end}}' $(PACKAGES) | \
-	sed '/\.test$$/d' | xargs $(GO) build $(1) -o /dev/null 2>/dev/null || true
+compile = @$(if $(1),CGO_ENABLED=1) $(GO) list $(1) -deps -test -f '{{if not (or .ForTest .Standard)}}{{.ImportPath}}{{end}}' $(PACKAGES) | \
+	sed '/\.test$$/d' | xargs env $(if $(1),CGO_ENABLED=1) $(GO) build $(1) -o /dev/null 2>/dev/null || true
 
 .PHONY: test
 test: bin/h2spec bin/interop-client bin/interop-server ## all tests, those in a cluster too, with the fuzz targets' seeds (TESTFLAGS=-v, PACKAGES=./route, SLUICE_KUBE=off)

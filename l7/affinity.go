@@ -76,7 +76,7 @@ func (x *Exchange) pickPersistent(w upstream.Wish) *upstream.Endpoint {
 	w.Stay = !b.affinity.ChangeOnFailure
 	stays := w.Sticky != 0 && f.cluster.HasSticky(w.Sticky) && (f.tries == f.base || w.Stay)
 	e := f.cluster.Pick(w)
-	if e != nil && !stays {
+	if b.set = nil; e != nil && !stays {
 		b.set = e.AppendStickyKey(x.Arena.Alloc(2 * md5Size)[:0])
 	}
 	return e

@@ -58,7 +58,7 @@ func (x *Exchange) recordAnswer(r *Record) {
 	r.Tunnel = x.Resp.Status == 101
 	r.BodyBytes, r.BytesSent = x.bodies.sent, x.bodies.sent+int64(x.bodies.headSent)
 	r.Duration = x.loop.Now() - x.started
-	r.Tried, r.Alternative = 0, ""
+	r.Tried, r.Removed, r.Alternative = 0, f.removed, ""
 	if f.canary != nil {
 		r.Alternative = f.canary.Name
 	}

@@ -50,8 +50,9 @@ type Record struct {
 	Alternative string          // name of the canary cluster that was taken instead of the rule's own; "": none was
 	Err         *fastpath.Error // why the exchange did not end well; nil: it did
 
-	Tries [TriesKept]Try // by AddTry
-	Tried int            // tries in all
+	Tries   [TriesKept]Try // by AddTry
+	Tried   int            // tries in all
+	Removed int            // … that were given up because their endpoint was removed
 }
 
 // Try is one attempt to have an exchange answered by an endpoint.
@@ -322,18 +323,13 @@ func (b *routeBlock) tried(r *Record) {
 	if last := &tries[len(tries)-1]; last.Time >= 0 {
 		b.response.observe(last.Time)
 	}
-	retries := r.Tried - 1
+	if n := r.Tried - 1 - r.Removed; n > 0 {
+		b.retries.Add(int64(n))
+	}
 	for i := range tries {
-		switch e := tries[i].Err; e {
-		case nil:
-		case upstream.ErrRemoved:
-			retries--
-		default:
+		if e := tries[i].Err; e != nil && e != upstream.ErrRemoved {
 			b.backendErrors[e.Kind].Inc()
 		}
-	}
-	if retries > 0 {
-		b.retries.Add(int64(retries))
 	}
 }
 

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	xhttp2 "golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
 	"github.com/sluiceproxy/sluice/fastpath"
 )
 
@@ -267,5 +270,75 @@ func TestEndpointsUnderLoad(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The same of who waits for a resting session of HTTP/2 that is asked by PING whether it lives: here it does not say.
+func TestRemovedWhileAsked(t *testing.T) {
+	b := scripted(t, func(f *frames) {
+		f.head(f.request(), true, ":status", "204")
+		f.request() // PING is read, and not answered
+	})
+	env := newEnv(t, 1)
+	c := cluster(t, env, http2(false), b.addr())
+	e, l := only(t, c), env.Loops[0]
+	get("/").do(t, env, e).ok(t, 204, "")
+	p := post("body")
+	p.done = make(chan struct{})
+	on(t, l, func() {
+		s := e.loops[0].sessions[0]
+		s.idleSince -= int64(time.Hour) // long enough that its backend may just be closing it
+		if p.start(l, e); !s.probing {
+			t.Fatal("it is not asked")
+		}
+	})
+	c.Apply(nil)
+	on(t, l, func() {
+		if p.closed {
+			t.Error("given up although there is nobody else")
+		}
+	})
+	c.Apply(addresses(netip.MustParseAddrPort("127.0.0.1:9")))
+	wait(t, p.done, "the word that there is somebody else now")
+	p.failed(t, ErrRemoved)
+	on(t, l, func() {})
+	if s := e.Stats(); s.Open != 0 || s.Active != 0 || len(e.loops[0].awaited2) != 0 {
+		t.Errorf("%+v, %d awaited, want nothing open", s, len(e.loops[0].awaited2))
+	}
+}
+
+// An endpoint that was removed from an empty cluster serves all who wait for it, also those for whom its first session has no
+// room.
+func TestRemovedServesThoseWhoWait(t *testing.T) {
+	greet := make(chan struct{})
+	ln := newServer(t, func(c net.Conn, number int) {
+		if number == 0 {
+			<-greet
+		}
+		if _, err := io.ReadFull(c, make([]byte, len(xhttp2.ClientPreface))); err != nil {
+			return
+		}
+		f := &frames{Framer: xhttp2.NewFramer(c, c), conn: c}
+		f.enc = hpack.NewEncoder(&f.buf)
+		if f.WriteSettings(xhttp2.Setting{ID: xhttp2.SettingMaxConcurrentStreams, Val: 1}) == nil {
+			f.serve("hello")
+		}
+	})
+	env := newEnv(t, 1)
+	c := cluster(t, env, http2(false), ln.addr())
+	e, l := only(t, c), env.Loops[0]
+	var callers [3]*caller
+	on(t, l, func() {
+		for i := range callers {
+			callers[i] = get("/")
+			callers[i].done = make(chan struct{})
+			callers[i].start(l, e)
+		}
+	})
+	c.Apply(nil)
+	close(greet)
+	for _, r := range callers {
+		wait(t, r.done, "the answer")
+		r.ok(t, 200, "hello")
 	}
 }

@@ -41,7 +41,7 @@ type Endpoint struct {
 type endpointLoop struct {
 	idle     []*session  // by time of release: the last one is taken first
 	awaited  []*session  // being connected, in no order: session.place is its index
-	opening  []*session2 // the same of HTTP/2
+	awaited2 []*session2 // the same of HTTP/2, and those that are asked by PING whether they live
 	sessions []*session2 // HTTP/2 ones that may take more streams, or will when they are connected
 	streams  int         // how many streams such a session takes, as the last one showed; 0: none has
 	time     responseTime
@@ -175,12 +175,10 @@ func (e *Endpoint) giveUp(l *fastpath.Loop) {
 	for n := len(p.awaited); n > 0 && len(p.awaited) > 0; n-- {
 		p.awaited[len(p.awaited)-1].refused(ErrRemoved)
 	}
-	for n := len(p.opening); n > 0 && len(p.opening) > 0; n-- {
-		p.opening[len(p.opening)-1].refused(ErrRemoved, ErrRemoved.Text)
-	}
-	for _, s := range p.sessions {
-		for s.probing && len(s.waiting) > 0 {
-			s.shift().refused(ErrRemoved)
-		}
+	for n := len(p.awaited2); n > 0 && len(p.awaited2) > 0; n-- {
+		p.awaited2[len(p.awaited2)-1].giveUp()
 	}
 }
+
+// given tells that e's requests are others' now: it was removed, and there are others.
+func (e *Endpoint) given() bool { return e.removed.Load() && !e.cluster.current.Load().empty() }

@@ -177,7 +177,7 @@ func (e *Endpoint) dial2(l *fastpath.Loop, v *view, timeout time.Duration) (s *s
 	}
 	p.dials.inc()
 	p.sessions = append(p.sessions, s)
-	p.opening = append(p.opening, s)
+	s.enter()
 	return s, nil
 }
 
@@ -187,6 +187,7 @@ func (s *session2) await(st *stream2) {
 	s.waiting = append(s.waiting, st)
 	if s.state == ready2 && !s.probing {
 		s.probing = true
+		s.enter()
 		s.rest(false)
 		s.ping(s.endpoint.cluster.current.Load().ConnectTimeout)
 	}
@@ -210,11 +211,13 @@ func (s *session2) promote() {
 	}
 	for len(s.waiting) > 0 {
 		st := s.shift()
-		if next := s.elsewhere(); next != nil {
+		if s.endpoint.given() {
+			st.refused(ErrRemoved)
+		} else if next := s.elsewhere(); next != nil {
 			next.await(st)
-			continue
+		} else {
+			st.refused(ErrNoStreams)
 		}
-		st.refused(ErrNoStreams)
 	}
 	s.settle()
 }
@@ -234,7 +237,7 @@ func (s *session2) elsewhere() *session2 {
 		return next
 	}
 	v := s.endpoint.cluster.current.Load()
-	if v.err != nil || !v.HTTP2 || s.endpoint.removed.Load() { // they have changed since the stream was opened
+	if v.err != nil || !v.HTTP2 { // they have changed since the stream was opened
 		return nil
 	}
 	next, err := s.endpoint.dial2(s.loop, v, 0)
@@ -302,8 +305,10 @@ func (s *session2) greet() {
 
 // greeted opens the session: the backend's first SETTINGS have come.
 func (s *session2) greeted() {
-	s.opened()
-	s.endpoint.loops[s.loop.ID].opened.inc()
+	p := &s.endpoint.loops[s.loop.ID]
+	p.dialled.inc()
+	p.opened.inc()
+	s.arrived()
 	now := s.loop.Now()
 	s.state, s.born, s.idleSince, s.heard, s.period = ready2, now, now, now, now
 	s.conn.SetDeadline(0)
@@ -311,12 +316,32 @@ func (s *session2) greeted() {
 	s.promote()
 }
 
-// opened takes the session out of those that are being opened: it is there, or was given up.
-func (s *session2) opened() {
+// enter puts the session among those that are awaited.
+func (s *session2) enter() {
 	p := &s.endpoint.loops[s.loop.ID]
-	p.dialled.inc()
-	i := slices.Index(p.opening, s)
-	p.opening = slices.Delete(p.opening, i, i+1)
+	p.awaited2 = append(p.awaited2, s)
+}
+
+// arrived is enter's other half: the session is there, or was given up.
+func (s *session2) arrived() {
+	p := &s.endpoint.loops[s.loop.ID]
+	i := slices.Index(p.awaited2, s)
+	p.awaited2 = slices.Delete(p.awaited2, i, i+1)
+}
+
+// giveUp sends those who wait for the session elsewhere: its endpoint was removed.
+func (s *session2) giveUp() {
+	defer s.panicked()
+	if s.state < ready2 {
+		s.refused(ErrRemoved, ErrRemoved.Text)
+		return
+	}
+	s.probing = false
+	s.arrived()
+	for len(s.waiting) > 0 {
+		s.shift().refused(ErrRemoved)
+	}
+	s.settle()
 }
 
 // refused tells those who wait that there is no session.
@@ -393,10 +418,15 @@ func (s *session2) farewell(code wire.H2Code) {
 
 // shut closes the connection; streams are the caller's.
 func (s *session2) shut() {
+	p := &s.endpoint.loops[s.loop.ID]
+	if s.state < ready2 || s.probing {
+		s.probing = false
+		s.arrived()
+	}
 	if s.state < ready2 {
-		s.opened()
+		p.dialled.inc()
 	} else {
-		s.endpoint.loops[s.loop.ID].closed.inc()
+		p.closed.inc()
 	}
 	s.state = closed2
 	s.leave()
@@ -591,6 +621,7 @@ var alivePing = []byte("alive???")
 func (s *session2) ponged() {
 	if s.pingBy = 0; s.probing {
 		s.probing = false
+		s.arrived()
 		s.promote()
 		return
 	}

@@ -34,6 +34,7 @@ func seeds(f *testing.F) {
 		}
 	}
 	f.Add([]byte(browserHead))
+	f.Add([]byte(head("Connection: access-control-max-age", "Access-Control-Max-Age: 1")))
 }
 
 // oracleModel spells a request as the oracle does.

@@ -27,6 +27,7 @@ var (
 	oracleEscape = regexp.MustCompile("%..?|%$")
 	oracleProto  = regexp.MustCompile("^(" + tokenText + "?)(?:/" + tokenText + ")?$")
 	oracleKnown  = regexp.MustCompile("(?i)^(x-forwarded-.*|x-original-.*|ssl-client-.*|accept|accept-encoding|access-control-request-method|authorization|" +
+		"access-control-allow-(credentials|headers|methods|origin)|access-control-(expose-headers|max-age)|" +
 		"content-encoding|content-type|cookie|date|etag|forwarded|location|origin|referer|sec-websocket-key|sec-websocket-version|server|" +
 		"set-cookie|strict-transport-security|trailer|user-agent|vary|x-real-ip|x-request-id|x-scheme)$")
 	oracleHop = regexp.MustCompile("(?i)^(connection|content-length|expect|host|http2-settings|keep-alive|proxy-connection|te|transfer-encoding|upgrade)$")
