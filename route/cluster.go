@@ -12,7 +12,6 @@ import (
 // cluster is one cluster of one Snapshot: the Config's view, immutable, beside the living one.
 type cluster struct {
 	source *Cluster
-	hash   uint64 // of source.ID
 	live   *liveCluster
 }
 

@@ -137,7 +137,7 @@ func (k *compiler) defaultBackend() *l7.Route {
 	if id == "" {
 		return nil
 	}
-	c := k.next.clusters.get(hashOf(id), id)
+	c := k.next.clusters[id]
 	if c == nil {
 		k.problem(Object{Kind: "Flag", Name: "default-backend-service"}, "",
 			"cluster %s does not exist; requests without a rule are answered 503", id)

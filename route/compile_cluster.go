@@ -9,7 +9,7 @@ func (k *compiler) compileClusters() {
 		k.next.clusters, k.next.clusterList = k.previous.clusters, k.previous.clusterList
 		return
 	}
-	k.next.clusters = newTable[cluster](len(k.config.Clusters))
+	k.next.clusters = make(map[string]*cluster, len(k.config.Clusters))
 	k.next.clusterList = make([]*cluster, 0, len(k.config.Clusters))
 	k.added = map[string]bool{}
 	for _, source := range k.config.Clusters {
@@ -26,18 +26,19 @@ func (k *compiler) compileClusters() {
 }
 
 func (k *compiler) compileCluster(source *Cluster) {
-	old, hash := k.clusterBefore(source)
+	old := k.clusterBefore(source)
 	c := old
 	if old == nil || old.source != source {
-		c = &cluster{source: source, hash: hash}
+		c = &cluster{source: source}
 		if old != nil {
 			c.live = old.live
 		}
 	}
-	if first := k.next.clusters.put(hash, source.ID, c); first != nil {
+	if k.next.clusters[source.ID] != nil {
 		k.problem(source.Owner, "", "cluster %s is there twice; the first one counts", source.ID)
 		return
 	}
+	k.next.clusters[source.ID] = c
 	if c.live == nil {
 		living := k.env.NewCluster(source.ID, source.Settings)
 		c.live = &liveCluster{upstream: living, control: k.env.control(living), settings: source.Settings}
@@ -51,16 +52,15 @@ func (k *compiler) compileCluster(source *Cluster) {
 
 // clusterBefore finds what the Snapshot before has by the ID of source. Most often it stands where the last one was
 // followed by, or one further, and no hash has to be taken.
-func (k *compiler) clusterBefore(source *Cluster) (c *cluster, hash uint64) {
+func (k *compiler) clusterBefore(source *Cluster) *cluster {
 	list := k.previous.clusterList
 	for i := k.clusterAt; i < min(k.clusterAt+2, len(list)); i++ {
 		if list[i].source == source {
 			k.clusterAt = i + 1
-			return list[i], list[i].hash
+			return list[i]
 		}
 	}
-	hash = hashOf(source.ID)
-	return k.previous.clusters.get(hash, source.ID), hash
+	return k.previous.clusters[source.ID]
 }
 
 // findRemoved notes the clusters that are no more.
@@ -70,7 +70,7 @@ func (k *compiler) findRemoved() {
 	}
 	k.removed = map[*liveCluster]bool{}
 	for _, c := range k.previous.clusterList {
-		if k.next.clusters.get(c.hash, c.source.ID) == nil {
+		if k.next.clusters[c.source.ID] == nil {
 			k.removed[c.live] = true
 			k.next.clustersRemoved = append(k.next.clustersRemoved, c.live)
 		}

@@ -24,8 +24,8 @@ func (k *compiler) compileHosts() {
 	} else {
 		k.arrangeHosts()
 	}
-	if k.next.catchAll = k.next.exact.get(hashOf(""), ""); k.next.catchAll == nil {
-		k.next.catchAll = &Host{source: &VirtualHost{}, trie: k.tries.build("", nil), miss: k.next.miss}
+	if k.next.catchAll = k.next.exact.find(nil); k.next.catchAll == nil {
+		k.next.catchAll = &Host{source: &VirtualHost{}, miss: k.next.miss}
 	}
 }
 
@@ -57,9 +57,9 @@ func (k *compiler) exchangeHosts(changed []int) {
 		h := k.newHost(v)
 		h.hash = k.previous.hosts[i].hash
 		if isWildcard(v.Name) {
-			k.next.wildcard.replace(h.hash, h.key(v.Name[len("*."):]), h)
+			k.next.wildcard.replace(k.previous.hosts[i], h)
 		} else {
-			k.next.exact.replace(h.hash, h.key(v.Name), h)
+			k.next.exact.replace(k.previous.hosts[i], h)
 		}
 		k.next.hosts[i] = h
 	}
@@ -76,8 +76,8 @@ func (k *compiler) arrangeHosts() {
 			wildcards++
 		}
 	}
-	k.next.exact = newTable[Host](len(k.config.Hosts) - wildcards)
-	k.next.wildcard = newTable[Host](wildcards)
+	k.next.exact = newTable(len(k.config.Hosts)-wildcards, 0)
+	k.next.wildcard = newTable(wildcards, len("*."))
 	k.next.hosts = make([]*Host, 0, len(k.config.Hosts))
 	for _, v := range k.config.Hosts {
 		if v != nil {
@@ -93,7 +93,7 @@ func (k *compiler) compileHost(v *VirtualHost) {
 	}
 	old := k.hostBefore(v)
 	if old == nil {
-		old = before.get(hashOf(name), name)
+		old = before.find([]byte(name))
 	}
 	h := k.unchanged(old, v)
 	if h == nil {
@@ -104,18 +104,12 @@ func (k *compiler) compileHost(v *VirtualHost) {
 		h = k.newHost(v)
 		h.hash = hashOf(name)
 	}
-	if first := now.put(h.hash, h.key(name), h); first != nil {
+	if first := now.put(h); first != nil {
 		k.problem(v.Owner, hostField(v), "is there twice; that of %s counts", first.source.Owner.text())
 		return
 	}
 	k.next.hosts = append(k.next.hosts, h)
 	k.next.problems = append(k.next.problems, h.problems...)
-}
-
-// key is a host's name in a table: the same text, but beside the first nodes of its trie.
-func (h *Host) key(name string) string {
-	inTrie := h.trie.text[:h.trie.root]
-	return inTrie[len(inTrie)-len(name):]
 }
 
 // hostBefore finds the Host of v in the Snapshot before if it stands where it is expected, as most do.
@@ -142,6 +136,9 @@ func (k *compiler) unchanged(old *Host, v *VirtualHost) *Host {
 		return nil
 	}
 	moved := *old
+	if len(moved.routes) <= len(moved.near) {
+		moved.routes = moved.near[:len(moved.routes)] // the old one is not kept for them
+	}
 	moved.miss = k.next.miss
 	return &moved
 }
@@ -167,8 +164,12 @@ func (k *compiler) affected(h *Host) bool {
 
 // newHost compiles a host from its beginning.
 func (k *compiler) newHost(v *VirtualHost) *Host {
-	k.host = hostWork{Host: &Host{source: v, routes: make([]*l7.Route, len(v.Rules))}, usable: k.host.usable[:0]}
+	k.host = hostWork{Host: &Host{source: v}, usable: k.host.usable[:0]}
 	h := k.host.Host
+	if h.routes = h.near[:0]; len(v.Rules) > len(h.near) {
+		h.routes = make([]*l7.Route, 0, len(v.Rules))
+	}
+	h.routes = h.routes[:len(v.Rules)]
 	k.hostCertificate()
 	k.hostClientAuth()
 	k.hostCiphers()
@@ -236,7 +237,7 @@ func (k *compiler) compileTrie() {
 		h.routes = append(h.routes, k.redirect(m))
 	}
 	l.entries = entries
-	h.trie = k.tries.build(v.Name, entries)
+	k.tries.build(&h.trie, v.Name, entries)
 }
 
 // compilePatterns is compileTrie for a host in regex mode.
@@ -257,7 +258,7 @@ func (k *compiler) compilePatterns() {
 	var twice []lost
 	h.patterns, twice = newPatterns(list, v.Rules)
 	k.lost(twice)
-	h.trie = k.tries.build(v.Name, nil)
+	k.tries.build(&h.trie, v.Name, nil)
 }
 
 // lost tells the owners of rules that get no request.

@@ -126,7 +126,7 @@ func (k *compiler) redirect(m redirect) *l7.Route {
 // named finds a cluster by its ID, and remembers that the host depends on it.
 func (k *compiler) named(id string) *liveCluster {
 	h := k.host.Host
-	c := k.next.clusters.get(hashOf(id), id)
+	c := k.next.clusters[id]
 	if c == nil {
 		h.missing = append(h.missing, id)
 		return nil

@@ -30,7 +30,7 @@ func TestRouteOfRule(t *testing.T) {
 		t.Errorf("policy %+v, want %+v", r.Policy, v.Rules[0].Policy)
 	}
 	for id, got := range map[string]*upstream.Cluster{"web": r.Cluster, "spare": r.Fallback} {
-		if want := s.clusters.get(hashOf(id), id).live.upstream; got != want {
+		if want := s.clusters[id].live.upstream; got != want {
 			t.Errorf("cluster %s is not that of the snapshot", id)
 		}
 	}
@@ -296,7 +296,7 @@ func TestDefaultBackend(t *testing.T) {
 	if got, want := ask(s2), "0, default, 0, default, app-root web"; got != want {
 		t.Errorf("with a default backend: %q, want %q", got, want)
 	}
-	if s2.miss.Cluster != s2.clusters.get(hashOf("web"), "web").live.upstream {
+	if s2.miss.Cluster != s2.clusters["web"].live.upstream {
 		t.Error("the default backend is not its cluster")
 	}
 	if s3 := compiled(t, &withDefault, s2, e); s3.miss != s2.miss || s3.hosts[0] != s2.hosts[0] {
@@ -330,7 +330,7 @@ func TestPassthrough(t *testing.T) {
 	v := host("shop.example", rules("Prefix", "/")...)
 	v.Passthrough = "web"
 	s := compiled(t, config(v), nil, newTestEnv())
-	if s.Host([]byte("shop.example")).Passthrough != s.clusters.get(hashOf("web"), "web").live.upstream {
+	if s.Host([]byte("shop.example")).Passthrough != s.clusters["web"].live.upstream {
 		t.Error("the host does not pass through to its cluster")
 	}
 	if s.Host([]byte("other.test")).Passthrough != nil {

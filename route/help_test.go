@@ -63,7 +63,7 @@ func newTestEnv() *testEnv {
 func (e *testEnv) of(s *Snapshot, id string) *recordedCluster {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.clusters[s.clusters.get(hashOf(id), id).live.upstream]
+	return e.clusters[s.clusters[id].live.upstream]
 }
 
 func (r *recordedCluster) SetSettings(s upstream.Settings) {

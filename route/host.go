@@ -10,11 +10,12 @@ import (
 
 // Host is what a server name leads to. It is immutable, and goes from Snapshot to Snapshot while nothing in it changes.
 type Host struct {
-	// What Match touches comes first: it is one cache line.
-	trie     trie
+	// What a look-up touches comes first, and in one piece unless it is large (docs/decisions/0104-a-host-in-one-piece.md).
 	patterns *patterns   // regex mode: instead of the trie
 	routes   []*l7.Route // by rule, then the redirects
-	miss     *l7.Route   // no rule takes the path; nil: 404
+	trie     trie
+	near     [routesNear]*l7.Route // the place of routes, if they are not more
+	miss     *l7.Route             // no rule takes the path; nil: 404
 
 	Certificate *tls.Certificate  // nil: ask Snapshot.Certificate
 	Passthrough *upstream.Cluster // nil: terminate
@@ -30,6 +31,12 @@ type Host struct {
 	refused  bool // its own certificate is unusable: the default one is shown, also where a wildcard has one
 	ownMiss  bool // miss has the host's filters before it
 }
+
+// routesNear and nearMax hold what a usual host has, and make Host eight cache lines.
+const (
+	routesNear = 16
+	nearMax    = 189
+)
 
 // Ciphers are a host's own cipher suites of TLS 1.2.
 type Ciphers struct {

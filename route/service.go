@@ -98,7 +98,7 @@ func (k *compiler) compileServices() {
 	for _, s := range k.config.Services {
 		key := serviceKey{s.Protocol, s.Port}
 		field := fmt.Sprintf("data[%d]", s.Port)
-		c := k.next.clusters.get(hashOf(s.Cluster), s.Cluster)
+		c := k.next.clusters[s.Cluster]
 		switch {
 		case k.next.services[key] != nil:
 			k.problem(s.Owner, field, "%s port %d is there twice; the first one counts", s.Protocol, s.Port)

@@ -15,12 +15,12 @@ type Snapshot struct {
 	Generation uint64 // 0: nothing was compiled yet
 	CompiledAt time.Time
 
-	exact    table[Host] // the Config's catch-all is there too, by ""
-	wildcard table[Host] // by the parent domain
-	catchAll *Host       // never nil
-	hosts    []*Host     // those of the Config that serve, in its order
+	exact    table   // the Config's catch-all is there too, by ""
+	wildcard table   // by the parent domain
+	catchAll *Host   // never nil
+	hosts    []*Host // those of the Config that serve, in its order
 
-	clusters        table[cluster]
+	clusters        map[string]*cluster
 	clusterList     []*cluster     // in the Config's order
 	clusterChanges  []*cluster     // new or changed against the Snapshot before: for Swap
 	clustersRemoved []*liveCluster // likewise
@@ -40,7 +40,7 @@ type Snapshot struct {
 // empty is what a Store serves before its first Swap: 404 for everything.
 func empty() *Snapshot {
 	return &Snapshot{
-		catchAll: &Host{source: &VirtualHost{}, trie: new(trieMaker).build("", nil)},
+		catchAll: &Host{source: &VirtualHost{}},
 		settings: l7.DefaultSettings(),
 		config:   &Config{},
 	}

@@ -68,7 +68,7 @@ func (s *Store) Swap(next *Snapshot) {
 		}
 	}
 	for id, l := range s.late {
-		c := next.clusters.get(hashOf(id), id)
+		c := next.clusters[id]
 		list := l.list
 		if l.sequence <= next.sequence {
 			delete(s.late, id)
@@ -113,7 +113,7 @@ func (s *Store) ApplyEndpoints(clusterID string, list []upstream.Address) []Prob
 	if _, known := s.late[clusterID]; known || len(s.late) < lateMax {
 		s.late[clusterID] = lateEndpoints{sequence: NextSequence(), list: list}
 	}
-	c := s.Load().clusters.get(hashOf(clusterID), clusterID)
+	c := s.Load().clusters[clusterID]
 	if c == nil {
 		return nil
 	}

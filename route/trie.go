@@ -1,10 +1,10 @@
 package route
 
-import "strings"
+import "bytes"
 
-// trie leads a path to the number of a route. It is a radix tree in one flat string, a host's name before it: a look-up
+// trie leads a path to the number of a route. It is a radix tree in one flat text, a host's name before it: a look-up
 // compares the name, then walks the nodes behind it, and with ten paths to a host touches two or three cache lines where a
-// tree of pointers would touch ten. It is made by a trieMaker and immutable.
+// tree of pointers would touch ten. It is made by a trieMaker and immutable; the zero trie leads nowhere.
 //
 //	name │ node node node …    parents before their children, the first child right behind
 //
@@ -12,16 +12,31 @@ import "strings"
 //	       flags  1 byte        hasHere, hasBelow, …
 //	       kids   1 byte
 //	       label  size bytes    compared in one go; without the byte that led here
-//	       here   4 bytes       if hasHere:  the route of a path that ends here
-//	       below  4 bytes       if hasBelow: the route of a path that goes on; not if shared
+//	       here   width bytes   if hasHere:  the route of a path that ends here
+//	       below  width bytes   if hasBelow: the route of a path that goes on; not if shared
 //	       first  kids bytes    the byte that leads to each child
-//	       at     4 × kids      where each child begins
+//	       at     width × kids  where each child begins
 //
-// Numbers have their low byte first.
+// Numbers have their low byte first. Their width is the least that the trie does with, so that most take one byte.
 type trie struct {
-	text string
-	root uint32 // length of the name
+	far   []byte // the text, if it is too long for near
+	root  uint16 // length of the name
+	width uint8  // of a number, in bytes: 1, 2 or numberMax
+	near  [nearMax]byte
 }
+
+const numberMax = 4
+
+// text is the name and the nodes, and at least numberMax - 1 bytes more: number reads numberMax at once.
+func (t *trie) text() []byte {
+	if t.far != nil {
+		return t.far
+	}
+	return t.near[:]
+}
+
+// name is the host's.
+func (t *trie) name() []byte { return t.text()[:t.root] }
 
 // A node's flags.
 const (
@@ -38,43 +53,44 @@ const none = -1
 
 // match answers the number of the route whose text is the longest that takes the path, or none.
 func (t *trie) match(path []byte) int {
-	text, best := t.text, none
+	text, width, best := t.text(), int(t.width), none
+	mask := uint32(1<<(8*uint(width)) - 1)
 	for at := int(t.root); ; {
 		size, flags, kids := int(text[at]), text[at+1], int(text[at+2])
 		at += nodeHead
-		if len(path) < size || text[at:at+size] != string(path[:size]) {
+		if len(path) < size || string(text[at:at+size]) != string(path[:size]) {
 			return best
 		}
 		at += size
 		path = path[size:]
 		if len(path) == 0 {
 			if flags&hasHere != 0 {
-				return number(text, at)
+				return number(text, at, mask)
 			}
 			return best
 		}
 		if flags&hasHere != 0 {
 			if flags&(hasBelow|shared) == hasBelow {
-				at += 4
+				at += width
 			}
 			if flags&anyBelow != 0 || flags&hasBelow != 0 && path[0] == '/' {
-				best = number(text, at)
+				best = number(text, at, mask)
 			}
-			at += 4
+			at += width
 		}
 		kid := indexByte(text[at:at+kids], path[0])
 		if kid < 0 {
 			return best
 		}
-		at = number(text, at+kids+4*kid)
+		at = number(text, at+kids+width*kid, mask)
 		path = path[1:]
 	}
 }
 
-// indexByte is strings.IndexByte, without the call for the few branches that most nodes have.
-func indexByte(s string, c byte) int {
+// indexByte is bytes.IndexByte, without the call for the few branches that most nodes have.
+func indexByte(s []byte, c byte) int {
 	if len(s) > 8 {
-		return strings.IndexByte(s, c)
+		return bytes.IndexByte(s, c)
 	}
 	for i := range len(s) {
 		if s[i] == c {
@@ -84,8 +100,8 @@ func indexByte(s string, c byte) int {
 	return -1
 }
 
-// number reads four bytes, low byte first.
-func number(text string, at int) int {
-	b := text[at : at+4]
-	return int(uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24)
+// number reads a number, low byte first; mask leaves its width of what is read.
+func number(text []byte, at int, mask uint32) int {
+	b := text[at : at+numberMax]
+	return int((uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24) & mask)
 }

@@ -17,20 +17,40 @@ const labelMax = 255 // bytes of one node's label; a longer one takes several no
 
 // trieMaker makes tries one after another in a buffer that it keeps.
 type trieMaker struct {
-	text []byte
+	text  []byte
+	width int
 }
 
-// build makes a trie of entries, which it sorts. Their texts must be distinct and free of NUL, so that no node has more
-// than 255 children.
-func (m *trieMaker) build(name string, entries []entry) trie {
+// build makes t of a host's name and of entries, which it sorts. Their texts must be distinct and free of NUL, so that no
+// node has more than 255 children.
+func (m *trieMaker) build(t *trie, name string, entries []entry) {
+	slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.text, b.text) })
+	for m.width = 1; !m.try(name, entries); m.width *= 2 {
+	}
+	m.text = append(m.text, make([]byte, numberMax-1)...)
+	*t = trie{root: uint16(len(name)), width: uint8(m.width)}
+	if copy(t.near[:], m.text) < len(m.text) {
+		t.far = slices.Clone(m.text)
+	}
+}
+
+// try writes name and nodes, and tells whether the width suffices for their numbers.
+func (m *trieMaker) try(name string, entries []entry) bool {
 	m.text = append(m.text[:0], name...)
 	if len(entries) == 0 {
 		m.text = append(m.text, make([]byte, nodeHead)...) // a root that leads nowhere
-	} else {
-		slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.text, b.text) })
-		m.node(entries, 0)
+		return true
 	}
-	return trie{text: string(m.text), root: uint32(len(name))}
+	m.node(entries, 0)
+	return m.width == numberMax || max(len(m.text), largest(entries)) < 1<<(8*m.width)
+}
+
+// largest is the highest number of a route.
+func largest(entries []entry) (n int) {
+	for _, e := range entries {
+		n = max(n, e.here, e.below)
+	}
+	return n
 }
 
 // node appends the node of entries that are sorted and agree in their first depth bytes, and all nodes under it.
@@ -54,14 +74,14 @@ func (m *trieMaker) node(entries []entry, depth int) {
 	kids := len(m.text) - first
 	m.text[head+2] = byte(kids)
 	at := len(m.text)
-	m.text = append(m.text, make([]byte, 4*kids)...)
+	m.text = append(m.text, make([]byte, m.width*kids)...)
 
-	for ; len(entries) > 0; at += 4 {
+	for ; len(entries) > 0; at += m.width {
 		same := 1
 		for same < len(entries) && entries[same].text[end] == entries[0].text[end] {
 			same++
 		}
-		putNumber(m.text[at:], len(m.text))
+		m.putNumber(at, len(m.text))
 		m.node(entries[:same], end+1)
 		entries = entries[same:]
 	}
@@ -86,12 +106,15 @@ func (m *trieMaker) routes(e entry) (flags byte) {
 }
 
 func (m *trieMaker) number(n int) {
-	m.text = append(m.text, 0, 0, 0, 0)
-	putNumber(m.text[len(m.text)-4:], n)
+	at := len(m.text)
+	m.text = append(m.text, make([]byte, m.width)...)
+	m.putNumber(at, n)
 }
 
-func putNumber(b []byte, n int) {
-	b[0], b[1], b[2], b[3] = byte(n), byte(n>>8), byte(n>>16), byte(n>>24)
+func (m *trieMaker) putNumber(at, n int) {
+	for i := range m.width {
+		m.text[at+i] = byte(n >> (8 * i))
+	}
 }
 
 // common counts the bytes in which a and b begin alike.
