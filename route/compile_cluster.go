@@ -51,7 +51,7 @@ func (k *compiler) compileCluster(source *Cluster) {
 }
 
 // clusterBefore finds what the Snapshot before has by the ID of source. Most often it stands where the last one was
-// followed by, or one further, and no hash has to be taken.
+// followed by, or one further, and is not looked up.
 func (k *compiler) clusterBefore(source *Cluster) *cluster {
 	list := k.previous.clusterList
 	for i := k.clusterAt; i < min(k.clusterAt+2, len(list)); i++ {
@@ -74,5 +74,6 @@ func (k *compiler) findRemoved() {
 			k.removed[c.live] = true
 			k.next.clustersRemoved = append(k.next.clustersRemoved, c.live)
 		}
+		k.worked(1)
 	}
 }

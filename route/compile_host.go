@@ -24,7 +24,7 @@ func (k *compiler) compileHosts() {
 	} else {
 		k.arrangeHosts()
 	}
-	if k.next.catchAll = k.next.exact.find(nil); k.next.catchAll == nil {
+	if k.next.catchAll = k.next.exact.find(nil, k.next.hosts); k.next.catchAll == nil {
 		k.next.catchAll = &Host{source: &VirtualHost{}, miss: k.next.miss}
 	}
 }
@@ -50,17 +50,11 @@ func (k *compiler) changedInPlace() (changed []int, ok bool) {
 
 // exchangeHosts compiles the hosts that changed in place, and leaves all others where they are.
 func (k *compiler) exchangeHosts(changed []int) {
-	k.next.exact, k.next.wildcard = k.previous.exact.clone(), k.previous.wildcard.clone()
+	k.next.exact, k.next.wildcard = k.previous.exact, k.previous.wildcard
 	k.next.hosts = slices.Clone(k.previous.hosts)
 	for _, i := range changed {
-		v := k.config.Hosts[i]
-		h := k.newHost(v)
+		h := k.newHost(k.config.Hosts[i])
 		h.hash = k.previous.hosts[i].hash
-		if isWildcard(v.Name) {
-			k.next.wildcard.replace(k.previous.hosts[i], h)
-		} else {
-			k.next.exact.replace(k.previous.hosts[i], h)
-		}
 		k.next.hosts[i] = h
 	}
 	for _, h := range k.next.hosts {
@@ -76,9 +70,10 @@ func (k *compiler) arrangeHosts() {
 			wildcards++
 		}
 	}
-	k.next.exact = newTable(len(k.config.Hosts)-wildcards, 0)
-	k.next.wildcard = newTable(wildcards, len("*."))
-	k.next.hosts = make([]*Host, 0, len(k.config.Hosts))
+	all := len(k.config.Hosts)
+	k.next.exact = newTable(all-wildcards, all, 0)
+	k.next.wildcard = newTable(wildcards, all, len("*."))
+	k.next.hosts = make([]*Host, 0, all)
 	for _, v := range k.config.Hosts {
 		if v != nil {
 			k.compileHost(v)
@@ -93,7 +88,7 @@ func (k *compiler) compileHost(v *VirtualHost) {
 	}
 	old := k.hostBefore(v)
 	if old == nil {
-		old = before.find([]byte(name))
+		old = before.find([]byte(name), k.previous.hosts)
 	}
 	h := k.unchanged(old, v)
 	if h == nil {
@@ -104,7 +99,7 @@ func (k *compiler) compileHost(v *VirtualHost) {
 		h = k.newHost(v)
 		h.hash = hashOf(name)
 	}
-	if first := now.put(h); first != nil {
+	if first := now.put(h, k.next.hosts); first != nil {
 		k.problem(v.Owner, hostField(v), "is there twice; that of %s counts", first.source.Owner.text())
 		return
 	}
@@ -136,8 +131,8 @@ func (k *compiler) unchanged(old *Host, v *VirtualHost) *Host {
 		return nil
 	}
 	moved := *old
-	if len(moved.routes) <= len(moved.near) {
-		moved.routes = moved.near[:len(moved.routes)] // the old one is not kept for them
+	if len(moved.routes) <= len(moved.nearRoutes) {
+		moved.routes = moved.nearRoutes[:len(moved.routes)] // the old one is not kept for them
 	}
 	moved.miss = k.next.miss
 	return &moved
@@ -166,7 +161,7 @@ func (k *compiler) affected(h *Host) bool {
 func (k *compiler) newHost(v *VirtualHost) *Host {
 	k.host = hostWork{Host: &Host{source: v}, usable: k.host.usable[:0]}
 	h := k.host.Host
-	if h.routes = h.near[:0]; len(v.Rules) > len(h.near) {
+	if h.routes = h.nearRoutes[:0]; len(v.Rules) > len(h.nearRoutes) {
 		h.routes = make([]*l7.Route, 0, len(v.Rules))
 	}
 	h.routes = h.routes[:len(v.Rules)]

@@ -11,11 +11,11 @@ import (
 // Host is what a server name leads to. It is immutable, and goes from Snapshot to Snapshot while nothing in it changes.
 type Host struct {
 	// What a look-up touches comes first, and in one piece unless it is large (docs/decisions/0104-a-host-in-one-piece.md).
-	patterns *patterns   // regex mode: instead of the trie
-	routes   []*l7.Route // by rule, then the redirects
-	trie     trie
-	near     [routesNear]*l7.Route // the place of routes, if they are not more
-	miss     *l7.Route             // no rule takes the path; nil: 404
+	patterns   *patterns   // regex mode: instead of the trie
+	routes     []*l7.Route // by rule, then the redirects; in nearRoutes if they fit, so whoever copies a Host points them there
+	trie       trie
+	nearRoutes [routesNear]*l7.Route
+	miss       *l7.Route // no rule takes the path; nil: 404
 
 	Certificate *tls.Certificate  // nil: ask Snapshot.Certificate
 	Passthrough *upstream.Cluster // nil: terminate

@@ -70,6 +70,13 @@ func TestReuseInPlace(t *testing.T) {
 				t.Errorf("%q changed, %s leads to %q", names[i], name, got)
 			}
 		}
+		c = &Config{Hosts: append([]*VirtualHost{next[0], host("!")}, next[1:]...), Clusters: c.Clusters} // one more, which is refused
+		third, _ := Compile(c, second, e.Env)
+		for _, name := range ask {
+			if third.Host([]byte(name)) != second.Host([]byte(name)) {
+				t.Errorf("%q changed in place: when all are put together again, %s is another Host", names[i], name)
+			}
+		}
 	}
 	none := compiled(t, &Config{Hosts: list[2:3], Clusters: first.config.Clusters}, first, e)
 	if h := none.Host([]byte("unknown.example")); led(h.Match([]byte("/"))) == "0" {

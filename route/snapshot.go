@@ -49,7 +49,7 @@ func empty() *Snapshot {
 // Host answers what a server name leads to; never nil, because unknown names have the catch-all. The name is lower case,
 // without port and trailing dot; nil and "" are unknown names. It does not allocate.
 func (s *Snapshot) Host(name []byte) *Host {
-	if h := s.exact.find(name); h != nil {
+	if h := s.exact.find(name, s.hosts); h != nil {
 		return h
 	}
 	if h := s.wildcardOf(name); h != nil {
@@ -63,21 +63,21 @@ func (s *Snapshot) Knows(name []byte) bool { return len(name) > 0 && s.Host(name
 
 // wildcardOf answers the wildcard host that covers a name by one label, or nil.
 func (s *Snapshot) wildcardOf(name []byte) *Host {
-	if s.wildcard.count == 0 {
+	if len(s.wildcard.slots) == 0 {
 		return nil
 	}
 	dot := bytes.IndexByte(name, '.')
 	if dot <= 0 {
 		return nil
 	}
-	return s.wildcard.find(name[dot+1:])
+	return s.wildcard.find(name[dot+1:], s.hosts)
 }
 
 // Certificate picks the certificate for a server name as ingress-nginx does: of the host of that name, else of the wildcard
 // host, else the default. A host whose own certificate is unusable shows the default. Unknown names and clients
 // without SNI get the catch-all host's. nil only before the first compile.
 func (s *Snapshot) Certificate(name []byte) *tls.Certificate {
-	exact, wildcard := s.exact.find(name), s.wildcardOf(name)
+	exact, wildcard := s.exact.find(name, s.hosts), s.wildcardOf(name)
 	if exact == nil && wildcard == nil {
 		exact = s.catchAll
 	}

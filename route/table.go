@@ -3,7 +3,6 @@ package route
 import (
 	"hash/maphash"
 	"math/bits"
-	"slices"
 )
 
 // seed is one for the process, so that a hash may be kept from one snapshot to the next.
@@ -11,84 +10,62 @@ var seed = maphash.MakeSeed()
 
 func hashOf(name string) uint64 { return maphash.String(seed, name) }
 
-// table finds hosts by name: open addressing with linear probing on the upper bits of a 64-bit hash, at most half full.
-// What is probed is small, and a host's name stands in the host: a look-up in a large table costs a cache miss before
-// the host's own. It is filled by its maker and immutable afterwards. The zero value is an empty table.
+// table finds hosts of a list by name: open addressing with linear probing on the upper bits of a 64-bit hash, at most
+// three quarters full. A slot is four bytes, so that those of many hosts stay in the processor's own cache; the name stands
+// in the host. It is filled by its maker and immutable afterwards, and goes from Snapshot to Snapshot while every place of
+// the list keeps its name. The zero value is an empty table.
 type table struct {
-	tags  []uint16 // of the hash beside; 0: free
-	hosts []*Host
-	shift uint // 64 - log2(len(tags))
-	count int
-	skip  int // bytes of a host's name that are not in its key
+	slots []uint32 // 0: free; else the host's place in the list + 1, and above it a part of its hash
+	shift uint     // 64 - log2(len(slots))
+	bits  uint     // of a place
+	skip  int      // bytes of a host's name that are not in its key
 }
 
-// newTable makes a table with room for count hosts; put must not be called more often.
-func newTable(count, skip int) table {
+// newTable makes a table with room for count hosts of a list of at most listed; put must not be called more often.
+func newTable(count, listed, skip int) table {
 	if count == 0 {
-		return table{skip: skip}
+		return table{}
 	}
-	log := bits.Len(uint(2*count - 1))
-	return table{tags: make([]uint16, 1<<log), hosts: make([]*Host, 1<<log), shift: uint(64 - log), skip: skip}
+	log := bits.Len(uint(count + count/3))
+	return table{slots: make([]uint32, 1<<log), shift: uint(64 - log), bits: uint(bits.Len(uint(listed))), skip: skip}
 }
 
-// tag is the part of a hash that is compared before the name.
-func tag(hash uint64) uint16 { return uint16(hash) | 1 }
-
-// put adds a host by its hash, or does nothing and answers the one that has the name already.
-func (t *table) put(h *Host) (already *Host) {
-	key, mask := h.trie.name()[t.skip:], uint64(len(t.tags)-1)
-	for i := h.hash >> t.shift; ; i++ {
-		switch at := i & mask; {
-		case t.tags[at] == 0:
-			t.tags[at], t.hosts[at] = tag(h.hash), h
-			t.count++
-			return nil
-		case t.has(at, h.hash, key):
-			return t.hosts[at]
-		}
+// put adds the host that will be the list's next, or does nothing and answers the one that has the name already.
+func (t *table) put(h *Host, list []*Host) (already *Host) {
+	if already = t.get(h.hash, h.trie.name()[t.skip:], list); already != nil {
+		return already
 	}
-}
-
-// clone answers a table of the same hosts, for a maker to replace some.
-func (t *table) clone() table {
-	c := *t
-	c.hosts = slices.Clone(t.hosts)
-	return c
-}
-
-// replace puts a host of the same name and hash in the place of old, which the table must have.
-func (t *table) replace(old, h *Host) {
-	mask := uint64(len(t.tags) - 1)
-	for i := old.hash >> t.shift; ; i++ {
-		if t.hosts[i&mask] == old {
-			t.hosts[i&mask] = h
-			return
-		}
+	i, mask := h.hash>>t.shift, uint64(len(t.slots)-1)
+	for t.slots[i&mask] != 0 {
+		i++
 	}
+	t.slots[i&mask] = t.tag(h.hash) | uint32(len(list)+1)
+	return nil
 }
+
+// tag is the part of a hash that a slot holds.
+func (t *table) tag(hash uint64) uint32 { return uint32(hash) << t.bits }
 
 // find answers the host of a borrowed name, or nil; it does not allocate.
-func (t *table) find(name []byte) *Host {
-	if t.count == 0 {
+func (t *table) find(name []byte, list []*Host) *Host {
+	if len(t.slots) == 0 {
 		return nil
 	}
-	return t.get(maphash.Bytes(seed, name), name)
+	return t.get(maphash.Bytes(seed, name), name, list)
 }
 
 // get is find, for a table that is not empty.
-func (t *table) get(hash uint64, name []byte) *Host {
-	mask := uint64(len(t.tags) - 1)
+func (t *table) get(hash uint64, name []byte, list []*Host) *Host {
+	mask, tag := uint64(len(t.slots)-1), t.tag(hash)
 	for i := hash >> t.shift; ; i++ {
-		switch at := i & mask; {
-		case t.tags[at] == 0:
+		slot := t.slots[i&mask]
+		if slot == 0 {
 			return nil
-		case t.has(at, hash, name):
-			return t.hosts[at]
+		}
+		if place := slot ^ tag; place>>t.bits == 0 {
+			if h := list[place-1]; string(h.trie.name()[t.skip:]) == string(name) {
+				return h
+			}
 		}
 	}
-}
-
-// has tells whether a slot's host is of this name.
-func (t *table) has(at, hash uint64, name []byte) bool {
-	return t.tags[at] == tag(hash) && string(t.hosts[at].trie.name()[t.skip:]) == string(name)
 }

@@ -17,17 +17,19 @@ import "bytes"
 //	       first  kids bytes    the byte that leads to each child
 //	       at     width × kids  where each child begins
 //
-// Numbers have their low byte first. Their width is the least that the trie does with, so that most take one byte.
+// Numbers have their low byte first. Their width is the least that the text's length and the routes' numbers fit in, so that
+// most take one byte.
 type trie struct {
-	far   []byte // the text, if it is too long for near
-	root  uint16 // length of the name
-	width uint8  // of a number, in bytes: 1, 2 or numberMax
-	near  [nearMax]byte
+	far   []byte        // the text, if it is too long for near
+	root  uint16        // length of the name
+	width uint8         // of a number, in bytes: 1, 2 or numberMax
+	near  [nearMax]byte // the text, unless it is too long
 }
 
+// numberMax is the widest number. One is always read with so many bytes, so that the text ends with some that stand for nothing.
 const numberMax = 4
 
-// text is the name and the nodes, and at least numberMax - 1 bytes more: number reads numberMax at once.
+// text is the name and the nodes.
 func (t *trie) text() []byte {
 	if t.far != nil {
 		return t.far
@@ -35,7 +37,7 @@ func (t *trie) text() []byte {
 	return t.near[:]
 }
 
-// name is the host's.
+// name is the host's. It is never near where the text is far: a look-up needs the lines of one place only.
 func (t *trie) name() []byte { return t.text()[:t.root] }
 
 // A node's flags.

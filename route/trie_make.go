@@ -25,24 +25,38 @@ type trieMaker struct {
 // node has more than 255 children.
 func (m *trieMaker) build(t *trie, name string, entries []entry) {
 	slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.text, b.text) })
-	for m.width = 1; !m.try(name, entries); m.width *= 2 {
+	m.width = widthOf(largest(entries))
+	for m.write(name, entries); m.width < widthOf(len(m.text)); m.write(name, entries) {
+		m.width *= 2
 	}
 	m.text = append(m.text, make([]byte, numberMax-1)...)
 	*t = trie{root: uint16(len(name)), width: uint8(m.width)}
-	if copy(t.near[:], m.text) < len(m.text) {
+	if len(m.text) <= len(t.near) {
+		copy(t.near[:], m.text)
+	} else {
 		t.far = slices.Clone(m.text)
 	}
 }
 
-// try writes name and nodes, and tells whether the width suffices for their numbers.
-func (m *trieMaker) try(name string, entries []entry) bool {
+// write writes name and nodes.
+func (m *trieMaker) write(name string, entries []entry) {
 	m.text = append(m.text[:0], name...)
 	if len(entries) == 0 {
 		m.text = append(m.text, make([]byte, nodeHead)...) // a root that leads nowhere
-		return true
+		return
 	}
 	m.node(entries, 0)
-	return m.width == numberMax || max(len(m.text), largest(entries)) < 1<<(8*m.width)
+}
+
+// widthOf is the width that a number fits in.
+func widthOf(n int) int {
+	switch {
+	case n < 1<<8:
+		return 1
+	case n < 1<<16:
+		return 2
+	}
+	return numberMax
 }
 
 // largest is the highest number of a route.
