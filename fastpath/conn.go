@@ -58,6 +58,7 @@ const (
 	flagJoined   // in the sockmap: a short read says nothing about what waits
 	flagGather   // output waits for the end of the batch of events
 	flagAhead    // input may be received before the owner's turn
+	flagNotBBR   // TCP_CC_INFO is not BBR's, and is not asked for again
 	flagMuted    // epoll does not watch for input: the kernel moves it elsewhere
 )
 

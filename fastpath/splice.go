@@ -90,6 +90,8 @@ type Splicer struct {
 	pipe     *pipe
 	left     int64 // bytes still to be taken from `from`; -1: until its end
 	moved    int64 // bytes that `to` took
+	quantum  int64 // what is moved at once; 0: as much as there is
+	ask      int64 // moved bytes from which on the quantum is asked for
 	bulk     uint8 // successive reads of lowatAfter or more
 	short    bool  // shortBodyMax at most were asked for
 }
@@ -109,7 +111,7 @@ func (c *Conn) Bare() bool { return c.Plain() && len(c.in) == 0 && c.aheadLeft =
 
 // Start begins to move n bytes (-1: until the end). from is bare, and stays so: nobody else reads from it, nor ahead.
 func (s *Splicer) Start(from, to *Conn, n int64) {
-	*s = Splicer{from: from, to: to, left: n, short: 0 <= n && n <= shortBodyMax}
+	*s = Splicer{from: from, to: to, left: n, ask: firstAsk(n), short: 0 <= n && n <= shortBodyMax}
 }
 
 // Active tells whether Start was called and Stop was not.
@@ -138,7 +140,7 @@ func (s *Splicer) pump() *Error {
 			return ErrWouldBlock
 		}
 	}
-	for budget := int64(4 * turnBytes); ; {
+	for budget := s.turn(); ; {
 		if s.pipe == nil || s.pipe.n == 0 {
 			if s.left == 0 {
 				return nil
@@ -191,12 +193,15 @@ func (s *Splicer) take() *Error {
 
 // wantsLarge tells whether a large pipe is of use. What the kernel holds for a reader that stalls must not grow by it, so only bodies
 // have one that are hardly longer than it (docs/decisions/0088-short-bodies-in-one-piece.md).
-func (s *Splicer) wantsLarge() bool { return s.short && s.left > pipeBytes }
+func (s *Splicer) wantsLarge() bool { return s.short && s.left > pipeBytes && s.quantum == 0 }
 
 // piece is how much is to be taken at once.
 func (s *Splicer) piece() int {
 	if s.left < 0 {
 		return pieceBytes
+	}
+	if s.quantum > 0 {
+		return int(min(s.left, s.quantum))
 	}
 	return int(min(s.left, int64(s.pipe.size)))
 }
@@ -224,7 +229,8 @@ func (s *Splicer) give() (int, *Error) {
 	return 0, ErrReset
 }
 
-// lowWater asks the kernel to wake us for more at once when the source sends in bulk and much is still to come.
+// lowWater asks the kernel to wake us for more at once when the source sends in bulk and much is still to come; not where no more
+// than a quantum is taken anyway.
 func (s *Splicer) lowWater(n int) {
 	c := s.from
 	if c.lowatAt != 0 {
@@ -236,7 +242,7 @@ func (s *Splicer) lowWater(n int) {
 		}
 		return
 	}
-	if n < lowatAfter || s.left < rcvLowatMax {
+	if n < lowatAfter || s.left < rcvLowatMax || s.quantum > 0 {
 		s.bulk = 0
 		return
 	}

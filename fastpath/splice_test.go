@@ -278,6 +278,7 @@ type dawdler struct {
 func newDawdler(t *testing.T, n int) *dawdler {
 	l := startLoop(t)
 	m, from, in, _, out := spliced(t, l, int64(n), 1<<20)
+	on(t, l, func() { m.s.quantum, m.s.ask = 0, int64(n) }) // whatever congestion control this machine has
 	return &dawdler{t: t, l: l, m: m, from: from, in: in, out: out}
 }
 

@@ -158,6 +158,27 @@ func setsockopt(fd int32, level, name, value int) syscall.Errno {
 	return e
 }
 
+func getsockopt(fd int32, level, name int, value unsafe.Pointer, n uint32) (uint32, syscall.Errno) {
+	_, _, e := syscall.RawSyscall6(syscall.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(value), uintptr(unsafe.Pointer(&n)), 0)
+	return n, e
+}
+
+// segmentMax is what a segment carries at most (MSS), in bytes; 0: not known.
+func segmentMax(fd int32) int32 {
+	var mss int32
+	_, _ = getsockopt(fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG, unsafe.Pointer(&mss), 4)
+	return mss
+}
+
+// bbrInfo is what BBR thinks of a connection's path; false: the congestion control is another. Others tell less by TCP_CC_INFO,
+// or nothing; later versions of BBR tell more, behind the same fields.
+func bbrInfo(fd int32) (unix.TCPBBRInfo, bool) {
+	var info unix.TCPBBRInfo
+	const size = uint32(unsafe.Sizeof(info))
+	n, e := getsockopt(fd, unix.IPPROTO_TCP, unix.TCP_CC_INFO, unsafe.Pointer(&info), size)
+	return info, e == 0 && n == size
+}
+
 func closeFD(fd int32) { syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(fd), 0, 0) }
 
 func shutdownWrite(fd int32) {
