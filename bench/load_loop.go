@@ -107,8 +107,9 @@ func (p *loadLoop) shut() {
 var errTooMany = errors.New("too many errors: the run was ended")
 
 func (p *loadLoop) run(ctx context.Context, end time.Time) error {
-	events := make([]unix.EpollEvent, loadEvents)
+	events, s := make([]unix.EpollEvent, loadEvents), stint{}
 	for time.Now().Before(end) && ctx.Err() == nil && len(p.conns) > 0 {
+		s.worked(p.now)
 		n, err := unix.EpollWait(p.epoll, events, int(loadPoll.Milliseconds()))
 		if err != nil && err != unix.EINTR {
 			return fmt.Errorf("epoll_wait: %w", err)

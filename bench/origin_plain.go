@@ -58,7 +58,7 @@ func servePlain(listener int, file tallyFile) error {
 		return err
 	}
 	events := make([]unix.EpollEvent, originEvents)
-	for {
+	for s := (stint{}); ; s.worked(time.Now()) {
 		n, err := unix.EpollWait(o.epoll, events, o.patience())
 		if err != nil && err != unix.EINTR {
 			return fmt.Errorf("epoll_wait: %w", err)
