@@ -447,6 +447,7 @@ func (s scrape) loops() {
 		s.count(s.loopEvents, l.Stats.Events.Load(), id)
 		s.count(s.loopBatches, l.Stats.Batches.Load(), id)
 		s.count(s.loopBatched, l.Stats.Batched.Load(), id)
+		s.count(s.loopOffers, l.Stats.Offers.Load(), id)
 		s.count(s.loopPanics, l.Stats.Panics.Load(), id)
 		s.gauge(s.loopConns, float64(l.Stats.Conns.Load()), id)
 		s.gauge(s.loopPending, float64(l.Stats.Pending.Load()), id)

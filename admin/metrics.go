@@ -97,6 +97,7 @@ type metrics struct {
 	loopPanics  *prometheus.Desc
 	loopBatches *prometheus.Desc
 	loopBatched *prometheus.Desc
+	loopOffers  *prometheus.Desc
 	loopConns   *prometheus.Desc
 	loopPending *prometheus.Desc
 	workRunning *prometheus.Desc
@@ -275,6 +276,7 @@ func (m *metrics) nameMachinery() {
 	m.loopBatches = m.own("loop_batches_total", "System calls of an event loop by which it received or sent for several connections (io_uring); 0 where that cannot be had.", "loop")
 	m.loopBatched = m.own("loop_batched_calls_total", "Receives and sends that these made.", "loop")
 	m.loopPanics = m.own("loop_panics_total", "Connections that were closed by a defect; each left a stack in the log.", "loop")
+	m.loopOffers = m.own("loop_offers_total", "Times that an event loop which is behind offered its processor to other threads before it waited.", "loop")
 	m.loopConns = m.own("loop_connections", "Connections of an event loop, to clients and to backends.", "loop")
 	m.loopPending = m.own("loop_pending_connections", "Accepted connections that an event loop has yet to take up.", "loop")
 	m.workRunning = m.own("work_running", "Work off the event loops that is under way or queued, by kind: handshake, compile, compute.", "kind")

@@ -50,7 +50,7 @@ func (l *Loop) lowerWeight() {
 // offer has the kernel run whoever waits for a porch's processor.
 func (l *Loop) offer() {
 	if l.porch {
-		_, _, _ = syscall.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		offerProcessor()
 	}
 }
 
