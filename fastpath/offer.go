@@ -65,9 +65,6 @@ func (o *offers) lasted(now int64, d time.Duration) {
 		o.short++
 	default:
 		o.rest, o.short = o.rest/2, 0
-		if o.rest < offerRest {
-			o.rest = 0
-		}
 	}
 }
 

@@ -2,8 +2,12 @@ package fastpath
 
 import (
 	"net"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestOffers: a loop offers its processor before it waits while several events come at a time, and not else.
@@ -33,7 +37,9 @@ func TestOffers(t *testing.T) {
 		l.round(0) // takes the time
 		return l.Stats.Offers.Load() - before
 	}
-	offers(0, 1) // a window of its own for all that follow
+	if n := offers(0, 1); n != 0 {
+		t.Errorf("%d offers of a new loop", n)
+	}
 	for _, window := range []struct {
 		what       string
 		events, ms int
@@ -51,6 +57,64 @@ func TestOffers(t *testing.T) {
 			t.Errorf("%s: %d offers, want %d", window.what, n, window.want)
 		}
 	}
+	l.offers.behind, l.offers.after = true, l.now+1
+	if l.offerBehind(); l.offers.waits != 1 || l.Stats.Offers.Load() != 15 {
+		t.Errorf("%d offers, want the last one not made", l.Stats.Offers.Load())
+	}
+}
+
+// TestOffersAreTaken: who waits for the loop's processor has it.
+func TestOffersAreTaken(t *testing.T) {
+	const offers = 5
+	l := steppedLoop(t)
+	var cpus unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &cpus); err != nil {
+		t.Fatal(err)
+	}
+	var one unix.CPUSet
+	for i := range 1024 {
+		if cpus.IsSet(i) {
+			one.Set(i)
+			break
+		}
+	}
+	pin := func() {
+		runtime.LockOSThread() // the thread ends with the goroutine
+		if err := unix.SchedSetaffinity(0, &one); err != nil {
+			t.Errorf("sched_setaffinity: %v", err)
+		}
+	}
+	var turns atomic.Int64
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for pin(); ; turns.Add(1) {
+			select {
+			case <-done:
+				return
+			default:
+			}
+		}
+	}()
+	taken := make(chan int)
+	go func() {
+		pin()
+		n := 0
+		for range offers {
+			l.now = l.time()
+			l.offers.behind, l.offers.began, l.offers.after = true, l.now, 0
+			before := turns.Load()
+			if l.offerBehind(); turns.Load() > before {
+				n++
+			}
+		}
+		taken <- n
+	}()
+	if n := <-taken; n < offers-1 { // somebody else may have waited, too
+		t.Errorf("of %d offers %d were taken", offers, n)
+	}
+	close(done)
+	<-ended
 }
 
 // TestNobodyTakesTheOffers: nothing is offered for ever longer to who keeps the processor, until offers are short again.
