@@ -14,6 +14,7 @@ const (
 	passTries          = 3 // endpoints that a passed-through connection is offered to
 	passTriesMax       = 16
 	passConnectTimeout = 5 * time.Second
+	passRemovedMax     = 8 // dials that were given up because their endpoint was removed, and are no tries
 )
 
 // passage is a connection on its way to a backend that gets its bytes as they are: of a host that is passed through, or of
@@ -30,11 +31,13 @@ type passage struct {
 	local   netip.AddrPort      // what the client connected to; invalid: the connection tells
 	began   int64
 
-	tunnel fastpath.Tunnel // once joined
-	tries  int
-	most   int // tries
-	joined bool
-	tried  [passTriesMax]*upstream.Endpoint
+	dialling upstream.Dial   // backend, until it is connected
+	tunnel   fastpath.Tunnel // once joined
+	tries    int
+	most     int // tries
+	removed  int // dials that were given up
+	joined   bool
+	tried    [passTriesMax]*upstream.Endpoint
 }
 
 // passThrough leads an untouched connection to an endpoint of the host's pass-through cluster.
@@ -90,7 +93,7 @@ func (p *passage) dial() {
 		if p.header != 0 {
 			first = nil // the header comes before it
 		}
-		backend, sent, err := e.Dial(l, (*passageBackend)(p), p.connectTimeout(), first)
+		backend, sent, err := e.Dial(l, &p.dialling, (*passageBackend)(p), p.connectTimeout(), first)
 		if err != nil {
 			continue
 		}
@@ -125,8 +128,13 @@ type passageBackend passage
 // OnConnect implements fastpath.Connector.
 func (b *passageBackend) OnConnect(c *fastpath.Conn, err *fastpath.Error) {
 	p := (*passage)(b)
+	p.dialling.End()
 	if err != nil {
 		p.backend = nil
+		if err == upstream.ErrRemoved && p.removed < passRemovedMax { // by the configuration, so that it is no try
+			p.removed++
+			p.tries--
+		}
 		p.endpoint.Failed(c.Loop(), err)
 		p.dial()
 		return
@@ -190,6 +198,7 @@ func (p *passage) OnDeadline(*fastpath.Conn) {}
 
 func (p *passage) cancel(err *fastpath.Error) {
 	if p.backend != nil {
+		p.dialling.End()
 		p.backend.Close()
 	}
 	p.client.Abort()

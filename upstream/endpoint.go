@@ -3,7 +3,6 @@ package upstream
 import (
 	"net/netip"
 	"sync/atomic"
-	"time"
 
 	"github.com/sluiceproxy/sluice/fastpath"
 )
@@ -42,6 +41,7 @@ type endpointLoop struct {
 	idle     []*session  // by time of release: the last one is taken first
 	awaited  []*session  // being connected, in no order: session.place is its index
 	awaited2 []*session2 // the same of HTTP/2, and those that are asked by PING whether they live
+	raw      []*Dial     // for tunnels, in no order: Dial.place is its index
 	sessions []*session2 // HTTP/2 ones that may take more streams, or will when they are connected
 	streams  int         // how many streams such a session takes, as the last one showed; 0: none has
 	time     responseTime
@@ -56,6 +56,7 @@ type endpointLoop struct {
 	failures counter
 	reused   counter      // streams on a session that had carried one before
 	resting  atomic.Int64 // HTTP/2 sessions without a stream
+	dialling atomic.Int64 // how many raw has
 	_        [64]byte
 }
 
@@ -88,20 +89,6 @@ func (e *Endpoint) Gone() bool { return e.removed.Load() }
 
 // Cluster is the cluster that e belongs to, or belonged to.
 func (e *Endpoint) Cluster() *Cluster { return e.cluster }
-
-// Dial starts a raw connection for a tunnel, and sends first if that is possible at once (fastpath.Loop.DialSending): sent >
-// 0 means that it is connected. Else h.OnConnect follows. The caller passes on how it went by Connected or Failed; what is
-// answered here as an error is counted already. A tunnel that balancers shall count calls TunnelBegan and TunnelEnded.
-// timeout 0: the cluster's.
-func (e *Endpoint) Dial(l *fastpath.Loop, h fastpath.Connector, timeout time.Duration, first []byte) (c *fastpath.Conn, sent int, err *fastpath.Error) {
-	if timeout <= 0 {
-		timeout = e.cluster.current.Load().ConnectTimeout
-	}
-	if c, sent, err = l.DialSending(e.addr, timeout, h, first); err != nil {
-		e.Failed(l, err)
-	}
-	return c, sent, err
-}
 
 // Answered tells how an exchange with e went that was asked at a loop time: bad is a status of 500 and more, a cut or a timeout.
 // On loop l.
@@ -178,6 +165,19 @@ func (e *Endpoint) giveUp(l *fastpath.Loop) {
 	for n := len(p.awaited2); n > 0 && len(p.awaited2) > 0; n-- {
 		p.awaited2[len(p.awaited2)-1].giveUp()
 	}
+	for n := len(p.raw); n > 0 && len(p.raw) > 0; n-- {
+		p.raw[len(p.raw)-1].giveUp()
+	}
+}
+
+// dialling tells whether a raw connection is being made. From any goroutine.
+func (e *Endpoint) dialling() bool {
+	for i := range e.loops {
+		if e.loops[i].dialling.Load() > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // given tells that e's requests are others' now: it was removed, and there are others.

@@ -489,7 +489,7 @@ func TestUnreachable(t *testing.T) {
 		if s, ready, err := e.Open(env.Loops[0], c, OpenOptions{}); s != nil || ready || err != fastpath.ErrRefused {
 			t.Errorf("stream %v, ready %v, error %v", s, ready, err)
 		}
-		if c, _, err := e.Dial(env.Loops[0], nil, 0, nil); c != nil || err != fastpath.ErrRefused {
+		if c, _, err := e.Dial(env.Loops[0], new(Dial), nil, 0, nil); c != nil || err != fastpath.ErrRefused {
 			t.Errorf("connection %v, error %v", c, err)
 		}
 	})
@@ -525,7 +525,7 @@ func TestDial(t *testing.T) {
 	l, first, second := env.Loops[0], c.current.Load().ready[0], c.current.Load().ready[1]
 	tunnel := &side{caller: get("/"), ready: make(chan struct{})}
 	on(t, l, func() {
-		if _, _, err := first.Dial(l, tunnel, 0, nil); err != nil {
+		if _, _, err := first.Dial(l, &tunnel.dial, tunnel, 0, nil); err != nil {
 			t.Error(err)
 		}
 	})
@@ -616,5 +616,71 @@ func TestNoRoomAfterTheRequest(t *testing.T) {
 	}
 	if c.do(t, env, e).ok(t, 200, ""); c.late > 0 {
 		t.Errorf("%d calls of OnRoom", c.late)
+	}
+}
+
+// Whose dial for a tunnel goes to an endpoint that is removed is told at once, if there is another one; until then the endpoint
+// is kept for it.
+func TestDialToARemovedEndpoint(t *testing.T) {
+	env, addr := newEnv(t, 1), fullBacklog(t)
+	c, l := cluster(t, env, Settings{}, addr), env.Loops[0]
+	dial := func(e *Endpoint) *side {
+		s := &side{caller: get("/"), ready: make(chan struct{})}
+		on(t, l, func() {
+			conn, sent, err := e.Dial(l, &s.dial, s, 0, nil)
+			if s.conn = conn; sent != 0 || err != nil {
+				t.Errorf("%d bytes sent, %v", sent, err)
+			}
+		})
+		return s
+	}
+	kept := func() (n int) {
+		on(t, l, func() {}) // what Apply has posted is done
+		c.Stats()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.gone)
+	}
+	told := func(s *side) {
+		t.Helper()
+		wait(t, s.ready, "the word of the removal")
+		on(t, l, func() {
+			if s.err != ErrRemoved || !s.conn.Closed() {
+				t.Errorf("told %v, closed %v", s.err, s.conn.Closed())
+			}
+		})
+	}
+	e := only(t, c)
+	first, gone, last := dial(e), dial(e), dial(e)
+	on(t, l, func() { // of those that stay none is lost by it
+		gone.dial.End()
+		gone.dial.End()
+		gone.conn.Close()
+	})
+	c.Apply(nil)
+	if n := kept(); n != 1 {
+		t.Errorf("%d endpoints kept for their dials, want 1", n)
+	}
+	select {
+	case <-first.ready:
+		t.Error("given up although there is nobody else")
+	default:
+	}
+	c.Apply(addresses(addr))
+	told(first)
+	told(last)
+	if n := kept(); n != 0 {
+		t.Errorf("%d endpoints kept for nothing", n)
+	}
+	select {
+	case <-gone.ready:
+		t.Error("told although its owner had ended it")
+	default:
+	}
+	again := dial(only(t, c))
+	c.Apply(addresses(netip.MustParseAddrPort("127.0.0.1:9")))
+	told(again)
+	if s, n := c.Stats(), l.Stats.Panics.Load(); s != (Stats{}) || n != 0 {
+		t.Errorf("%+v and %d panics, want no failure", s, n)
 	}
 }

@@ -16,6 +16,8 @@ import (
 type side struct {
 	caller *caller
 	conn   *fastpath.Conn
+	dial   Dial
+	err    *fastpath.Error // of the dial
 	ready  chan struct{}
 	pump   func()
 }
@@ -33,7 +35,8 @@ func newSide(t *testing.T, env *Env, c *caller, serve func(net.Conn, int)) *side
 }
 
 func (s *side) OnConnect(c *fastpath.Conn, err *fastpath.Error) {
-	s.conn = c
+	s.dial.End()
+	s.conn, s.err = c, err
 	close(s.ready)
 }
 func (s *side) OnReadable(*fastpath.Conn) { s.go1() }

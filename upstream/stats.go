@@ -74,7 +74,7 @@ func (c *Cluster) fold() (now Stats) {
 	for _, e := range c.gone {
 		s := e.Stats()
 		// A loop that picked e before it was removed opens its stream before it drains e.
-		if int(e.drained.Load()) < len(c.env.Loops) || s.Active > 0 || s.Open > 0 {
+		if int(e.drained.Load()) < len(c.env.Loops) || s.Active > 0 || s.Open > 0 || e.dialling() {
 			now.add(s)
 			kept = append(kept, e)
 			continue
