@@ -161,7 +161,9 @@ func TestRemovedEndpointsAreLeft(t *testing.T) {
 			<-done
 		}
 	}
-	dials := func(n int64) { h.eventually("the client's and the backend's connections", func() bool { return h.open() == n }) }
+	dials := func(n int64) {
+		h.eventually("the client's and the backend's connections", func() bool { return h.open() == n })
+	}
 	hello := string(shopHello11(t))
 	serve(silent(t))
 	leaves := h.dial("127.0.0.1")
