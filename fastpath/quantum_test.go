@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -120,7 +121,7 @@ func slowPair(t testing.TB) (int, *net.TCPConn) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Skipf("needs root, for a network namespace: %v", err)
 	}
-	for _, step := range []string{"ip link set lo up", "tc qdisc add dev lo root tbf rate 1gbit burst 70kb latency 100ms"} {
+	for _, step := range []string{"ip link set lo mtu 1500 up", "tc qdisc add dev lo root tbf rate 1gbit burst 5kb latency 100ms"} {
 		args := strings.Fields(step)
 		if printed, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			t.Skipf("needs iproute2 and a kernel with tbf: %s: %v: %s", step, err, printed)
@@ -150,7 +151,7 @@ func TestSpliceQuantum(t *testing.T) {
 	const n, quantum = shortBodyMax, lowatAfter + 1000
 	l := steppedLoop(t)
 	m := &mover{}
-	fdFrom, in := tcpPair(t)
+	fdFrom, in := tcpPairBuffers(t, 1<<20)
 	fdTo, out := tcpPair(t)
 	from, to := mustAdopt(t, l, fdFrom, m), mustAdopt(t, l, fdTo, m)
 	go func() { _, _ = io.CopyBuffer(struct{ io.Writer }{in}, &stream{left: n}, make([]byte, 1<<20)) }()
@@ -160,21 +161,24 @@ func TestSpliceQuantum(t *testing.T) {
 		_, _ = io.CopyN(h, out, n)
 		sum <- [32]byte(h.Sum(nil))
 	}()
+	eventually(t, "more than one turn moves", func() bool {
+		waits, err := unix.IoctlGetInt(fdFrom, unix.TIOCINQ)
+		return err == nil && waits >= 2*quantum
+	})
 	m.s.Start(from, to, n)
 	m.s.quantum, m.s.ask = quantum, n // as if it had been asked for
 	if m.s.piece() != quantum || m.s.turn() != quantum {
 		t.Errorf("pieces of %d bytes, turns of %d", m.s.piece(), m.s.turn())
 	}
 	most, raised := int64(0), false
-	rounds(t, l, "all of it", func() bool {
+	for end := time.Now().Add(patience); !m.ended && time.Now().Before(end); {
 		pumps, reported := m.pumps, m.reported
-		l.round(0)
+		l.round(min(max(l.sleep(), 0), 10))
 		raised = raised || from.lowatAt != 0
 		if m.pumps == pumps+1 {
 			most = max(most, m.reported-reported)
 		}
-		return m.ended
-	})
+	}
 	if m.err != nil || m.s.Moved() != n || receive(t, "what arrived", sum) != streamDigest(stream{left: n}) {
 		t.Errorf("%v after %d bytes, or others arrived", m.err, m.s.Moved())
 	}
