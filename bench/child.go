@@ -16,8 +16,10 @@ const (
 	childStopLimit = 5 * time.Second // between the polite signal and the other one
 )
 
-// A child is a process that the harness started. It leads a process group of its own, so that the terminal's
-// Ctrl-C reaches the harness only and stop reaches the child's children too.
+// A child is a process that the harness started. It leads a session and a process group of its own: the terminal's
+// Ctrl-C reaches the harness only, stop reaches the child's children too, and where the kernel schedules each session
+// as a group (CONFIG_SCHED_AUTOGROUP), proxy, origin and load share the processors as pods do and not as the threads of
+// one program.
 type child struct {
 	name string
 	cmd  *exec.Cmd
@@ -35,7 +37,7 @@ func startChild(name string, cmd *exec.Cmd) (*child, error) {
 		cmd.Stdout = c.tail
 	}
 	cmd.Stderr = c.tail
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
 	cmd.WaitDelay = time.Second // a grandchild that keeps the output open must not keep us
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)

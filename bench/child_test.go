@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // startSleepers starts a shell with a child of its own.
@@ -50,6 +52,13 @@ func TestTailKeepsTheEnd(t *testing.T) {
 	b.Write([]byte("the end"))
 	if s := b.String(); len(s) != childTailBytes || !strings.HasSuffix(s, "the end") {
 		t.Errorf("%d bytes, ends %q", len(s), s[len(s)-10:])
+	}
+}
+
+func TestChildLeadsASession(t *testing.T) {
+	c := startSleepers(t)
+	if sid, err := unix.Getsid(c.pid()); err != nil || sid != c.pid() {
+		t.Errorf("session %d of process %d, %v: it shares a scheduling group with others", sid, c.pid(), err)
 	}
 }
 

@@ -20,6 +20,15 @@ type machine struct {
 	Wrk       string  `json:"wrk,omitempty"`
 	LoadAvg   string  `json:"loadAverageBefore"`
 	Steal     float64 `json:"stealPercent"` // of all CPU time during the run, taken by the host for others
+	Groups    bool    `json:"groups"`       // the kernel schedules proxy, origin and load as a group each
+}
+
+// sharing ends a sentence about the machine with how processes share it.
+func (m *machine) sharing() string {
+	if m.Groups {
+		return ", a scheduling group each for proxy, origin and load"
+	}
+	return ""
 }
 
 // describeMachine reads what can be read; what cannot stays empty.
@@ -39,6 +48,8 @@ func describeMachine(ctx context.Context) machine {
 	if avg, err := os.ReadFile("/proc/loadavg"); err == nil {
 		m.LoadAvg = strings.Join(strings.Fields(string(avg))[:3], " ")
 	}
+	grouped, _ := os.ReadFile("/proc/sys/kernel/sched_autogroup_enabled") // absent: the kernel has no such groups
+	m.Groups = string(bytes.TrimSpace(grouped)) == "1"
 	m.Wrk = wrkVersion(ctx)
 	return m
 }

@@ -16,6 +16,8 @@
 //     with the smallest and the largest, for machines drift more between rounds than proxies differ.
 //   - One clock: CPU is what the kernel charged to the proxy's whole process tree between two instants under
 //     steady load; work is what the origin served between the same two instants, not what a load tool says.
+//   - Groups of their own: each program has a session, and so, where the kernel has it (autogroup), a scheduling group of
+//     its own, as pods have. In a group together, who wakes whom counts for more.
 //   - No silent failure: a wrong status, a wrong length or an error voids the verdict of its row.
 //
 // The way through: compare.go leads the rounds, scenario_*.go say what is done in one, proxy_*.go start the

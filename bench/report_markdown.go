@@ -31,8 +31,8 @@ func (r *report) markdown() string {
 
 func (r *report) preamble(b *strings.Builder) {
 	m := r.Machine
-	fmt.Fprintf(b, "%s, %d cores, %d MiB, Linux %s; load average before %s, %.1f %% of CPU time stolen by the host.\n",
-		m.CPU, m.Cores, m.MemoryMiB, m.Kernel, m.LoadAvg, m.Steal)
+	fmt.Fprintf(b, "%s, %d cores, %d MiB, Linux %s%s; load average before %s, %.1f %% of CPU time stolen by the host.\n",
+		m.CPU, m.Cores, m.MemoryMiB, m.Kernel, m.sharing(), m.LoadAvg, m.Steal)
 	maker := "own generator (" + m.Go + ")"
 	if r.Load == "wrk" {
 		maker = "wrk " + m.Wrk + ", else own generator (" + m.Go + ")"

@@ -90,6 +90,7 @@ func scenarioIndex(name string) int {
 // merge takes another run's rows in; those of the same name are replaced.
 func (r *report) merge(other *report) error {
 	same := r.Machine.CPU == other.Machine.CPU && r.Machine.Cores == other.Machine.Cores && r.Machine.Kernel == other.Machine.Kernel &&
+		r.Machine.Groups == other.Machine.Groups &&
 		r.Rounds == other.Rounds && r.Seconds == other.Seconds && r.Network == other.Network &&
 		r.Load == other.Load
 	for name, version := range other.Versions {

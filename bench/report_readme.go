@@ -67,8 +67,8 @@ func (r *report) readmeLinks(base, out string) (string, error) {
 func (r *report) section(links string) string {
 	var b strings.Builder
 	m := r.Machine
-	fmt.Fprintf(&b, "Taken on %s with `make compare`: %s, %d cores, %.0f GiB, Linux %s; %s; %s of %g s. ",
-		r.Time.UTC().Format("2006-01-02"), m.CPU, m.Cores, float64(m.MemoryMiB)/1024, m.Kernel, strings.Join(r.versions(), ", "), r.rounds(), r.Seconds)
+	fmt.Fprintf(&b, "Taken on %s with `make compare`: %s, %d cores, %.0f GiB, Linux %s%s; %s; %s of %g s. ",
+		r.Time.UTC().Format("2006-01-02"), m.CPU, m.Cores, float64(m.MemoryMiB)/1024, m.Kernel, m.sharing(), strings.Join(r.versions(), ", "), r.rounds(), r.Seconds)
 	if loudest := r.loudest(); loudest >= loudFrom {
 		fmt.Fprintf(&b, "**The machine was not quiet**: other programs used up to %.0f %% of it, so treat these as directions. ", loudest)
 	}

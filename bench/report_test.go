@@ -25,7 +25,7 @@ func testReport() *report {
 	}
 	r := &report{
 		Time: time.Unix(1_700_000_000, 0), Versions: map[string]string{}, Load: "own", Rounds: 2, Seconds: 2,
-		Machine: machine{CPU: "Abacus", Cores: 2, Kernel: "6.1"},
+		Machine: machine{CPU: "Abacus", Cores: 2, Kernel: "6.1", Groups: true},
 		Rows:    []row{newRow(s, proxies)},
 	}
 	for i, costs := range [][2]float64{{15, 30}, {20, 40}, {25, 50}} {
@@ -110,7 +110,7 @@ func TestReportMarkdown(t *testing.T) {
 	r.finish()
 	text := r.markdown()
 	for _, want := range []string{
-		"Abacus, 2 cores",
+		"Abacus, 2 cores, 0 MiB, Linux 6.1, a scheduling group each for proxy, origin and load;",
 		"haproxy 2.6.12, nginx 1.22.1, sluice 0.1",
 		"older than mainline 1.31: each bound against it is stricter by 0.95",
 		"| h1-c64 | CPU µs/request | **0.75** (0.75–0.75) | ≤ 0.76 | met | – | ≤ 0.65 | not measured |",
