@@ -102,8 +102,11 @@ func (deployment) HostLimited() string  { return hostLimited }
 // cannot change a hundred times a second.
 func (d deployment) Turn() int { return d.Version % changingIngresses }
 
-// AccessLog is the file that requests are logged to.
-func (d deployment) AccessLog() string { return filepath.Join(d.Dir, "access.log") }
+// AccessLog is the file that requests are logged to. It has a directory of its own, as logs have: the one that holds the
+// manifests is watched, and would tell Sluice of each of its own writes.
+func (d deployment) AccessLog() string { return filepath.Join(d.Dir, logDirectory, "access.log") }
+
+const logDirectory = "log"
 
 // CertFile and its sisters let templates see a certificate.
 func (c *certificate) CertFile() string   { return c.certFile }
@@ -174,13 +177,16 @@ func (r *rig) deployment(c candidate, s shape) (deployment, error) {
 		return deployment{}, err
 	}
 	dir, err := os.MkdirTemp(r.dir, c.name+"-")
+	if err != nil {
+		return deployment{}, err
+	}
 	return deployment{
 		Dir: dir, Address: r.network.proxy(), OriginAddress: r.network.origin(), shape: s, Certificate: r.certificate,
 		Plain: ports[0], TLS: ports[1], Pass: ports[2], Admin: ports[3], TCP: ports[4], UDP: ports[5],
 		OriginPlain: r.origin.plainPort, OriginTLS: r.origin.tlsPort, OriginUDP: r.origin.udpPort,
 		HostBench: hostBench, HostPass: hostPass, HostGRPC: hostGRPC,
 		Descriptors: r.descriptors, Connections: (r.descriptors - 2*descriptorsSpare) / 2, // a proxied connection takes two
-	}, err
+	}, os.Mkdir(filepath.Join(dir, logDirectory), 0o700)
 }
 
 //go:embed rivals manifests

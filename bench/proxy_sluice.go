@@ -41,7 +41,7 @@ func findSluice(ctx context.Context, o options) (candidate, error) {
 			cmd := exec.Command(path, sluiceArguments(d, manifestsOf(d))...)
 			cmd.Dir = d.Dir
 			if d.Filters {
-				log, err := os.Create(d.AccessLog())
+				log, err := os.OpenFile(d.AccessLog(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600) // it is truncated (keepEmpty)
 				if err != nil {
 					return nil, err
 				}

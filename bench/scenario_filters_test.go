@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -79,7 +80,33 @@ func TestRivalsFilter(t *testing.T) {
 		t.Error(err)
 	}
 	text, err := os.ReadFile(filepath.Join(p.deployment.Dir, "nginx.conf"))
-	if n := strings.Count(string(text), "access_log "+p.deployment.AccessLog()+" upstreaminfo buffer=64k flush=1s;"); n != 2 || err != nil {
+	if n := strings.Count(string(text), "access_log "+p.deployment.AccessLog()+" upstreaminfo buffer=256k flush=1s;"); n != 2 || err != nil {
 		t.Errorf("%d access logs are buffered, want 2; %v", n, err)
+	}
+}
+
+func TestKeepEmpty(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.log")
+	if err := os.WriteFile(path, []byte("a line\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- keepEmpty(ctx, path) }()
+	for range 2 {
+		waitFor(t, func() bool {
+			info, err := os.Stat(path)
+			return err == nil && info.Size() == 0
+		})
+		if err := os.WriteFile(path, []byte("another\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := keepEmpty(t.Context(), filepath.Join(filepath.Dir(path), "none")); err == nil {
+		t.Error("a log that is not there is empty")
 	}
 }

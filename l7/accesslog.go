@@ -15,7 +15,7 @@ import (
 
 // Bounds of the access log. A longer value is cut and ends in "...".
 const (
-	logBufferBytes  = 64 << 10        // a loop's buffer is handed to the writer when it has this many bytes
+	logBufferBytes  = 256 << 10       // a loop's buffer is handed to the writer when it has this many bytes: each time wakes a thread
 	logBuffers      = 2               // buffers of a loop for each kind of lines: one is filled while the other is written
 	logTargetMax    = 8 << 10         // bytes of a target; a request line is not longer by default
 	logValueMax     = 2 << 10         // bytes of any other value that a client chose
@@ -476,17 +476,23 @@ func appendAddrPort(b []byte, a netip.AddrPort) []byte {
 func appendInt(b []byte, n int64, then byte) []byte { return append(strconv.AppendInt(b, n, 10), then) }
 
 // appendMillis appends nanoseconds as seconds with three decimals, cut off as nginx does.
-func appendMillis(b []byte, ns int64) []byte { return appendDecimals(b, max(ns, 0)/1e6, 1e3) }
+func appendMillis(b []byte, ns int64) []byte {
+	ms := max(ns, 0) / 1e6
+	return appendFraction(strconv.AppendInt(b, ms/1e3, 10), ms%1e3, 3)
+}
 
 // appendMicros appends nanoseconds as seconds with six decimals.
-func appendMicros(b []byte, ns int64) []byte { return appendDecimals(b, max(ns, 0)/1e3, 1e6) }
+func appendMicros(b []byte, ns int64) []byte {
+	us := max(ns, 0) / 1e3
+	return appendFraction(strconv.AppendInt(b, us/1e6, 10), us%1e6, 6)
+}
 
-func appendDecimals(b []byte, n, unit int64) []byte {
-	b = strconv.AppendInt(b, n/unit, 10)
-	b = append(b, '.')
-	for n %= unit; unit > 1; n %= unit {
-		unit /= 10
-		b = append(b, byte('0'+n/unit))
+// appendFraction appends a point and n as so many decimals, at most six.
+func appendFraction(b []byte, n int64, decimals int) []byte {
+	b = append(b, ".000000"[:1+decimals]...)
+	for at := len(b) - 1; n > 0; at-- {
+		b[at] = '0' + byte(n%10)
+		n /= 10
 	}
 	return b
 }

@@ -208,7 +208,7 @@ var logVariables = []logVariable{
 	{name: "time_local", append: func(b []byte, v logView, _ string) []byte { return append(b, v.now.local...) }},
 	{name: "time_iso8601", append: appendTimeISO},
 	{name: "msec", append: func(b []byte, v logView, _ string) []byte {
-		return appendDecimals(b, v.now.second*1e3+int64(v.now.millis), 1e3)
+		return appendFraction(strconv.AppendInt(b, v.now.second, 10), int64(v.now.millis), 3)
 	}},
 	{name: "request", append: appendRequest},
 	{name: "request_method", append: func(b []byte, v logView, _ string) []byte { return v.text(b, v.MethodText) }},

@@ -32,7 +32,7 @@ func (CORS) Stage() Stage { return Rewrite }
 func (c CORS) Compile(*State) (l7.Filter, error) {
 	f := &cors{}
 	add := func(id wire.FieldID, value string) {
-		f.fields = append(f.fields, wire.Field{ID: id, Name: []byte(id.Name()), Value: []byte(value)})
+		f.fields = append(f.fields, wire.NewField(id, []byte(value)))
 	}
 	add(wire.FieldAccessControlAllowOrigin, "") // first: the answer's is put here
 	if c.Credentials {
