@@ -54,7 +54,11 @@ func TestGRPCInterop(t *testing.T) {
 	for how, run := range ways {
 		all.Go(func() {
 			for _, name := range interopCases {
-				if out, err := run(name); err != nil {
+				out, err := run(name)
+				for tries := 1; err != nil && tries < 3 && strings.Contains(out, overtaken); tries++ {
+					out, err = run(name)
+				}
+				if err != nil {
 					t.Errorf("%s, %s: %v\n%.400s", name, how, err, out)
 				}
 			}
@@ -62,6 +66,9 @@ func TestGRPCInterop(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// overtaken is what the client says when its own call ended before it had cancelled it, which happens without a proxy, too.
+const overtaken = "CloseAndRecv() got error code 0, want 1"
 
 // builtTool is a program of tools/go.mod, which make test builds.
 func builtTool(t *testing.T, name string) string {
