@@ -59,6 +59,7 @@ const (
 	flagGather   // output waits for the end of the batch of events
 	flagAhead    // input may be received before the owner's turn
 	flagNotBBR   // TCP_CC_INFO is not BBR's, and is not asked for again
+	flagTight    // the socket takes only what BBR sends at once
 	flagMuted    // epoll does not watch for input: the kernel moves it elsewhere
 )
 

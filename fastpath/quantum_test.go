@@ -1,6 +1,7 @@
 package fastpath
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"io"
@@ -30,7 +31,7 @@ func TestQuantumOf(t *testing.T) {
 	}
 }
 
-func TestNear(t *testing.T) {
+func TestIsNear(t *testing.T) {
 	for path, want := range map[unix.TCPBBRInfo]bool{
 		{Bw_lo: nearMin, Min_rtt: nearMicros}:           true,
 		{Bw_hi: 1, Bw_lo: 0, Min_rtt: 3}:                true,
@@ -40,7 +41,7 @@ func TestNear(t *testing.T) {
 		{Bw_lo: 0, Min_rtt: 3}:                          false, // nothing sent yet
 		{Bw_lo: 4e9, Min_rtt: 1<<32 - 1, Cwnd_gain: 17}: false, // no time seen yet
 	} {
-		if near(path) != want {
+		if isNear(path) != want {
 			t.Errorf("%+v: near %v, want %v", path, !want, want)
 		}
 	}
@@ -77,25 +78,60 @@ func carry(t testing.TB, fd int, peer *net.TCPConn, n int64) {
 	}
 }
 
-// TestQuantum: whose peer is near sends whole segments, as many as go at once, as soon as BBR knows.
+// TestQuantum: whose peer is near sends whole segments, as many as go at once, as soon as BBR knows. On loopback, whose segments are
+// quanta, its socket takes little from then on.
 func TestQuantum(t *testing.T) {
 	l := steppedLoop(t)
 	fd, peer := tcpPair(t)
 	control(t, fd, "bbr")
 	c := mustAdopt(t, l, fd, &sink{})
-	if q := c.quantum(); q != 0 {
-		t.Errorf("%d at once before anything was sent", q)
+	if q := c.quantum(); q != 0 || tight(t, c) {
+		t.Errorf("%d at once before anything was sent, tight %v", q, tight(t, c))
 	}
 	carry(t, fd, peer, 16<<20)
-	mss, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if q := c.quantum(); q != quantumOf(int64(mss)) {
+	q, mss := c.quantum(), int64(segmentMax(c.fd))
+	if q != quantumOf(mss) {
 		path, ok := bbrInfo(c.fd)
 		t.Errorf("%d at once towards a peer on this machine, segments have %d (%+v, %v)", q, mss, path, ok)
 	}
+	if mss <= quantumMax/2 || !tight(t, c) {
+		t.Errorf("segments of %d bytes, tight: %v", mss, tight(t, c))
+	}
+	control(t, fd, "cubic") // who is tight is not asked for that again
+	if again := c.quantum(); again != q || c.flags&flagNotBBR != 0 {
+		t.Errorf("%d at once, and then %d", q, again)
+	}
 	allocations(t, "asking", func() { c.quantum() })
+}
+
+// tight tells whether c's socket was told to take little, and fails the test where one option was given without the other.
+func tight(t testing.TB, c *Conn) bool {
+	t.Helper()
+	unsent, err := unix.GetsockoptInt(int(c.fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT)
+	buffer, err2 := unix.GetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_SNDBUF)
+	locked, err3 := unix.GetsockoptInt(int(c.fd), unix.SOL_SOCKET, unix.SO_BUF_LOCK)
+	if err := errors.Join(err, err2, err3); err != nil {
+		t.Fatal(err)
+	}
+	held := locked&unix.SOCK_SNDBUF_LOCK != 0 && buffer <= 2*tightBuffer
+	if held != (unsent == 1) || held != (c.flags&flagTight != 0) {
+		t.Errorf("at most %d bytes, locked %d, unsent %d, flags %b", buffer, locked, unsent, c.flags)
+	}
+	return held
+}
+
+// TestQuantumSmallSegments: where a quantum has many segments the socket is left as it is: whoever wakes for each of them, as the
+// peer takes it, pays more than timers cost (docs/decisions/0112-less-than-the-window.md).
+func TestQuantumSmallSegments(t *testing.T) {
+	l := steppedLoop(t)
+	fd, peer := pairOnDevice(t, "ip link set lo mtu 1500 up")
+	control(t, fd, "bbr")
+	c := mustAdopt(t, l, fd, &sink{})
+	carry(t, fd, peer, 16<<20)
+	if q, mss := c.quantum(), int64(segmentMax(c.fd)); q != quantumOf(mss) || mss > 1500 || tight(t, c) {
+		path, ok := bbrInfo(c.fd)
+		t.Errorf("segments of %d bytes, %d at once, tight: %v (%+v, %v)", mss, q, tight(t, c), path, ok)
+	}
 }
 
 // TestQuantumSlowPath: over a path of a gigabit a second all goes at once.
@@ -113,15 +149,21 @@ func TestQuantumSlowPath(t *testing.T) {
 	}
 }
 
-// slowPair is a tcpPair in a network namespace of its own whose loopback device carries a gigabit a second; a reason to skip
-// where that cannot be made. The test's thread stays there, and ends with the test.
+// slowPair is a tcpPair over a device that carries a gigabit a second.
 func slowPair(t testing.TB) (int, *net.TCPConn) {
+	t.Helper()
+	return pairOnDevice(t, "ip link set lo mtu 1500 up", "tc qdisc add dev lo root tbf rate 1gbit burst 5kb latency 100ms")
+}
+
+// pairOnDevice is a tcpPair in a network namespace of its own whose loopback device steps make; a reason to skip where that cannot
+// be made. The test's thread stays there, and ends with the test.
+func pairOnDevice(t testing.TB, steps ...string) (int, *net.TCPConn) {
 	t.Helper()
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Skipf("needs root, for a network namespace: %v", err)
 	}
-	for _, step := range []string{"ip link set lo mtu 1500 up", "tc qdisc add dev lo root tbf rate 1gbit burst 5kb latency 100ms"} {
+	for _, step := range steps {
 		args := strings.Fields(step)
 		if printed, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			t.Skipf("needs iproute2 and a kernel with tbf: %s: %v: %s", step, err, printed)
@@ -190,60 +232,121 @@ func TestSpliceQuantum(t *testing.T) {
 	}
 }
 
-// TestSpliceLearns: the destination is asked while a body moves, since a fresh connection knows nothing yet.
+// TestSpliceLearns: the destination is asked while a body moves, or a tunnel's bytes, since a fresh connection knows nothing yet. On
+// loopback it then holds no more than a quantum that TCP has not sent, nor more than the congestion window lets go, also where the
+// peer stalls; and all arrives.
 func TestSpliceLearns(t *testing.T) {
 	const n = 64 << 20
-	l := steppedLoop(t)
-	m := &mover{}
-	fdFrom, in := tcpPair(t)
-	fdTo, out := tcpPair(t)
-	control(t, fdTo, "bbr")
-	from, to := mustAdopt(t, l, fdFrom, m), mustAdopt(t, l, fdTo, m)
-	go func() { _, _ = io.CopyBuffer(struct{ io.Writer }{in}, &stream{left: n}, make([]byte, 1<<20)) }()
-	go func() { _, _ = io.Copy(io.Discard, out) }()
-	m.s.Start(from, to, n)
-	learned := false
-	rounds(t, l, "all of it", func() bool {
-		l.round(0)
-		learned = learned || m.s.quantum > 0
-		return m.ended
-	})
-	if !learned {
-		path, ok := bbrInfo(to.fd)
-		t.Errorf("%d bytes went to a peer on this machine as to any other (%+v, %v)", n, path, ok)
+	for what, left := range map[string]int64{"body": n, "tunnel": -1} {
+		t.Run(what, func(t *testing.T) {
+			l := steppedLoop(t)
+			m := &mover{}
+			fdFrom, in := tcpPair(t)
+			fdTo, out := tcpPair(t)
+			control(t, fdTo, "bbr")
+			from, to := mustAdopt(t, l, fdFrom, m), mustAdopt(t, l, fdTo, m)
+			go func() {
+				_, _ = io.CopyBuffer(struct{ io.Writer }{in}, &stream{left: n}, make([]byte, 1<<20))
+				_ = in.CloseWrite()
+			}()
+			stall, sum := make(chan struct{}), make(chan [32]byte, 1)
+			go func() {
+				h := sha256.New()
+				_, _ = io.CopyN(h, out, n/2)
+				<-stall
+				_, _ = io.CopyN(h, out, n/2)
+				sum <- [32]byte(h.Sum(nil))
+			}()
+			m.s.Start(from, to, left)
+			unsent, held, learned := 0, 0, int64(0)
+			look := func() {
+				l.round(0)
+				if m.s.quantum == 0 || m.ended {
+					return
+				}
+				if learned = cmp.Or(learned, m.s.Moved()); m.s.Moved() > learned+shortBodyMax { // what was given before has left
+					a, err := unix.IoctlGetInt(fdTo, siocOutQNSD)
+					b, err2 := unix.IoctlGetInt(fdTo, unix.TIOCOUTQ)
+					if err := errors.Join(err, err2); err != nil {
+						t.Fatal(err)
+					}
+					unsent, held = max(unsent, a), max(held, b)
+				}
+			}
+			rounds(t, l, "a peer that stalls", func() bool {
+				look()
+				return to.Blocked() && m.s.Moved() > n/2
+			})
+			close(stall)
+			rounds(t, l, "all of it", func() bool {
+				look()
+				return m.ended
+			})
+			if learned == 0 {
+				path, ok := bbrInfo(to.fd)
+				t.Fatalf("%d bytes went to a peer on this machine as to any other (%+v, %v)", n, path, ok)
+			}
+			if unsent > int(segmentMax(to.fd)) || held > 2*tightBuffer+int(segmentMax(to.fd)) || held == 0 {
+				t.Errorf("the socket held %d bytes, of which %d were unsent", held, unsent)
+			}
+			if m.s.Moved() != n || receive(t, "what arrived", sum) != streamDigest(stream{left: n}) {
+				t.Errorf("%v after %d bytes, or others arrived", m.err, m.s.Moved())
+			}
+		})
 	}
 }
 
-// TestSpliceAsks: what is short is not worth asking, tunnels have small pieces anyway, and all else is asked once more soon
-// and then from time to time.
+// siocOutQNSD asks how much of what a socket took TCP has not sent (SIOCOUTQNSD of linux/sockios.h).
+const siocOutQNSD = 0x894b
+
+// TestSpliceAsks: what is short is not worth asking, a tunnel not before it has carried more, unless its destination is tight already;
+// and all is asked once more soon and then from time to time.
 func TestSpliceAsks(t *testing.T) {
 	l := steppedLoop(t)
 	fd, _ := tcpPair(t)
+	control(t, fd, "cubic")
 	to := mustAdopt(t, l, fd, &sink{})
-	for n, asks := range map[int64]bool{-1: false, 0: false, quantaMin - 1: false, quantaMin: true, 1 << 40: true} {
+	asks := func(s *Splicer) bool {
+		to.flags &^= flagNotBBR
+		s.turn()
+		return to.flags&flagNotBBR != 0
+	}
+	for n, want := range map[int64][3]bool{
+		-1:            {false, true, true},
+		0:             {},
+		quantaMin - 1: {},
+		quantaMin:     {true, true, true},
+		1 << 40:       {true, true, true},
+	} {
 		var s Splicer
 		s.Start(to, to, n)
-		if s.turn(); (s.ask == quantaFirst) != asks {
-			t.Errorf("%d bytes: asked %v, want %v", n, !asks, asks)
+		for i, moved := range []int64{0, quantaFirst, quantaFirst + quantaAgain} {
+			if s.moved = moved; asks(&s) != want[i] {
+				t.Errorf("after %d of %d bytes: asked %v, want %v", moved, n, !want[i], want[i])
+			}
+			if asks(&s) {
+				t.Errorf("after %d of %d bytes: asked twice", moved, n)
+			}
 		}
-		s.moved = quantaFirst
-		if s.turn(); (s.ask == quantaFirst+quantaAgain) != asks {
-			t.Errorf("%d bytes: asked again %v, want %v", n, !asks, asks)
-		}
+	}
+	to.flags |= flagTight
+	var s Splicer
+	if s.Start(to, to, -1); s.turn() == 4*turnBytes {
+		t.Error("a tunnel to a tight socket moves more than a quantum")
 	}
 }
 
 func BenchmarkQuantum(b *testing.B) {
-	for _, name := range []string{"bbr", "cubic"} {
+	for name, forget := range map[string]connFlags{"bbr": flagTight, "cubic": flagNotBBR, "tight": 0} {
 		b.Run(name, func(b *testing.B) {
 			l := steppedLoop(b)
 			fd, peer := tcpPair(b)
-			control(b, fd, name)
+			control(b, fd, strings.Replace(name, "tight", "bbr", 1))
 			c := mustAdopt(b, l, fd, &sink{})
 			carry(b, fd, peer, 4<<20)
 			b.ReportAllocs()
 			for b.Loop() {
-				c.flags &^= flagNotBBR
+				c.flags &^= forget
 				c.quantum()
 			}
 		})

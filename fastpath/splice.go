@@ -111,7 +111,7 @@ func (c *Conn) Bare() bool { return c.Plain() && len(c.in) == 0 && c.aheadLeft =
 
 // Start begins to move n bytes (-1: until the end). from is bare, and stays so: nobody else reads from it, nor ahead.
 func (s *Splicer) Start(from, to *Conn, n int64) {
-	*s = Splicer{from: from, to: to, left: n, ask: firstAsk(n), short: 0 <= n && n <= shortBodyMax}
+	*s = Splicer{from: from, to: to, left: n, ask: to.firstAsk(n), short: 0 <= n && n <= shortBodyMax}
 }
 
 // Active tells whether Start was called and Stop was not.
@@ -197,11 +197,11 @@ func (s *Splicer) wantsLarge() bool { return s.short && s.left > pipeBytes && s.
 
 // piece is how much is to be taken at once.
 func (s *Splicer) piece() int {
+	if s.quantum > 0 {
+		return int(min(uint64(s.left), uint64(s.quantum))) // -1 is the largest
+	}
 	if s.left < 0 {
 		return pieceBytes
-	}
-	if s.quantum > 0 {
-		return int(min(s.left, s.quantum))
 	}
 	return int(min(s.left, int64(s.pipe.size)))
 }

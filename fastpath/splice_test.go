@@ -542,7 +542,7 @@ func TestSplicePipes(t *testing.T) {
 	}
 	for n, want := range map[int64]int{-1: pieceBytes, pipeBytes + 1: pipeBytes + 1, shortBodyMax: largePipeBytes, shortBodyMax + 1: pipeBytes} {
 		s := Splicer{}
-		s.Start(nil, nil, n)
+		s.Start(nil, new(Conn), n)
 		s.pipe = p.get(s.wantsLarge())
 		if got := s.piece(); got != want {
 			t.Errorf("of %d bytes %d are taken at once, want %d", n, got, want)
