@@ -268,11 +268,11 @@ func datagramSocket(v6 bool) (int32, syscall.Errno) {
 	return int32(r), 0
 }
 
-// GiveWay tells the kernel whether the caller's thread waits, once it is woken, until who has the processor sleeps or has had
+// GiveWay tells the kernel whether a thread of this process waits, once it is woken, until who has the processor sleeps or has had
 // its share (SCHED_BATCH of sched(7)), or may take the processor from it (SCHED_OTHER). What the thread gets in all stays the
-// same. The caller is locked to its thread. False: the kernel refuses, or somebody chose another policy; nothing has changed.
-func GiveWay(on bool) bool {
-	policy, _, e := syscall.RawSyscall(unix.SYS_SCHED_GETSCHEDULER, 0, 0, 0)
+// same. False: the kernel refuses, or somebody chose another policy; nothing has changed.
+func GiveWay(thread int, on bool) bool {
+	policy, _, e := syscall.RawSyscall(unix.SYS_SCHED_GETSCHEDULER, uintptr(thread), 0, 0)
 	if e != 0 || policy != unix.SCHED_NORMAL && policy != unix.SCHED_BATCH {
 		return false
 	}
@@ -281,7 +281,7 @@ func GiveWay(on bool) bool {
 		policy = unix.SCHED_BATCH
 	}
 	var priority int32 // both policies have 0
-	_, _, e = syscall.RawSyscall(unix.SYS_SCHED_SETSCHEDULER, 0, policy, uintptr(unsafe.Pointer(&priority)))
+	_, _, e = syscall.RawSyscall(unix.SYS_SCHED_SETSCHEDULER, uintptr(thread), policy, uintptr(unsafe.Pointer(&priority)))
 	return e == 0
 }
 

@@ -71,9 +71,9 @@ func (a *Acceptor) stay() {
 	defer a.waiting.Store(false)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if fastpath.GiveWay(true) {
-		defer fastpath.GiveWay(false) // the next goroutine of this thread may be a loop
-	}
+	thread := unix.Gettid()
+	fastpath.GiveWay(thread, true)
+	defer func() { fastpath.GiveWay(thread, false) }() // the next goroutine of this thread may be a loop
 	var events [8]unix.EpollEvent
 	last := time.Now()
 	nudged := last
@@ -92,17 +92,34 @@ func (a *Acceptor) stay() {
 		}
 		if now.Sub(yielded) >= acceptYield {
 			yielded = now
-			runtime.Gosched()
+			thread = yield(thread)
 		}
 	}
 }
 
+// yield lets Go's scheduler choose and returns the thread that gives way from now on. The goroutine is not locked meanwhile, so that
+// no other thread is woken to choose (docs/decisions/0113-a-yield-that-wakes-nobody.md); where another one comes back with it,
+// that one takes thread's place.
+func yield(thread int) int {
+	runtime.UnlockOSThread()
+	runtime.Gosched()
+	runtime.LockOSThread()
+	now := unix.Gettid()
+	if now != thread {
+		fastpath.GiveWay(thread, false)
+		fastpath.GiveWay(now, true)
+	}
+	return now
+}
+
+// take takes one connection of each port that has some: whether there are more the next wait says, for less than an accept that
+// finds nothing.
 func (a *Acceptor) take(events []unix.EpollEvent) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i := range events {
 		if ln := a.ports[events[i].Fd]; ln != nil {
-			ln.take()
+			ln.take(1)
 		}
 	}
 }

@@ -4,12 +4,16 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluiceproxy/sluice/fastpath"
 )
 
 // TestAcceptorGivesWay: while connections come, one thread of the process waits for its turn when it is woken. When it is quiet
@@ -32,6 +36,39 @@ func TestAcceptorGivesWay(t *testing.T) {
 			t.Fatalf("%d threads give way when it is quiet", batch)
 		}
 		time.Sleep(acceptQuiet / 4)
+	}
+}
+
+// TestYieldMoves: where the acceptor comes back on another thread, that one gives way, and the one that it had no more.
+func TestYieldMoves(t *testing.T) {
+	var stop atomic.Bool
+	defer stop.Store(true)
+	for range 4 * runtime.GOMAXPROCS(0) {
+		go func() {
+			for !stop.Load() {
+				runtime.Gosched()
+			}
+		}()
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	first := unix.Gettid()
+	if !fastpath.GiveWay(first, true) {
+		t.Fatal("the kernel refuses SCHED_BATCH, which needs no right")
+	}
+	thread := first
+	defer func() { fastpath.GiveWay(thread, false) }()
+	for end := time.Now().Add(patience); thread == first; {
+		if time.Now().After(end) {
+			t.Fatal("the goroutine kept its thread, so that nothing was tested")
+		}
+		thread = yield(thread)
+	}
+	if n := givingWay(t); n != 1 || thread != unix.Gettid() {
+		t.Errorf("%d threads give way, %d was told of on %d", n, thread, unix.Gettid())
+	}
+	if !fastpath.GiveWay(thread, false) || givingWay(t) != 0 {
+		t.Error("another thread gives way than the one that was told of")
 	}
 }
 

@@ -58,13 +58,14 @@ func (ln *listener) serve() {
 
 // Accept implements netpoll.Listener, on netpoll's poller.
 func (ln *listener) Accept() (net.Conn, error) {
-	ln.take()
+	ln.take(acceptBatch)
 	ln.door.Acceptor.stay()
 	return nil, nil
 }
 
-// take gives a batch of the port's queue to the loops; false: the queue is empty, or nothing can be taken at the moment.
-func (ln *listener) take() bool {
+// take gives at most so many connections of the port's queue to the loops; false: the queue is empty, or nothing can be taken at
+// the moment.
+func (ln *listener) take(most int64) bool {
 	room, excess := ln.door.room()
 	if excess > 0 {
 		ln.door.shed(min(excess, acceptBatch))
@@ -74,7 +75,7 @@ func (ln *listener) take() bool {
 		time.Sleep(acceptPause)
 		return false
 	}
-	for range room {
+	for range min(room, most) {
 		fd, remote, errno := fastpath.Accept(ln.fd)
 		switch errno {
 		case 0:
@@ -107,7 +108,7 @@ func (ln *listener) Close() error { return ln.socket.Close() }
 // stop takes what is still in the queue and closes the port.
 func (ln *listener) stop(ctx context.Context) error {
 	ln.door.Acceptor.remove(ln)
-	for ln.take() && ctx.Err() == nil {
+	for ln.take(acceptBatch) && ctx.Err() == nil {
 	}
 	ln.door.nudge()
 	return ln.events.Shutdown(ctx)
