@@ -41,6 +41,7 @@ func TestAcceptorGivesWay(t *testing.T) {
 
 // TestYieldMoves: where the acceptor comes back on another thread, that one gives way, and the one that it had no more.
 func TestYieldMoves(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(2, runtime.GOMAXPROCS(0)))) // one alone has no other thread to come back on
 	var stop atomic.Bool
 	defer stop.Store(true)
 	for range 4 * runtime.GOMAXPROCS(0) {
