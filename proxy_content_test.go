@@ -54,8 +54,7 @@ func TestCORSOnTheWire(t *testing.T) {
 			w.WriteHeader(404)
 		}
 	})
-	p := startProxy(t, site{name: "any", host: "any.example", ports: []int{port}, annotations: map[string]string{
-		"enable-cors": "true", "auth-type": "basic", "auth-secret": "nowhere"}}.yaml()+
+	p := startProxy(t, site{name: "all", host: "all.example", ports: []int{port}, annotations: map[string]string{"enable-cors": "true"}}.yaml()+
 		site{name: "some", host: "some.example", ports: []int{port}, annotations: map[string]string{"enable-cors": "true",
 			"cors-allow-origin": "https://a.example,https://*.b.example", "cors-expose-headers": "X-C", "cors-max-age": "5"}}.yaml())
 	preflight := func(host, origin string) *answer {
@@ -86,6 +85,12 @@ func TestCORSOnTheWire(t *testing.T) {
 		if asked := served.Load() > before; asked != (c.status == 200) {
 			t.Errorf("%s: the backend was asked: %v", c.origin, asked)
 		}
+		if got := a.header.Values("Vary"); len(got) != 1 || got[0] != "Origin" {
+			t.Errorf("%s: Vary is %q", c.origin, got)
+		}
+	}
+	if a := preflight("all.example", "https://a.example"); a.status != 204 || a.header.Get("Vary") != "" {
+		t.Errorf("an origin of all: %d %v", a.status, a.header)
 	}
 	a := ask(t, p.HTTP, nil, "some.example", "/missing", "Origin: https://a.example")
 	if a.status != 404 || a.header.Get("Access-Control-Allow-Origin") != "https://a.example" || a.header.Get("Access-Control-Expose-Headers") != "X-C" ||

@@ -27,7 +27,7 @@ const (
 	logEmptyEvery  = 20 * time.Millisecond
 )
 
-// corsFields is what an answer with CORS says, by name: ingress-nginx's defaults. All have to say the same, or the load
+// corsFields is what an answer with CORS says, by name: ingress-nginx's defaults, and that it varies by origin. All have to say the same, or the load
 // is not the same work.
 var corsFields = map[string]string{
 	"Access-Control-Allow-Origin":      filtersOrigin,
@@ -35,6 +35,7 @@ var corsFields = map[string]string{
 	"Access-Control-Allow-Methods":     "GET, PUT, POST, DELETE, PATCH, OPTIONS",
 	"Access-Control-Allow-Headers":     "DNT,Keep-Alive,User-Agent,X-Requested-With,If-Modified-Since,Cache-Control,Content-Type,Range,Authorization",
 	"Access-Control-Max-Age":           "1728000",
+	"Vary":                             "Origin",
 }
 
 // chainLoad comes from a script of the site that CORS allows: to others its filter has nothing to say, and nothing to do.

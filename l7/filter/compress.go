@@ -175,12 +175,21 @@ func (f *compress) Response(x *l7.Exchange) {
 		}
 		break
 	}
-	if varies && !listHas(r.Fields, "Vary", wordAcceptEncoding) && !listHas(r.Fields, "Vary", star) {
-		r.Fields = append(r.Fields, wire.Field{Name: nameVary, Value: wordAcceptEncoding, ID: wire.FieldVary})
+	if varies {
+		varyBy(x, wordAcceptEncoding)
 	}
 }
 
-var semicolon, star = []byte(";"), []byte("*")
+// varyBy says that the answer depends on a field of the request (RFC 9110 12.5.5), if the backend has not.
+func varyBy(x *l7.Exchange, field []byte) {
+	r := &x.Resp
+	if wire.Get(r.Fields, wire.FieldVary) != nil && (listHas(r.Fields, "Vary", field) || listHas(r.Fields, "Vary", wordStar)) {
+		return
+	}
+	r.Fields = append(r.Fields, wire.Field{Name: nameVary, Value: field, ID: wire.FieldVary})
+}
+
+var semicolon = []byte(";")
 
 func (k *coding) takes(mediaType []byte) bool {
 	if len(mediaType) == 0 {

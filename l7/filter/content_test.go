@@ -70,12 +70,43 @@ func TestCORS(t *testing.T) {
 		if allowed != (v == l7.Respond && string(got) == origin) || !allowed && got != nil {
 			t.Errorf("%q: verdict %v, %q", origin, v, got)
 		}
+		if got := string(wire.Get(x.Resp.Fields, wire.FieldVary)); got != "Origin" {
+			t.Errorf("%q: Vary is %q", origin, got)
+		}
 	}
 	x := described(t, "Origin", "https://x.b.example:8443")
 	noAllocations(t, x, f)
 	for _, bad := range []string{"a.example", "https://a.example/", "ftp", "https://*.*.example"} {
 		if _, err := (CORS{AllowOrigins: bad}).Compile(nil); err == nil {
 			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
+// TestCORSVaries: a cache learns that answers differ by origin, once, and not where they are the same for all.
+func TestCORSVaries(t *testing.T) {
+	for _, c := range []struct{ origins, backend, want string }{
+		{"https://a.example", "", "Vary=Origin;"},
+		{"https://a.example", "Accept", "Vary=Accept;Vary=Origin;"},
+		{"https://a.example", "Accept, origin", "Vary=Accept, origin;"},
+		{"https://a.example", "*", "Vary=*;"},
+		{"https://a.example", "Original", "Vary=Original;Vary=Origin;"},
+		{"*", "", ""},
+		{"https://a.example,*", "Accept", "Vary=Accept;"},
+	} {
+		x := described(t)
+		if c.backend != "" {
+			x.Resp.Fields = append(x.Resp.Fields, wire.NewField(wire.FieldVary, []byte(c.backend)))
+		}
+		compile(t, CORS{AllowOrigins: c.origins}).Response.Response(x)
+		got := ""
+		for i := range x.Resp.Fields {
+			if f := x.Resp.Fields[i : i+1]; f[0].ID == wire.FieldVary {
+				got += fieldsText(f)
+			}
+		}
+		if got != c.want {
+			t.Errorf("%+v: %q", c, got)
 		}
 	}
 }

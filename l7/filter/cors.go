@@ -14,6 +14,8 @@ import (
 
 // CORS answers the preflight requests of browsers (Fetch, 4.8) with 204 and marks all other answers, the proxy's own
 // included, for origins that are allowed. To an origin that is not, nothing is said, and its preflight goes to the backend.
+// Unless all origins are allowed, every answer says that it varies by them (Fetch, "CORS protocol and HTTP caches"): a cache
+// would give one origin what was meant for another.
 type CORS struct {
 	// AllowOrigins is "*" or a list, separated by commas, of "null" and origins such as https://shop.example:8443, in any
 	// scheme; "*." stands for one label more.
@@ -85,6 +87,7 @@ type wildOrigin struct{ before, after []byte }
 var (
 	nameContentType = []byte("Content-Type")
 	wordStar        = []byte("*")
+	wordOrigin      = []byte("Origin")
 	typePreflight   = []byte("text/plain charset=UTF-8")
 )
 
@@ -98,6 +101,9 @@ func (c *cors) Request(x *l7.Exchange) l7.Verdict {
 }
 
 func (c *cors) Response(x *l7.Exchange) {
+	if !c.any {
+		varyBy(x, wordOrigin)
+	}
 	origin := c.allowed(x)
 	if origin == nil {
 		return

@@ -24,7 +24,7 @@ var corsAnnotations = []annotation{
 	{
 		key: "cors-allow-origin", scope: scopeLocation, risk: riskMedium, verdict: differs,
 		text:  "The origins, separated by commas; `*.` stands for one label; `*` (default): all.",
-		note:  "An origin is compared as a whole; ingress-nginx compares its end. Of a list with bad origins the good ones hold.",
+		note:  "An origin is compared as a whole; ingress-nginx compares its end. Of a list with bad origins the good ones hold. Answers of a list say Vary: Origin, for caches; ingress-nginx's do not.",
 		parse: parseOrigins,
 	},
 	{
