@@ -71,9 +71,8 @@ func (a *Acceptor) stay() {
 	defer a.waiting.Store(false)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	thread := unix.Gettid()
-	fastpath.GiveWay(thread, true)
-	defer func() { fastpath.GiveWay(thread, false) }() // the next goroutine of this thread may be a loop
+	fastpath.GiveWay(unix.Gettid(), true)
+	defer func() { fastpath.GiveWay(unix.Gettid(), false) }() // the next goroutine of this thread may be a loop
 	var events [8]unix.EpollEvent
 	last := time.Now()
 	nudged := last
@@ -92,24 +91,20 @@ func (a *Acceptor) stay() {
 		}
 		if now.Sub(yielded) >= acceptYield {
 			yielded = now
-			thread = yield(thread)
+			yield()
 		}
 	}
 }
 
-// yield lets Go's scheduler choose and returns the thread that gives way from now on. The goroutine is not locked meanwhile, so that
-// no other thread is woken to choose (docs/decisions/0113-a-yield-that-wakes-nobody.md); where another one comes back with it,
-// that one takes thread's place.
-func yield(thread int) int {
+// yield lets Go's scheduler choose. The goroutine is not locked to its thread meanwhile, so that no other one is woken to choose
+// (docs/decisions/0113-a-yield-that-wakes-nobody.md). The thread does not give way while others may run on it, or begin threads
+// from it, which inherit its policy for good; whichever one comes back with the goroutine gives way from then on.
+func yield() {
+	fastpath.GiveWay(unix.Gettid(), false)
 	runtime.UnlockOSThread()
 	runtime.Gosched()
 	runtime.LockOSThread()
-	now := unix.Gettid()
-	if now != thread {
-		fastpath.GiveWay(thread, false)
-		fastpath.GiveWay(now, true)
-	}
-	return now
+	fastpath.GiveWay(unix.Gettid(), true)
 }
 
 // take takes one connection of each port that has some: whether there are more the next wait says, for less than an accept that
