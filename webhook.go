@@ -76,6 +76,11 @@ func (p *proxy) openWebhook() error {
 	if err != nil {
 		return fmt.Errorf("%w: choose another --validating-webhook", err)
 	}
+	ln, err := socket.Listener()
+	if err != nil {
+		_ = socket.Close()
+		return fmt.Errorf("listen on %s: %w", socket, err)
+	}
 	w.socket = socket
 	w.http = http.Server{
 		Handler: w, ReadTimeout: reviewTimeout, WriteTimeout: reviewTimeout, IdleTimeout: reviewIdle, MaxHeaderBytes: reviewHeadMax,
@@ -85,7 +90,7 @@ func (p *proxy) openWebhook() error {
 		ConnState: w.noteState,
 	}
 	w.states, w.places = map[net.Conn]http.ConnState{}, make(chan struct{}, reviewsMax)
-	w.door, w.accepted = netutil.LimitListener(socket.Listener(), reviewConnectionsMax), make(chan struct{})
+	w.door, w.accepted = netutil.LimitListener(ln, reviewConnectionsMax), make(chan struct{})
 	go func() {
 		defer close(w.accepted)
 		if err := w.http.ServeTLS(w.door, "", ""); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {

@@ -48,10 +48,15 @@ func (f *front) listen(o listen.Options) error {
 	if err != nil {
 		return err
 	}
+	ln, err := socket.Listener()
+	if err != nil {
+		_ = socket.Close()
+		return fmt.Errorf("listen on %s: %w", socket, err)
+	}
 	f.socket = socket
 	go func() {
 		defer close(f.served)
-		if err := f.http.Serve(counting{socket.Listener(), &f.accepted}); err != nil && !errors.Is(err, net.ErrClosed) {
+		if err := f.http.Serve(counting{ln, &f.accepted}); err != nil && !errors.Is(err, net.ErrClosed) {
 			f.server.options.Log.Error("the admin server stopped: metrics and probes are not served any more; restart the process", "error", err)
 		}
 	}()

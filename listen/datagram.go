@@ -5,42 +5,42 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// openDatagrams binds a UDP address, or takes what a predecessor left. Go's poller knows nothing of the socket: it would
-// wake for each datagram.
+// openDatagrams binds a UDP address, or takes what a predecessor left.
 func openDatagrams(o Options) (*Socket, error) {
-	s := &Socket{Name: o.Name, shared: o.Share}
-	var err error
-	if s.file = o.Legacy.take(o.Name); s.file == nil {
-		s.file, err = bindDatagrams(o)
-	}
+	s := &Socket{Name: o.Name, shared: o.Share, datagram: true}
+	err := s.bindDatagrams(o)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", o.Address, err)
 	}
-	s.fd = int(s.file.Fd())
 	if err = s.prepareDatagrams(); err != nil {
-		_ = s.file.Close()
+		_ = s.Close()
 		return nil, fmt.Errorf("listen on %s: %w", o.Address, err)
 	}
 	return s, nil
 }
 
-func bindDatagrams(o Options) (*os.File, error) {
+func (s *Socket) bindDatagrams(o Options) (err error) {
+	if file := o.Legacy.take(o.Name); file != nil {
+		defer file.Close()
+		s.fd, err = own(file)
+		return err
+	}
 	var c net.ListenConfig
 	if o.Share {
 		c.Control = sharePort
 	}
 	packets, err := c.ListenPacket(context.Background(), "udp"+family(o.Address), o.Address)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer packets.Close()
-	return packets.(*net.UDPConn).File()
+	s.fd, err = own(packets.(*net.UDPConn))
+	return err
 }
 
 // prepareDatagrams has the socket tell where each datagram was sent to, so that answers come from there.

@@ -66,7 +66,7 @@ func (s *Socket) Expected(remote netip.AddrPort) bool {
 // Claim has every new connection of the port come to this socket. The socket has to be accepting. Without Share it does
 // nothing. An error says that the port works, but is still shared.
 func (s *Socket) Claim(ctx context.Context) error {
-	if !s.shared || s.inner == nil { // datagrams are shared by a hash, until one of the two is deaf
+	if !s.shared || s.datagram { // datagrams are shared by a hash, until one of the two is deaf
 		return nil
 	}
 	for range roundsMax {
@@ -92,7 +92,7 @@ func (s *Socket) Claim(ctx context.Context) error {
 // Yield sees to it that others get the port's new connections. False: nobody else has the port. The socket has to go on
 // accepting.
 func (s *Socket) Yield(ctx context.Context) bool {
-	if !s.shared || s.kept.Load() || s.inner == nil {
+	if !s.shared || s.kept.Load() || s.datagram {
 		return false
 	}
 	return !s.stillComes(ctx) || s.yield(ctx, 0) < placesMax

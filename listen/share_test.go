@@ -27,7 +27,10 @@ func serve(t *testing.T, name, address string) *server {
 		t.Fatal(err)
 	}
 	s := &server{Socket: socket}
-	ln := socket.Listener()
+	ln, err := socket.Listener()
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.group.Go(func() {
 		for {
 			c, err := ln.Accept()

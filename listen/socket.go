@@ -40,11 +40,13 @@ type Options struct {
 type Socket struct {
 	Name string
 
-	inner    net.Listener   // nil: of datagrams
-	at       netip.AddrPort // of datagrams
-	file     *os.File       // a duplicate, for those who accept by system call
-	fd       int            // file's descriptor; asking file again would make it blocking
+	fd       int // of our own: Go's poller, which would wake a thread for each connection or datagram, does not know it
+	at       netip.AddrPort
+	path     string // in the file system, in place of at
+	datagram bool
 	shared   bool
+	server   net.Listener // what Listener made; nil: nothing
+	closed   atomic.Bool
 	kept     atomic.Bool // another process has this very socket, too: its state is not ours alone
 	expected atomic.Pointer[arrival]
 }
@@ -60,31 +62,46 @@ func Open(o Options) (*Socket, error) {
 	if o.Datagrams {
 		return openDatagrams(o)
 	}
-	s := &Socket{Name: o.Name, shared: o.Share}
-	var err error
-	if file := o.Legacy.take(o.Name); file != nil {
-		s.inner, err = net.FileListener(file)
-		_ = file.Close()
-		s.shared = err == nil && sharesPort(s.inner)
-	} else {
-		s.inner, err = bind(o)
-	}
+	ln, err := o.open()
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", o.Address, err)
 	}
-	if u, ok := s.inner.(*net.UnixListener); ok {
+	defer ln.Close()
+	s := &Socket{Name: o.Name, path: ln.Addr().String()}
+	if a, ok := ln.Addr().(*net.TCPAddr); ok {
+		s.at = a.AddrPort()
+	}
+	if s.fd, err = own(ln.(syscall.Conn)); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", o.Address, err)
+	}
+	s.shared = s.at.IsValid() && sharesPort(s.fd)
+	return s, nil
+}
+
+// open makes the listener, whose socket lives on in a duplicate.
+func (o *Options) open() (ln net.Listener, err error) {
+	if file := o.Legacy.take(o.Name); file != nil {
+		defer file.Close()
+		ln, err = net.FileListener(file)
+	} else {
+		ln, err = bind(*o)
+	}
+	if u, ok := ln.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false) // the path may be a successor's by then
 	}
-	if s.file, err = s.inner.(interface{ File() (*os.File, error) }).File(); err != nil {
-		_ = s.inner.Close()
-		return nil, fmt.Errorf("listen on %s: %w", o.Address, err)
+	return ln, err
+}
+
+// own duplicates the descriptor of a socket.
+func own(of syscall.Conn) (fd int, err error) {
+	raw, err := of.SyscallConn()
+	if err != nil {
+		return -1, err
 	}
-	s.fd = int(s.file.Fd())
-	if err := syscall.SetNonblock(s.fd, true); err != nil { // Fd made the duplicate blocking
-		_ = s.Close()
-		return nil, fmt.Errorf("listen on %s: %w", o.Address, err)
+	if e := raw.Control(func(known uintptr) { fd, err = unix.FcntlInt(known, unix.F_DUPFD_CLOEXEC, 0) }); e != nil {
+		return -1, e
 	}
-	return s, nil
+	return fd, err
 }
 
 // errBindable ends Check's opening of a socket before it listens.
@@ -201,51 +218,48 @@ func abandoned(path string) bool {
 }
 
 // sharesPort tells whether a socket was opened with Share.
-func sharesPort(ln net.Listener) (yes bool) {
-	raw, err := ln.(syscall.Conn).SyscallConn()
-	if err != nil {
-		return false
-	}
-	_ = raw.Control(func(fd uintptr) {
-		v, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT)
-		yes = err == nil && v == 1
-	})
-	return yes
+func sharesPort(fd int) bool {
+	v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+	return err == nil && v == 1
 }
 
 // FD is the descriptor that accepts. It is non-blocking, and valid until Close.
 func (s *Socket) FD() int { return s.fd }
 
 // Addr is where the socket listens; invalid for a path.
-func (s *Socket) Addr() netip.AddrPort {
-	if s.inner == nil {
-		return s.at
-	}
-	if a, ok := s.inner.Addr().(*net.TCPAddr); ok {
-		return a.AddrPort()
-	}
-	return netip.AddrPort{}
-}
+func (s *Socket) Addr() netip.AddrPort { return s.at }
 
 // String is the address as a log shows it, and as HTTP clients take it.
 func (s *Socket) String() string {
-	if a := s.Addr(); a.IsValid() {
-		return a.String()
+	if s.at.IsValid() {
+		return s.at.String()
 	}
-	return unixScheme + s.inner.Addr().String()
+	return unixScheme + s.path
 }
 
 // Close ends listening. What a shared socket's queue holds is reset: StepAside first.
 func (s *Socket) Close() error {
-	err := s.file.Close()
-	if s.inner == nil {
-		return err
+	if !s.closed.CompareAndSwap(false, true) {
+		return net.ErrClosed
 	}
-	return s.inner.Close()
+	err := unix.Close(s.fd)
+	if s.server != nil {
+		return cmp.Or(err, s.server.Close())
+	}
+	return err
 }
 
-// Listener is for servers that accept by themselves: it hides the connections that Expected is asked about.
-func (s *Socket) Listener() net.Listener { return listener{s.inner, s} }
+// Listener is for servers that accept by themselves: it hides the connections that Expected is asked about. To be called once.
+func (s *Socket) Listener() (net.Listener, error) {
+	fd, err := unix.FcntlInt(uintptr(s.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(fd), s.String())
+	defer file.Close()
+	s.server, err = net.FileListener(file)
+	return listener{s.server, s}, err
+}
 
 type listener struct {
 	net.Listener
@@ -273,7 +287,7 @@ func (s *Socket) TurnAway() error {
 	if s.kept.Load() {
 		return nil
 	}
-	if s.inner == nil {
+	if s.datagram {
 		return s.deafen()
 	}
 	program := unix.SockFprog{Len: uint16(len(beginnings)), Filter: &beginnings[0]}
